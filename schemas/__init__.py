@@ -1,0 +1,1 @@
+"""The contract between the writer (`beam_pipelines`) and the reader (`trainer`)."""

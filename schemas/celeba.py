@@ -1,0 +1,77 @@
+"""What CelebA is: attribute names, splits, file names, official fingerprints.
+
+Source: Liu, Luo, Wang, Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015.
+"""
+
+IMAGE_FOLDER = "img_align_celeba"
+ATTRIBUTES_FILE = "list_attr_celeba.txt"
+PARTITION_FILE = "list_eval_partition.txt"
+IDENTITY_FILE = "identity_CelebA.txt"
+
+#: (height, width) of the official aligned and cropped images, pixels.
+ALIGNED_SIZE = (218, 178)
+
+#: Split names, in the order of the codes 0, 1, 2 of `list_eval_partition.txt`.
+SPLITS = ("train", "validation", "test")
+
+#: Identity of an image that no identity file names.
+UNKNOWN_IDENTITY = -1
+
+#: The 40 attributes, in the order of the official header line.
+ATTRIBUTES = (
+    "5_o_Clock_Shadow",
+    "Arched_Eyebrows",
+    "Attractive",
+    "Bags_Under_Eyes",
+    "Bald",
+    "Bangs",
+    "Big_Lips",
+    "Big_Nose",
+    "Black_Hair",
+    "Blond_Hair",
+    "Blurry",
+    "Brown_Hair",
+    "Bushy_Eyebrows",
+    "Chubby",
+    "Double_Chin",
+    "Eyeglasses",
+    "Goatee",
+    "Gray_Hair",
+    "Heavy_Makeup",
+    "High_Cheekbones",
+    "Male",
+    "Mouth_Slightly_Open",
+    "Mustache",
+    "Narrow_Eyes",
+    "No_Beard",
+    "Oval_Face",
+    "Pale_Skin",
+    "Pointy_Nose",
+    "Receding_Hairline",
+    "Rosy_Cheeks",
+    "Sideburns",
+    "Smiling",
+    "Straight_Hair",
+    "Wavy_Hair",
+    "Wearing_Earrings",
+    "Wearing_Hat",
+    "Wearing_Lipstick",
+    "Wearing_Necklace",
+    "Wearing_Necktie",
+    "Young",
+)
+
+#: sha256 of the official annotation files -> their number of rows.
+OFFICIAL_FILES = {
+    "f0e5da289d5ccf75ffe8811132694922b60f2af59256ed362afa03fefba324d0": 202_599,
+    "fc955bcb3ef8fbdf7d5640d9a8693a8431b5f2ee291a5c1449a1549e7e073fe7": 202_599,
+    "c6143857c3e2630ac2da9f782e9c1232e5e59be993a9d44e8a7916c78a6158c0": 202_599,
+}
+
+HOME_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+
+DATA_TERMS = (
+    "CelebA is available for non-commercial research purposes only and may not be "
+    "redistributed. Its attribute labels are perceived by annotators, not stated by "
+    f"the people shown, and carry known noise. Terms: {HOME_PAGE}"
+)

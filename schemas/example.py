@@ -1,0 +1,231 @@
+"""The record: one table of features; encode, decode, and the TensorFlow parser.
+
+A record is a serialised `tf.train.Example`. The writer runs on Beam workers that have
+no TensorFlow, and protobuf does not promise the order of map entries, so `encode`
+writes the wire format itself: same example, same bytes. This is the only place
+where a feature's key is spelt.
+
+Wire format: https://protobuf.dev/programming-guides/encoding/
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from schemas import celeba
+
+
+@dataclasses.dataclass(frozen=True)
+class Feature:
+    """One column of the record: `kind` is "bytes" or "int64", `length` its values."""
+
+    key: str
+    kind: str
+    length: int
+    meaning: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One labelled image.
+
+    Attributes:
+      image: the JPEG file's bytes.
+      label: 1 if the chosen attribute is perceived in the image, else 0.
+      image_id: the image's file name, for example "000001.jpg".
+      identity: number of the person shown, -1 if unknown.
+      attributes: 40 values 0 or 1, in the order of `celeba.ATTRIBUTES`.
+    """
+
+    image: bytes
+    label: int
+    image_id: str
+    identity: int
+    attributes: bytes | tuple[int, ...]
+
+
+IMAGE = "image"
+LABEL = "label"
+IMAGE_ID = "image_id"
+IDENTITY = "identity"
+ATTRIBUTES = "attributes"
+
+#: In the order in which they are written.
+FEATURES = (
+    Feature(IMAGE, "bytes", 1, "JPEG file, untouched unless resized or turned"),
+    Feature(LABEL, "int64", 1, "1 = the chosen attribute is perceived, 0 = not"),
+    Feature(IMAGE_ID, "bytes", 1, "file name, UTF-8"),
+    Feature(IDENTITY, "int64", 1, "person, -1 = unknown"),
+    Feature(
+        ATTRIBUTES,
+        "int64",
+        len(celeba.ATTRIBUTES),
+        "0 or 1 per attribute, official order",
+    ),
+)
+
+_BYTES_LIST, _INT64_LIST = 1, 3  # field numbers in tf.train.Feature
+_LENGTH_DELIMITED = 2
+
+
+class DecodeError(ValueError):
+    """A serialised example does not follow the feature table."""
+
+
+def encode(example: Example) -> bytes:
+    """Serialises an example; the same example always gives the same bytes."""
+    features = b"".join(
+        _feature(feature, _values(getattr(example, feature.key), feature))
+        for feature in FEATURES
+    )
+    return _field(1, features)
+
+
+def decode(serialized: bytes) -> Example:
+    """Parses one record without TensorFlow, strictly by the feature table.
+
+    Raises:
+      DecodeError: malformed, or a feature missing, unknown, doubled, of another kind
+        or of another length.
+    """
+    try:
+        values = dict(_decode_features(serialized))
+    except (IndexError, UnicodeDecodeError) as error:
+        raise DecodeError(f"not a serialised tf.train.Example: {error}") from error
+    missing = [feature.key for feature in FEATURES if feature.key not in values]
+    if missing:
+        raise DecodeError(f"feature {missing[0]!r} is missing")
+    columns = {
+        feature.key: values[feature.key]
+        if feature.length > 1
+        else values[feature.key][0]
+        for feature in FEATURES
+    }
+    columns[IMAGE_ID] = columns[IMAGE_ID].decode()
+    return Example(**columns)
+
+
+def feature_spec() -> dict[str, Any]:
+    """The table as `tf.io.FixedLenFeature`s: no default, so nothing may be missing."""
+    import tensorflow as tf
+
+    dtypes = {"bytes": tf.string, "int64": tf.int64}
+    return {
+        feature.key: tf.io.FixedLenFeature(
+            [] if feature.length == 1 else [feature.length], dtypes[feature.kind]
+        )
+        for feature in FEATURES
+    }
+
+
+def parse(serialized: Any) -> dict[str, Any]:
+    """Parses a batch of records inside a TensorFlow graph.
+
+    Args:
+      serialized: (batch,) string tensor.
+
+    Returns:
+      image (batch,) string, label (batch,) int64, image_id (batch,) string,
+      identity (batch,) int64, attributes (batch, 40) int64.
+    """
+    import tensorflow as tf
+
+    return tf.io.parse_example(serialized, feature_spec())
+
+
+def _values(value: Any, feature: Feature) -> list[Any]:
+    if isinstance(value, str):
+        return [value.encode()]
+    if feature.length == 1:
+        return [value]
+    if len(value) != feature.length:
+        raise ValueError(f"{feature.key}: {feature.length} values, not {len(value)}")
+    return list(value)
+
+
+def _feature(feature: Feature, values: list[Any]) -> bytes:
+    if feature.kind == "bytes":
+        body = _field(_BYTES_LIST, b"".join(_field(1, value) for value in values))
+    else:
+        packed = b"".join(_varint(int(value)) for value in values)
+        body = _field(_INT64_LIST, _field(1, packed))
+    return _field(1, _field(1, feature.key.encode()) + _field(2, body))
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    tag = bytes([number << 3 | _LENGTH_DELIMITED])
+    return tag + _varint(len(payload)) + payload
+
+
+def _varint(value: int) -> bytes:
+    if 0 <= value < 128:
+        return bytes([value])
+    value &= (1 << 64) - 1  # negative numbers: two's complement, ten bytes
+    out = bytearray()
+    while value >= 128:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise DecodeError("a number longer than 64 bits")
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yields (field number, payload) of a message of length-delimited fields."""
+    at = 0
+    while at < len(data):
+        tag, at = _read_varint(data, at)
+        if tag & 7 != _LENGTH_DELIMITED:
+            raise DecodeError(f"wire type {tag & 7}, expected {_LENGTH_DELIMITED}")
+        size, at = _read_varint(data, at)
+        if at + size > len(data):
+            raise DecodeError("a field runs past the end of the record")
+        yield tag >> 3, data[at : at + size]
+        at += size
+
+
+def _decode_features(serialized: bytes) -> Iterator[tuple[str, list[Any]]]:
+    table = {feature.key: feature for feature in FEATURES}
+    seen = set()
+    for _, features in _fields(serialized):
+        for _, entry in _fields(features):
+            parts = dict(_fields(entry))
+            key = parts.get(1, b"").decode()
+            feature = table.get(key)
+            if feature is None or key in seen:
+                state = "unknown" if feature is None else "doubled"
+                raise DecodeError(f"feature {key!r} is {state}")
+            seen.add(key)
+            values = list(_decode_values(parts.get(2, b""), feature))
+            if len(values) != feature.length:
+                raise DecodeError(
+                    f"feature {key!r} has {len(values)} values, not {feature.length}"
+                )
+            yield key, values
+
+
+def _decode_values(message: bytes, feature: Feature) -> Iterator[Any]:
+    wanted = _BYTES_LIST if feature.kind == "bytes" else _INT64_LIST
+    for kind, body in _fields(message):
+        if kind != wanted:
+            raise DecodeError(f"feature {feature.key!r} is not {feature.kind}")
+        for _, payload in _fields(body):
+            if feature.kind == "bytes":
+                yield payload
+                continue
+            at = 0
+            while at < len(payload):
+                value, at = _read_varint(payload, at)
+                yield value - (1 << 64) if value >> 63 else value

@@ -1,0 +1,43 @@
+"""Installation. The base is the build, so that Beam workers stay small."""
+
+from setuptools import setup
+
+BUILD = [
+    "absl-py>=2.3,<3",
+    "apache-beam>=2.77,<2.78",
+    # Beam writes TFRecords' checksums with it; plain apache-beam cannot.
+    "google-crc32c>=1.7,<2",
+    "numpy>=2.1,<3",
+    "pandas>=2.3,<4",
+    "simplejpeg>=1.8,<2",
+]
+TRAIN = [
+    "jinja2>=3.1,<4",
+    "keras>=3.15,<3.16",
+    "matplotlib>=3.10,<4",
+    "scikit-learn>=1.7,<2",
+    "tensorboard>=2.20,<3",
+    "tensorflow>=2.21,<2.22",
+    "tensorflow-datasets>=4.9.9,<5",
+]
+DEV = ["pytest>=8.4,<10", "pytest-xdist>=3.8,<4", "ruff>=0.17,<0.18"]
+GCP = ["apache-beam[gcp]>=2.77,<2.78"]
+GPU = ["tensorflow[and-cuda]>=2.21,<2.22"]
+
+setup(
+    name="celeba-attributes",
+    version="0.1.0",
+    description="CelebA to trained, honestly evaluated face-attribute classifiers",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.14",
+    packages=["schemas", "support", "beam_pipelines", "trainer", "benchmarks"],
+    package_data={"support": ["*.html", "*.css"], "trainer": ["*.html"]},
+    install_requires=BUILD,
+    extras_require={
+        "train": TRAIN,
+        "gpu": TRAIN + GPU,
+        "gcp": GCP,
+        "dev": TRAIN + DEV,
+        "all": TRAIN + DEV + GCP,
+    },
+)

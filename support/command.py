@@ -1,0 +1,185 @@
+"""The frame of every program: flags from a dataclass, errors in two lines, exit codes.
+
+A program's options are the fields of one frozen dataclass, declared with `option`;
+`define_flags` makes a flag of each, `from_flags` the object. So a flag cannot exist
+without a field, nor with another default.
+"""
+
+import dataclasses
+import os
+import signal
+import sys
+import traceback
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from absl import flags
+
+from support.errors import ExitCode, UserError, did_you_mean, usage_error
+
+Config = TypeVar("Config")
+
+TRACEBACK_VARIABLE = "CELEBA_TRACEBACK"
+
+
+def option(default: Any, help_text: str) -> Any:
+    """A field of a configuration that is also a flag."""
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+def define_flags(config: type, flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines one flag per field of `config`, by the field's type.
+
+    Tuples become comma-separated lists; `int | None` and `str | None` may be left out.
+    """
+    define = {
+        bool: flags.DEFINE_boolean,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+        tuple: flags.DEFINE_list,
+    }
+    for field in dataclasses.fields(config):
+        default = field.default
+        if isinstance(default, tuple):
+            default = ",".join(str(value) for value in default)
+        define[_base_type(config, field)](
+            field.name, default, field.metadata["help"], flag_values=flag_values
+        )
+
+
+def from_flags(
+    config: type[Config], flag_values: flags.FlagValues = flags.FLAGS
+) -> Config:
+    """Builds the configuration from parsed flags; the dataclass checks itself."""
+    values = {}
+    for field in dataclasses.fields(config):
+        value = flag_values[field.name].value
+        if isinstance(value, list):
+            value = _tuple_of(config, field, value)
+        values[field.name] = value
+    return config(**values)
+
+
+def flags_text(config: Any) -> str:
+    """The configuration as a flagfile, one flag a line."""
+    lines = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is None:
+            continue
+        if isinstance(value, tuple):
+            value = ",".join(str(item) for item in value)
+        if isinstance(value, bool):
+            value = str(value).lower()
+        lines.append(f"--{field.name}={value}\n")
+    return "".join(lines)
+
+
+def parse(
+    argv: Sequence[str],
+    flag_values: flags.FlagValues = flags.FLAGS,
+    known_only: bool = False,
+) -> list[str]:
+    """Parses flags anywhere on the line and returns the other arguments.
+
+    Flagfiles are read first, so that a flag on the command line always wins: absl
+    itself lets a flagfile override what stands before it.
+
+    Args:
+      argv: the command line, program first.
+      flag_values: the flags to parse into.
+      known_only: return unknown flags instead of refusing them.
+
+    Raises:
+      UserError: unknown flag or bad value (exit 2).
+    """
+    files = [word for word in argv[1:] if word.startswith("--flagfile=")]
+    rest = [word for word in argv[1:] if word not in files]
+    flag_values.set_gnu_getopt(True)
+    try:
+        return flag_values([argv[0], *files, *rest], known_only=known_only)[1:]
+    except flags.UnrecognizedFlagError as error:
+        names = [name for name in flag_values if len(name) > 1]
+        raise usage_error(
+            f"There is no flag --{error.flagname}.",
+            did_you_mean(error.flagname, names)
+            if _near(error.flagname, names)
+            else "--help lists the flags.",
+        ) from error
+    except flags.Error as error:
+        raise usage_error(
+            f"{error}.".replace("\n", " ").replace("..", "."), "--help lists the flags."
+        ) from error
+
+
+def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None):
+    """Runs a program and exits with its code; errors print two lines, no traceback.
+
+    CELEBA_TRACEBACK=1 adds the traceback. SIGTERM ends like Ctrl-C does, so that
+    `finally` clauses run.
+    """
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    sys.exit(int(guard(main, list(argv or sys.argv))))
+
+
+def guard(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
+    """Calls `main`, prints what it raises, returns the exit code."""
+    try:
+        return int(main(argv) or ExitCode.OK)
+    except UserError as error:
+        _report(error.cause, error.remedy)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _report("Stopped by Ctrl-C.", "Run the same command again to go on.")
+        return ExitCode.INTERRUPTED
+    except Terminated:
+        _report("Stopped by SIGTERM.", "Run the same command again to go on.")
+        return ExitCode.STOPPED
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OUTPUT
+    except Exception as error:  # the last line of defence
+        _report(
+            f"This is a bug: {type(error).__name__}: {error}".splitlines()[0],
+            f"Please report it with the traceback that {TRACEBACK_VARIABLE}=1 prints.",
+        )
+        return ExitCode.BUG
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def _raise_terminated(_signal: int, _frame: Any) -> None:
+    raise Terminated
+
+
+def _report(cause: str, remedy: str) -> None:
+    if os.environ.get(TRACEBACK_VARIABLE):
+        traceback.print_exc()
+    print(f"error: {cause}\n       {remedy}", file=sys.stderr, flush=True)
+
+
+def _near(name: str, names: list[str]) -> bool:
+    return did_you_mean(name, names).startswith("Did")
+
+
+def _base_type(config: type, field: dataclasses.Field) -> type:
+    hint = typing.get_type_hints(config)[field.name]
+    arguments = [arg for arg in typing.get_args(hint) if arg is not type(None)]
+    if typing.get_origin(hint) is tuple:
+        return tuple
+    return arguments[0] if arguments else hint
+
+
+def _tuple_of(config: type, field: dataclasses.Field, words: list[str]) -> tuple:
+    item = typing.get_args(typing.get_type_hints(config)[field.name])[0]
+    try:
+        return tuple(item(word) for word in words)
+    except ValueError as error:
+        raise usage_error(
+            f"--{field.name}={','.join(words)} is not a list of {item.__name__}s.",
+            f"Write it like --{field.name}={','.join(map(str, field.default))}.",
+        ) from error
