@@ -16,7 +16,6 @@ TRAIN = [
     "keras>=3.15,<3.16",
     "matplotlib>=3.10,<4",
     "scikit-learn>=1.7,<2",
-    "tensorboard>=2.20,<3",
     "tensorflow>=2.21,<2.22",
     "tensorflow-datasets>=4.9.9,<5",
 ]

@@ -1,6 +1,6 @@
 """The record: one table of features; encode, decode, and the TensorFlow parser.
 
-A record is a serialised `tf.train.Example`. The writer runs on Beam workers that have
+A record is a serialized `tf.train.Example`. The writer runs on Beam workers that have
 no TensorFlow, and protobuf does not promise the order of map entries, so `encode`
 writes the wire format itself: same example, same bytes. This is the only place
 where a feature's key is spelt.
@@ -9,6 +9,7 @@ Wire format: https://protobuf.dev/programming-guides/encoding/
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,14 +35,14 @@ class Example:
       label: 1 if the chosen attribute is perceived in the image, else 0.
       image_id: the image's file name, for example "000001.jpg".
       identity: number of the person shown, -1 if unknown.
-      attributes: 40 values 0 or 1, in the order of `celeba.ATTRIBUTES`.
+      attributes: 40 bytes, each 0 or 1, in the order of `celeba.ATTRIBUTES`.
     """
 
     image: bytes
     label: int
     image_id: str
     identity: int
-    attributes: bytes | tuple[int, ...]
+    attributes: bytes
 
 
 IMAGE = "image"
@@ -69,16 +70,25 @@ _LENGTH_DELIMITED = 2
 
 
 class DecodeError(ValueError):
-    """A serialised example does not follow the feature table."""
+    """A serialized example does not follow the feature table."""
 
 
 def encode(example: Example) -> bytes:
-    """Serialises an example; the same example always gives the same bytes."""
+    """Serializes an example; the same example always gives the same bytes.
+
+    Raises:
+      ValueError: a value has another length than the feature table says.
+    """
     features = b"".join(
-        _feature(feature, _values(getattr(example, feature.key), feature))
-        for feature in FEATURES
+        [
+            _bytes_feature(IMAGE, example.image),
+            _int64_feature(LABEL, example.label),
+            _bytes_feature(IMAGE_ID, example.image_id.encode()),
+            _int64_feature(IDENTITY, example.identity),
+            _flags_feature(ATTRIBUTES, example.attributes),
+        ]
     )
-    return _field(1, features)
+    return _header(1, len(features)) + features
 
 
 def decode(serialized: bytes) -> Example:
@@ -91,18 +101,19 @@ def decode(serialized: bytes) -> Example:
     try:
         values = dict(_decode_features(serialized))
     except (IndexError, UnicodeDecodeError) as error:
-        raise DecodeError(f"not a serialised tf.train.Example: {error}") from error
+        raise DecodeError(f"not a serialized tf.train.Example: {error}") from error
     missing = [feature.key for feature in FEATURES if feature.key not in values]
     if missing:
         raise DecodeError(f"feature {missing[0]!r} is missing")
-    columns = {
-        feature.key: values[feature.key]
-        if feature.length > 1
-        else values[feature.key][0]
-        for feature in FEATURES
-    }
-    columns[IMAGE_ID] = columns[IMAGE_ID].decode()
-    return Example(**columns)
+    if not set(values[ATTRIBUTES]) <= {0, 1}:
+        raise DecodeError(f"feature {ATTRIBUTES!r} has a value other than 0 and 1")
+    return Example(
+        image=values[IMAGE][0],
+        label=values[LABEL][0],
+        image_id=values[IMAGE_ID][0],
+        identity=values[IDENTITY][0],
+        attributes=bytes(values[ATTRIBUTES]),
+    )
 
 
 def feature_spec() -> dict[str, Any]:
@@ -133,33 +144,45 @@ def parse(serialized: Any) -> dict[str, Any]:
     return tf.io.parse_example(serialized, feature_spec())
 
 
-def _values(value: Any, feature: Feature) -> list[Any]:
-    if isinstance(value, str):
-        return [value.encode()]
-    if feature.length == 1:
-        return [value]
-    if len(value) != feature.length:
-        raise ValueError(f"{feature.key}: {feature.length} values, not {len(value)}")
-    return list(value)
+def _bytes_feature(key: str, value: bytes) -> bytes:
+    """One entry of the map of features; the value is copied only once."""
+    size = len(value)
+    head = _header(1, size)
+    for number in (_BYTES_LIST, 2):
+        head = _header(number, len(head) + size) + head
+    head = _field(1, key.encode()) + head
+    return b"".join((_header(1, len(head) + size), head, value))
 
 
-def _feature(feature: Feature, values: list[Any]) -> bytes:
-    if feature.kind == "bytes":
-        body = _field(_BYTES_LIST, b"".join(_field(1, value) for value in values))
-    else:
-        packed = b"".join(_varint(int(value)) for value in values)
-        body = _field(_INT64_LIST, _field(1, packed))
-    return _field(1, _field(1, feature.key.encode()) + _field(2, body))
+@functools.lru_cache(maxsize=1 << 16)
+def _int64_feature(key: str, value: int) -> bytes:
+    return _packed_feature(key, _varint(value))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _flags_feature(key: str, values: bytes) -> bytes:
+    length = next(feature.length for feature in FEATURES if feature.key == key)
+    if len(values) != length or max(values) > 1:
+        raise ValueError(f"{key}: expected {length} bytes 0 or 1, got {values!r}")
+    return _packed_feature(key, values)  # a number below 128 is its own varint
+
+
+def _packed_feature(key: str, packed: bytes) -> bytes:
+    body = _field(_INT64_LIST, _field(1, packed))
+    return _field(1, _field(1, key.encode()) + _field(2, body))
 
 
 def _field(number: int, payload: bytes) -> bytes:
-    tag = bytes([number << 3 | _LENGTH_DELIMITED])
-    return tag + _varint(len(payload)) + payload
+    return _header(number, len(payload)) + payload
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _header(number: int, size: int) -> bytes:
+    """Tag and length of a length-delimited field."""
+    return bytes([number << 3 | _LENGTH_DELIMITED]) + _varint(size)
 
 
 def _varint(value: int) -> bytes:
-    if 0 <= value < 128:
-        return bytes([value])
     value &= (1 << 64) - 1  # negative numbers: two's complement, ten bytes
     out = bytearray()
     while value >= 128:
@@ -176,7 +199,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
         at += 1
         value |= (byte & 127) << shift
         if byte < 128:
-            return value, at
+            return value & (1 << 64) - 1, at
         shift += 7
         if shift > 63:
             raise DecodeError("a number longer than 64 bits")
@@ -196,11 +219,18 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += size
 
 
+def _only(fields: Iterator[tuple[int, bytes]], number: int) -> Iterator[bytes]:
+    for found, payload in fields:
+        if found != number:
+            raise DecodeError(f"field {found} where only {number} belongs")
+        yield payload
+
+
 def _decode_features(serialized: bytes) -> Iterator[tuple[str, list[Any]]]:
     table = {feature.key: feature for feature in FEATURES}
     seen = set()
-    for _, features in _fields(serialized):
-        for _, entry in _fields(features):
+    for features in _only(_fields(serialized), 1):
+        for entry in _only(_fields(features), 1):
             parts = dict(_fields(entry))
             key = parts.get(1, b"").decode()
             feature = table.get(key)
@@ -217,15 +247,19 @@ def _decode_features(serialized: bytes) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _decode_values(message: bytes, feature: Feature) -> Iterator[Any]:
-    wanted = _BYTES_LIST if feature.kind == "bytes" else _INT64_LIST
-    for kind, body in _fields(message):
-        if kind != wanted:
-            raise DecodeError(f"feature {feature.key!r} is not {feature.kind}")
-        for _, payload in _fields(body):
-            if feature.kind == "bytes":
+    kind = _BYTES_LIST if feature.kind == "bytes" else _INT64_LIST
+    for body in _only(_fields(message), kind):
+        for payload in _only(_fields(body), 1):
+            if feature.kind == "int64":
+                yield from _unpack(payload)
+            elif feature.key == IMAGE_ID:
+                yield payload.decode()
+            else:
                 yield payload
-                continue
-            at = 0
-            while at < len(payload):
-                value, at = _read_varint(payload, at)
-                yield value - (1 << 64) if value >> 63 else value
+
+
+def _unpack(packed: bytes) -> Iterator[int]:
+    at = 0
+    while at < len(packed):
+        value, at = _read_varint(packed, at)
+        yield value - (1 << 64) if value >> 63 else value

@@ -95,23 +95,37 @@ def parse(
     Raises:
       UserError: unknown flag or bad value (exit 2).
     """
+    if {"--help", "-help", "-h"} & set(argv[1:]):
+        print(_help(flag_values))
+        raise SystemExit(ExitCode.OK)
     files = [word for word in argv[1:] if word.startswith("--flagfile=")]
     rest = [word for word in argv[1:] if word not in files]
     flag_values.set_gnu_getopt(True)
     try:
         return flag_values([argv[0], *files, *rest], known_only=known_only)[1:]
     except flags.UnrecognizedFlagError as error:
-        names = [name for name in flag_values if len(name) > 1]
-        raise usage_error(
-            f"There is no flag --{error.flagname}.",
-            did_you_mean(error.flagname, names)
-            if _near(error.flagname, names)
-            else "--help lists the flags.",
-        ) from error
+        flag = f"--{error.flagname}"
+        remedy = did_you_mean(flag, [f"--{name}" for name in flag_values])
+        if not remedy.startswith("Did"):
+            remedy = "--help lists the flags."
+        raise usage_error(f"There is no flag {flag}.", remedy) from error
     except flags.Error as error:
         raise usage_error(
             f"{error}.".replace("\n", " ").replace("..", "."), "--help lists the flags."
         ) from error
+
+
+def refuse_words(words: Sequence[str]) -> None:
+    """Raises exit 2 if a program that takes only flags was given other words."""
+    if words:
+        raise usage_error(f"{words[0]!r} is not a flag.", "Flags begin with --.")
+
+
+def unexpected(words: Sequence[str]) -> UserError:
+    """The error for arguments that are no flags, in a program that takes none."""
+    return usage_error(
+        f"{words[0]!r} is not a flag.", "Write options as --name=value; see --help."
+    )
 
 
 def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None):
@@ -162,8 +176,18 @@ def _report(cause: str, remedy: str) -> None:
     print(f"error: {cause}\n       {remedy}", file=sys.stderr, flush=True)
 
 
-def _near(name: str, names: list[str]) -> bool:
-    return did_you_mean(name, names).startswith("Did")
+def _help(flag_values: flags.FlagValues) -> str:
+    """The program's own docstring and its flags with their defaults."""
+    program = sys.modules["__main__"].__doc__ or ""
+    lines = [program.strip(), "", "Flags:"]
+    for module, defined in flag_values.flags_by_module_dict().items():
+        if not module.startswith("absl"):
+            for flag in defined:
+                lines += [
+                    f"  --{flag.name}={flag.default_as_str}",
+                    f"      {flag.help}",
+                ]
+    return "\n".join([*lines, "", "Also --flagfile=FILE, a file with one flag a line."])
 
 
 def _base_type(config: type, field: dataclasses.Field) -> type:

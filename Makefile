@@ -1,0 +1,73 @@
+# Two commands are all a newcomer needs: `make run` and `make test`.
+# Both create .venv, install what they need, and may be repeated.
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+EPOCHS_FLAG = $(if $(EPOCHS),--epochs=$(EPOCHS))
+
+# Without CELEBA_DIR: drawn faces and a quick training run. With it: real data.
+CELEBA_DIR ?=
+SAMPLE     := data/sample
+ifeq ($(strip $(CELEBA_DIR)),)
+SOURCE  := $(SAMPLE)
+DATASET := data/sample-tfrecords
+IMAGES  := 2400
+CONFIG  ?= configs/quick.flags
+else
+SOURCE  := $(CELEBA_DIR)
+DATASET := data/tfrecords
+IMAGES  := 5000
+CONFIG  ?= configs/googlenet.flags
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help install run sample build train verify test test-marked lint format clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo "  make run CELEBA_DIR=FOLDER   the same on 5,000 balanced images of real CelebA"
+
+install: $(VENV)/.installed ## Create .venv and install everything
+
+$(VENV)/.installed: setup.py constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python found."; echo "       Install Python 3.11 or newer, or name it: make PYTHON=/path/to/python"; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "error: $(PYTHON) is not Python 3.11 to 3.13."; echo "       Name another: make PYTHON=/path/to/python3.11"; exit 2; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	$(BIN)/python -m pip check
+	@touch $@
+
+run: build train ## Sample data, TFRecords, training, evaluation, report
+
+ifeq ($(strip $(CELEBA_DIR)),)
+build: sample
+sample: install ## Draw the sample faces into data/sample
+	$(BIN)/python -m beam_pipelines.synthesize --output_dir=$(SAMPLE) --num_examples=4000 --seed=0
+endif
+
+build: install ## Write the TFRecords (from CELEBA_DIR, or from the sample)
+	$(BIN)/python -m beam_pipelines.build --runner DirectRunner --celeba_dir="$(SOURCE)" --output_dir=$(DATASET) --num_examples=$(IMAGES) --overwrite
+
+train: install ## Train on them with the options in CONFIG
+	$(BIN)/python -m trainer.main --flagfile=$(CONFIG) --data_dir=$(DATASET) $(EPOCHS_FLAG)
+
+verify: install ## Check the TFRecords against their manifest
+	$(BIN)/python -m beam_pipelines.verify --dataset_dir=$(DATASET)
+
+test: install ## Run the tests (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-marked: install ## Run the slow tests and those of other Beam engines
+	$(BIN)/python -m pytest -n auto --dist worksteal -m '(slow or engine) and not gpu'
+
+lint: install ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove .venv and caches; data/ and runs/ stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info

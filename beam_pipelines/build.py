@@ -1,0 +1,141 @@
+"""Builds sharded TFRecords from a CelebA folder.
+
+    python -m beam_pipelines.build --runner DirectRunner
+
+reads data/celeba, writes data/tfrecords; Beam's options are accepted beside ours.
+"""
+
+import collections
+import dataclasses
+import datetime
+import platform
+import socket
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+from absl import flags
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_pipelines import commit, rounds, runner, selection, sources
+from beam_pipelines.config import BuildConfig
+from schemas import celeba
+from support import command, files
+
+
+def main(argv: list[str]) -> None:
+    """Parses flags, plans, writes, publishes."""
+    values = flags.FlagValues()
+    command.define_flags(BuildConfig, values)
+    words = command.parse(argv, values, known_only=True)
+    names = [field.name for field in dataclasses.fields(BuildConfig)]
+    options = runner.parse_options(words, names)
+    build(command.from_flags(BuildConfig, values), options)
+
+
+def build(config: BuildConfig, options: PipelineOptions) -> None:
+    """Builds the dataset that `config` describes.
+
+    Raises:
+      UserError: with the exit code of what stands in the way.
+    """
+    started = time.perf_counter()
+    output = Path(config.output_dir)
+    if not config.dry_run:
+        commit.check_output(output, config.overwrite)
+    found = sources.load(config)
+    config = dataclasses.replace(config, split=found.split)
+    plan = selection.plan(found.rows, config)
+    rounds.check_people(plan, config)
+    _say(found.notes)
+    _say(describe(plan, config))
+    if config.dry_run:
+        print("dry run: nothing was written")
+        return
+    with files.FolderLock(output):
+        commit.check_output(output, config.overwrite)
+        _write_and_publish(config, found, plan, options, started)
+
+
+def describe(plan: selection.Plan, config: BuildConfig) -> Iterable[str]:
+    """The plan in lines: per split its examples, classes, people and shards."""
+    for index, split in enumerate(celeba.SPLITS):
+        rows = plan.selected(index)
+        zeros, ones = plan.class_counts()[index]
+        people = plan.rows.identities[rows]
+        known = len(set(people[people >= 0].tolist()))
+        yield (
+            f"{split:<10} {len(rows):>9,} examples: {ones:,} with, {zeros:,} without "
+            f"{config.attribute}; {known:,} people; {len(plan.bounds[index]) - 1} "
+            f"shards of {files.megabytes(int(plan.rows.sizes[rows].sum()))} in all"
+        )
+
+
+def _write_and_publish(
+    config: BuildConfig,
+    found: sources.Sources,
+    plan: selection.Plan,
+    options: PipelineOptions,
+    started: float,
+) -> None:
+    output = Path(config.output_dir)
+    staging = commit.Staging(output, config.recipe(), found.fingerprints)
+    if staging.open():
+        print(f"continuing the unfinished build in {staging.path}", flush=True)
+    needed = int(plan.rows.sizes[np.concatenate(plan.slots)].sum())
+    if config.target_size() is None:
+        files.check_free_space(output.parent, needed)
+    with files.output_errors(output.parent, needed):
+        written = rounds.write(config, found, plan, staging, options)
+        rounds.check_people(written.plan, config)
+        manifest = rounds.manifest(config, found, written)
+        facts = _facts(config, written, time.perf_counter() - started)
+        staging.publish(manifest, written.rejected, facts, config.overwrite)
+    _say(_result(config, written, facts["images_per_second"]))
+    print(f"{output}: done in {time.perf_counter() - started:.1f} s")
+
+
+def _facts(config: BuildConfig, written: rounds.Written, seconds: float) -> dict:
+    """What `build.json` holds: all that must not be in the manifest."""
+    reasons = collections.Counter(reason for _, reason, _ in written.rejected)
+    rate = written.images_read / written.seconds if written.seconds else 0.0
+    return {
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "beam": beam.__version__,
+        "runner": written.runner,
+        "config": dataclasses.asdict(config),
+        "seconds": round(seconds, 2),
+        "seconds_in_runner": round(written.seconds, 2),
+        "images_read": written.images_read,
+        "images_per_second": round(rate, 1),
+        "rounds": written.rounds,
+        "turned_upright": written.turned,
+        "rejected": dict(reasons),
+    }
+
+
+def _result(config: BuildConfig, written: rounds.Written, rate: float) -> Iterable[str]:
+    if written.rejected:
+        counts = rounds.reasons(written.rejected)
+        yield f"{len(written.rejected):,} images left out: {counts}"
+        yield from describe(written.plan, config)
+    if written.turned:
+        yield f"{written.turned:,} images turned upright"
+    yield (
+        f"{written.images_read:,} images checked and written, {rate:,.0f} per second "
+        f"({written.runner})"
+    )
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,120 @@
+"""The build's options: one frozen dataclass that cannot be wrong."""
+
+import dataclasses
+import math
+from typing import Any
+
+from schemas import celeba
+from support import images
+from support.command import option
+from support.errors import UserError, did_you_mean, usage_error
+
+BALANCES = ("exact", "none")
+SPLIT_RULES = ("identity", "official", "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildConfig:
+    """What to build, from what, where to.
+
+    Raises:
+      UserError: exit 2, for a value that no data could make right.
+    """
+
+    celeba_dir: str = option("data/celeba", "Folder of CelebA: annotations and images.")
+    output_dir: str = option("data/tfrecords", "Folder that the dataset becomes.")
+    attribute: str = option("Male", "The attribute that is the label.")
+    num_examples: int = option(0, "Examples over all splits; 0 = all there are.")
+    balance: str = option("exact", f"Classes in each split: {' or '.join(BALANCES)}.")
+    split: str = option(
+        "identity",
+        "What splits go by: identity (nobody is in two), official, or random.",
+    )
+    split_fractions: tuple[float, ...] = option(
+        (0.64, 0.16, 0.20), "Shares of train, validation and test; they add up to 1."
+    )
+    seed: int = option(0, "Seed of the selection and of the order.")
+    num_shards: int = option(0, "Shards per split; 0 = by the number of records.")
+    image_size: str = option("", "Resize images to S or H,W pixels; empty = do not.")
+    max_bad_fraction: float = option(
+        0.05, "Stop if more than this share of the images read is unusable."
+    )
+    dry_run: bool = option(False, "Print the plan and write nothing.")
+    overwrite: bool = option(False, "Replace a dataset that is already there.")
+
+    def __post_init__(self):
+        images.require_local(self.celeba_dir, "celeba_dir")
+        images.require_local(self.output_dir, "output_dir")
+        _check_choice("attribute", self.attribute, celeba.ATTRIBUTES)
+        _check_choice("balance", self.balance, BALANCES)
+        _check_choice("split", self.split, SPLIT_RULES)
+        _check_range("num_examples", self.num_examples, 0, 2**40)
+        _check_range("num_shards", self.num_shards, 0, 99_999)
+        _check_range("seed", self.seed, 0, 2**63 - 1)
+        _check_range("max_bad_fraction", self.max_bad_fraction, 0.0, 1.0)
+        self._check_fractions()
+        if self.balance == "exact" and self.num_examples % 2:
+            raise usage_error(
+                f"--num_examples={self.num_examples} is odd, and --balance=exact takes "
+                "as many examples of one class as of the other.",
+                f"Use --num_examples={self.num_examples + 1} or --balance=none.",
+            )
+        self.target_size()
+
+    def target_size(self) -> tuple[int, int] | None:
+        """(height, width) that images are resized to; None = they stay as they are."""
+        if not self.image_size:
+            return None
+        words = self.image_size.split(",")
+        sides = [int(word) if word.strip().isdecimal() else 0 for word in words]
+        if len(sides) > 2 or not all(8 <= side <= 4096 for side in sides):
+            raise usage_error(
+                f"--image_size={self.image_size} is not S or H,W in pixels, 8 to 4096.",
+                "Write it like --image_size=96 or --image_size=218,178.",
+            )
+        return sides[0], sides[-1]
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the dataset's bytes, apart from its sources."""
+        size = self.target_size()
+        official = self.split == "official"
+        return {
+            "attribute": self.attribute,
+            "num_examples": self.num_examples,
+            "balance": self.balance,
+            "split": self.split,
+            "split_fractions": None if official else list(self.split_fractions),
+            "seed": self.seed,
+            "num_shards": self.num_shards,
+            "image_size": None if size is None else list(size),
+            "jpeg_quality": images.JPEG_QUALITY,
+        }
+
+    def _check_fractions(self) -> None:
+        shares = self.split_fractions
+        positive = all(share > 0 for share in shares)
+        if len(shares) != len(celeba.SPLITS) or not positive or not _is_one(shares):
+            raise usage_error(
+                f"--split_fractions={','.join(map(str, shares))} is not three positive "
+                "numbers that add up to 1.",
+                "Write it like --split_fractions=0.64,0.16,0.20.",
+            )
+
+
+def _is_one(shares: tuple[float, ...]) -> bool:
+    return math.isclose(sum(shares), 1.0, abs_tol=1e-6)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise usage_error(
+            f"--{name}={value} is not known.", did_you_mean(value, choices)
+        )
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        error: UserError = usage_error(
+            f"--{name}={value} is out of range.", f"Use a value from {low} to {high}."
+        )
+        raise error

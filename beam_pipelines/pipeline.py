@@ -1,0 +1,58 @@
+"""The whole Beam graph: plans of shards go in, written shards come out.
+
+No image crosses a shuffle: what is shuffled are the plans, below 100 bytes a record.
+Each worker reads, checks and writes whole shards.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import apache_beam as beam
+
+from beam_pipelines import runner, shards
+from support.errors import UserError
+from support.files import output_errors
+from support.images import ImageSource
+
+
+class PlanShards(beam.DoFn):
+    """Path of a plan file -> one `ShardPlan` per shard to write."""
+
+    def process(self, path: str) -> Iterator[shards.ShardPlan]:
+        yield from shards.load_plans(Path(path))
+
+
+class WriteShard(beam.DoFn):
+    """`ShardPlan` -> name of the shard, written with its receipt into `folder`."""
+
+    def __init__(self, source: ImageSource, folder: str, size: tuple[int, int] | None):
+        self.source = source
+        self.folder = folder
+        self.size = size
+
+    def process(self, plan: shards.ShardPlan) -> Iterator[str]:
+        folder = Path(self.folder)
+        try:
+            with output_errors(folder):
+                shards.write_shard(plan, self.source, folder, self.size)
+        except UserError as error:
+            # Beam turns what a worker raises into text; this text can be turned back.
+            raise RuntimeError(runner.to_text(error)) from error
+        yield plan.name
+
+
+def write_shards(
+    pipeline: beam.Pipeline,
+    plan_path: Path,
+    source: ImageSource,
+    folder: Path,
+    size: tuple[int, int] | None,
+) -> beam.PCollection[str]:
+    """Adds the build to a pipeline; its result are the names of the written shards."""
+    return (
+        pipeline
+        | "PlanFile" >> beam.Create([str(plan_path)])
+        | "PlanShards" >> beam.ParDo(PlanShards())  # one ShardPlan per shard
+        | "Spread" >> beam.Reshuffle()  # shards go to all workers
+        | "WriteShard" >> beam.ParDo(WriteShard(source, str(folder), size))
+    )

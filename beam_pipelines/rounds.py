@@ -1,0 +1,218 @@
+"""Writes a plan's shards, in rounds, until no image in them is unusable.
+
+Writers never replace an image, they report it; the planner fills the slot; only shards
+that changed are written again. Each finished round is on disk before the next begins,
+so a build that was killed repeats the same decisions.
+"""
+
+import collections
+import dataclasses
+import functools
+import shutil
+import time
+
+import numpy as np
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_pipelines import pipeline, runner, selection, shards
+from beam_pipelines.commit import Rejection, Staging
+from beam_pipelines.config import BuildConfig
+from beam_pipelines.selection import Plan
+from beam_pipelines.shards import Receipt
+from beam_pipelines.sources import Sources
+from schemas.manifest import Manifest, Shard
+from support.errors import ExitCode, UserError
+
+_PLAN_FILE = "plan.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """All shards, as they lie in the staging folder.
+
+    Attributes:
+      plan: the plan that they follow, after all replacements.
+      receipts: of every shard, in order.
+      rejected: images that cannot be used, those that are missing included.
+      images_read: how many images this run read.
+      seconds: how long the runner took for them.
+      runner: its name and mode.
+      rounds: how many were needed, those of an interrupted run included.
+    """
+
+    plan: Plan
+    receipts: tuple[Receipt, ...]
+    rejected: tuple[Rejection, ...]
+    images_read: int
+    seconds: float
+    runner: str
+    rounds: int
+
+    @property
+    def turned(self) -> int:
+        return sum(receipt.turned for receipt in self.receipts)
+
+
+def write(
+    config: BuildConfig,
+    found: Sources,
+    plan: Plan,
+    staging: Staging,
+    options: PipelineOptions,
+) -> Written:
+    """Writes all shards of a plan into the staging folder.
+
+    Raises:
+      UserError: exit 3, for too many unusable images, for images of several sizes, or
+        if replacements run out.
+    """
+    done = staging.load_rounds()
+    for rejected in done:
+        plan = selection.replace(plan, _rows(plan, rejected), config)
+    images_read, seconds, name, first = 0, 0.0, "none", True
+    while True:
+        plans = list(shards.shard_plans(plan))
+        pending = _changed(plans, staging)
+        images = sum(len(part.names) for part in pending)
+        # On the first round the writers also look at shards left by an earlier run.
+        work = plans if first else pending
+        if work:
+            started = time.perf_counter()
+            name = _run(config, found, work, images, staging, options)
+            seconds += time.perf_counter() - started
+        images_read, first = images_read + images, False
+        receipts = tuple(staging.receipts(part.name for part in plans).values())
+        _check_sizes(receipts, staging)
+        rejected = [row for receipt in receipts for row in receipt.rejected]
+        if not rejected:
+            break
+        done.append(rejected)
+        staging.save_rounds(done)
+        _check_bad_fraction(plan, done, staging, config)
+        plan = selection.replace(plan, _rows(plan, rejected), config)
+    missing = [
+        (name.decode(errors="replace"), "missing", "annotated, but there is no file")
+        for name in plan.rows.missing.tolist()
+    ]
+    everything = (*missing, *(row for rejected in done for row in rejected))
+    return Written(
+        plan, receipts, everything, images_read, seconds, name, len(done) + 1
+    )
+
+
+def manifest(config: BuildConfig, found: Sources, written: Written) -> Manifest:
+    """Describes the dataset that was written."""
+    sizes = {size for receipt in written.receipts for size in receipt.image_sizes}
+    height, width = map(int, min(sizes).split("x"))
+    return Manifest(
+        attribute=config.attribute,
+        image_shape=(height, width, 3),
+        config=config.recipe(),
+        class_weights=_class_weights(written.plan, config),
+        sources=found.fingerprints,
+        shards=tuple(
+            Shard(
+                name=receipt.name,
+                split=split,
+                records=receipt.records,
+                bytes=receipt.bytes,
+                sha256=receipt.sha256,
+                class_counts=receipt.class_counts,
+            )
+            for receipt, (_, split, _) in zip(
+                written.receipts, written.plan.shards(), strict=True
+            )
+        ),
+    )
+
+
+def check_people(plan: Plan, config: BuildConfig) -> None:
+    """Proves that a split by identity shows nobody in two splits."""
+    shared = selection.people_in_two_splits(plan)
+    if config.split == "identity" and shared:
+        raise UserError(
+            f"{shared} people are in two splits.",
+            "This is a bug: please report it with the command line.",
+            ExitCode.INTEGRITY,
+        )
+
+
+def _run(
+    config: BuildConfig,
+    found: Sources,
+    work: list[shards.ShardPlan],
+    images: int,
+    staging: Staging,
+    options: PipelineOptions,
+) -> str:
+    plan_path = staging.path / _PLAN_FILE
+    shards.save_plans(plan_path, work)
+    graph = functools.partial(
+        pipeline.write_shards,
+        plan_path=plan_path,
+        source=found.images,
+        folder=staging.path,
+        size=config.target_size(),
+    )
+    return runner.run(graph, options, images)
+
+
+def _changed(plans: list[shards.ShardPlan], staging: Staging) -> list[shards.ShardPlan]:
+    """The plans that no receipt fulfils."""
+    receipts = staging.receipts(plan.name for plan in plans)
+    done = {receipt.plan for receipt in receipts.values()}
+    return [plan for plan in plans if plan.digest not in done]
+
+
+def _rows(plan: Plan, rejected: list[Rejection]) -> np.ndarray:
+    names = [name.encode(errors="surrogateescape") for name, _, _ in rejected]
+    return selection.match(np.array(names, "S"), plan.rows.names)
+
+
+def _class_weights(plan: Plan, config: BuildConfig) -> tuple[float, float]:
+    """Weights that make both classes of the training split count the same."""
+    if config.balance == "exact":
+        return 1.0, 1.0
+    zeros, ones = plan.class_counts()[0].tolist()
+    if not zeros or not ones:
+        return 1.0, 1.0
+    return (zeros + ones) / (2 * zeros), (zeros + ones) / (2 * ones)
+
+
+def _check_bad_fraction(
+    plan: Plan, done: list[list[Rejection]], staging: Staging, config: BuildConfig
+) -> None:
+    rejected = [row for part in done for row in part]
+    read = int(plan.used.sum())
+    if len(rejected) <= config.max_bad_fraction * read:
+        return
+    path = staging.write_rejected(rejected)
+    raise UserError(
+        f"{len(rejected):,} of {read:,} images are unusable ({reasons(rejected)}); "
+        f"--max_bad_fraction={config.max_bad_fraction} does not allow that.",
+        f"See {path}; download the images again, or raise the fraction.",
+        ExitCode.INPUT_DATA,
+    )
+
+
+def reasons(rejected: list[Rejection] | tuple[Rejection, ...]) -> str:
+    """Counts by reason, for example "truncated 2, not a JPEG 1"."""
+    counts = collections.Counter(reason for _, reason, _ in rejected)
+    return ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
+
+
+def _check_sizes(receipts: tuple[Receipt, ...], staging: Staging) -> None:
+    sizes: collections.Counter[str] = collections.Counter()
+    for receipt in receipts:
+        sizes.update(receipt.image_sizes)
+    if len(sizes) <= 1:
+        return
+    shutil.rmtree(staging.path)  # no other command can use it
+    common = [f"{size} ({count:,})" for size, count in sizes.most_common(4)]
+    more = ", ..." if len(sizes) > 4 else ""
+    raise UserError(
+        f"The images have {len(sizes)} sizes, height x width: "
+        f"{', '.join(common)}{more}.",
+        "Add --image_size=S or --image_size=H,W to bring them to one size.",
+        ExitCode.INPUT_DATA,
+    )

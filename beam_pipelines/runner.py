@@ -1,0 +1,163 @@
+"""Beam's side of the build: options checked, a runner chosen, errors made plain."""
+
+import argparse
+import json
+import logging
+import os
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    PipelineOptions,
+    StandardOptions,
+)
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.runner import create_runner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+from support.errors import ExitCode, UserError, did_you_mean, usage_error
+
+#: Below this many images, starting processes takes longer than it saves.
+FEW_IMAGES = 20_000
+
+_LOCAL_RUNNERS = ("directrunner", "fnapirunner", "direct", "fnapi")
+_ERROR_TEXT = re.compile(r"<<celeba-error (\[.*?\])>>")
+
+
+def parse_options(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOptions:
+    """Turns the words that are not our flags into Beam's options.
+
+    Args:
+      words: of the command line, for example ["--runner", "DirectRunner"].
+      own_flags: names of our flags, to suggest when a word is neither.
+
+    Raises:
+      UserError: exit 2, for a word that is no option of Beam or a value it refuses.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for options in _subclasses(PipelineOptions):
+        if "_add_argparse_args" in vars(options):
+            options._add_argparse_args(parser)
+    known, unknown = parser.parse_known_args(list(words))
+    if unknown:
+        ours = [f"--{flag}" for flag in own_flags]
+        raise _unknown(unknown[0], [*ours, *parser._option_string_actions])
+    _check_runner(known.runner)
+    return PipelineOptions(list(words))
+
+
+def run(
+    graph: Callable[[beam.Pipeline], Any], options: PipelineOptions, images: int
+) -> str:
+    """Runs a graph to its end.
+
+    Beam's `DirectRunner` would first try to download another runner; here it means
+    the runner inside the SDK: in this process for few images, else in one process per
+    core, unless the options say otherwise.
+
+    Args:
+      graph: adds the transforms to a pipeline.
+      options: Beam's.
+      images: how many will be read.
+
+    Returns:
+      the runner that was used, in words.
+
+    Raises:
+      UserError: what a worker raised.
+    """
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    name = options.view_as(StandardOptions).runner or "DirectRunner"
+    if name.lower() in _LOCAL_RUNNERS:
+        runner, name = _local_runner(options, images)
+    else:
+        runner = create_runner(name)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Beam's own, about its own code
+            pipeline = beam.Pipeline(runner=runner, options=options)
+            graph(pipeline)
+            pipeline.run().wait_until_finish()
+    except Exception as error:
+        raise from_text(str(error)) or error from None
+    return name
+
+
+def to_text(error: UserError) -> str:
+    """A text that survives Beam, which passes on only the text of an error."""
+    fields = [error.cause, error.remedy, int(error.exit_code)]
+    return f"<<celeba-error {json.dumps(fields)}>>"
+
+
+def from_text(text: str) -> UserError | None:
+    """The error that `to_text` wrote into a text, if there is one."""
+    found = _ERROR_TEXT.search(text)
+    if not found:
+        return None
+    cause, remedy, code = json.loads(found[1])
+    return UserError(cause, remedy, ExitCode(code))
+
+
+def _local_runner(options: PipelineOptions, images: int) -> tuple[FnApiRunner, str]:
+    """Beam's in-process runner, in as many processes as options or size say."""
+    direct = options.view_as(DirectOptions)
+    given = options.get_all_options(drop_default=True)
+    workers = direct.direct_num_workers or os.cpu_count() or 1
+    mode = direct.direct_running_mode
+    if "direct_num_workers" not in given and images >= FEW_IMAGES:
+        workers = os.cpu_count() or 1
+    if "direct_running_mode" not in given and workers > 1:
+        mode = "multi_processing"
+    if mode == "in_memory":
+        workers = 1
+    direct.direct_num_workers = workers
+    direct.direct_running_mode = mode
+    environment = None
+    if mode == "multi_processing":
+        # Beam's own choice of this mode would start workers that log to the terminal.
+        direct.direct_running_mode = "in_memory"
+        command = f"exec {shlex.quote(sys.executable)} -m beam_pipelines.worker"
+        environment = SubprocessSDKEnvironment.from_command_string(command)
+    runner = FnApiRunner(default_environment=environment)
+    return runner, f"FnApiRunner, {mode}, {workers} worker{'s' * (workers > 1)}"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises instead of exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise usage_error(
+            f"Beam refuses its options: {message}.", "Correct the option."
+        )
+
+
+def _unknown(word: str, names: list[str]) -> UserError:
+    if not word.startswith("-"):
+        return usage_error(f"{word!r} is not a flag.", "Flags begin with --.")
+    flag = f"--{word.lstrip('-').split('=')[0]}"
+    remedy = did_you_mean(flag, names)
+    if not remedy.startswith("Did"):
+        remedy = "--help lists the flags; Beam's options are accepted too."
+    return usage_error(f"There is no flag {flag}.", remedy)
+
+
+def _check_runner(name: str | None) -> None:
+    known = [*StandardOptions.KNOWN_RUNNER_NAMES, "FnApiRunner"]
+    lowered = [runner.lower() for runner in known]
+    if name is None or "." in name:
+        return
+    if name.lower() not in lowered and f"{name.lower()}runner" not in lowered:
+        raise usage_error(f"--runner={name} is not known.", did_you_mean(name, known))
+
+
+def _subclasses(parent: type) -> list[type]:
+    found = []
+    for child in parent.__subclasses__():
+        found += [child, *_subclasses(child)]
+    return found

@@ -1,0 +1,283 @@
+"""One shard: what it shall hold, how it is framed, written and read back.
+
+TFRecord framing, per record: length (uint64, little endian), masked CRC-32C of those
+eight bytes, the record, masked CRC-32C of the record. Source: TensorFlow's
+`lib/io/record_writer.h`.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import json
+import struct
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+
+from beam_pipelines.selection import Plan
+from schemas import example
+from schemas.celeba import ATTRIBUTES
+from support import files
+from support.images import BadImage, ImageSource, prepare_jpeg
+
+_BATCH = 1 << 20  # bytes gathered before one write
+_HEADER = 12
+
+
+class DamagedRecord(ValueError):
+    """A record that its framing shows to be damaged; `index` counts from 0."""
+
+    def __init__(self, index: int, what: str):
+        super().__init__(f"record {index}: {what}")
+        self.index = index
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardPlan:
+    """What one shard shall hold: arrays with one entry per record.
+
+    Attributes:
+      name: the shard's file name.
+      names: (records,) bytes strings, file names of images.
+      labels: (records,) uint8, 0 or 1.
+      identities: (records,) int32.
+      attributes: (records, 5) uint8, 40 bits each.
+    """
+
+    name: str
+    names: np.ndarray
+    labels: np.ndarray
+    identities: np.ndarray
+    attributes: np.ndarray
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the content: equal plans make equal shards."""
+        digest = hashlib.sha256(b"\n".join(self.names.tolist()))
+        digest.update(self.labels.astype("<u1").tobytes())
+        digest.update(self.identities.astype("<i4").tobytes())
+        digest.update(self.attributes.tobytes())
+        return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Receipt:
+    """What a writer reports of a shard, as JSON beside it.
+
+    Attributes:
+      name: the shard's file name.
+      plan: digest of the plan that was followed.
+      records: how many the shard holds.
+      bytes: its size.
+      sha256: of the file.
+      class_counts: records with label 0 and with label 1.
+      image_sizes: "height x width" -> how many images.
+      turned: images turned upright by their EXIF orientation.
+      rejected: (file name, reason, detail) of images that cannot be used.
+    """
+
+    name: str
+    plan: str
+    records: int
+    bytes: int
+    sha256: str
+    class_counts: tuple[int, int]
+    image_sizes: dict[str, int]
+    turned: int
+    rejected: tuple[tuple[str, str, str], ...]
+
+    def save(self, folder: Path) -> None:
+        text = json.dumps(dataclasses.asdict(self), indent=1)
+        files.atomic_write(receipt_path(folder, self.name), text)
+
+    @classmethod
+    def load(cls, folder: Path, name: str) -> "Receipt | None":
+        """The receipt of a shard, None if there is none or it cannot be read."""
+        try:
+            fields = json.loads(receipt_path(folder, name).read_text())
+            fields["class_counts"] = tuple(fields["class_counts"])
+            fields["rejected"] = tuple(tuple(row) for row in fields["rejected"])
+            return cls(**fields)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def receipt_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.json"
+
+
+def shard_plans(plan: Plan) -> Iterator[ShardPlan]:
+    """The plan of every shard, in order."""
+    for name, _, rows in plan.shards():
+        yield ShardPlan(
+            name=name,
+            names=plan.rows.names[rows],
+            labels=plan.labels[rows],
+            identities=plan.rows.identities[rows],
+            attributes=plan.rows.attributes[rows],
+        )
+
+
+def save_plans(path: Path, plans: Iterable[ShardPlan]) -> None:
+    """Writes shard plans as one compact file of arrays."""
+    plans = list(plans)
+    columns = [field.name for field in dataclasses.fields(ShardPlan)][1:]
+    with files.atomic_writer(path) as file:
+        np.savez(
+            file,
+            shards=np.array([plan.name for plan in plans], "S"),
+            ends=np.cumsum([len(plan.names) for plan in plans]),
+            **{
+                column: np.concatenate([getattr(plan, column) for plan in plans])
+                for column in columns
+            },
+        )
+
+
+def load_plans(path: Path) -> Iterator[ShardPlan]:
+    """Reads what `save_plans` wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        columns = dict(stored)
+    shards, ends = columns.pop("shards"), columns.pop("ends")
+    start = 0
+    for shard, end in zip(shards.tolist(), ends.tolist(), strict=True):
+        parts = {key: column[start:end] for key, column in columns.items()}
+        yield ShardPlan(name=shard.decode(), **parts)
+        start = end
+
+
+def write_shard(
+    plan: ShardPlan, source: ImageSource, folder: Path, size: tuple[int, int] | None
+) -> Receipt:
+    """Writes a shard and then its receipt; returns at once if both are right already.
+
+    Args:
+      plan: what the shard shall hold.
+      source: where the images come from.
+      folder: where shard and receipt go.
+      size: (height, width) to resize to, None to leave images as they are.
+    """
+    known = Receipt.load(folder, plan.name)
+    if known and known.plan == plan.digest and _is_right(folder, known):
+        return known
+    tally = _Tally()
+    sha256 = hashlib.sha256()
+    with files.atomic_writer(folder / plan.name, durable=False) as file:
+        for batch in _batches(
+            frame(record) for record in _records(plan, source, size, tally)
+        ):
+            sha256.update(batch)
+            file.write(batch)
+        bytes_written = file.tell()
+    receipt = Receipt(
+        name=plan.name,
+        plan=plan.digest,
+        records=sum(tally.class_counts),
+        bytes=bytes_written,
+        sha256=sha256.hexdigest(),
+        class_counts=tuple(tally.class_counts),
+        image_sizes=dict(sorted(tally.image_sizes.items())),
+        turned=tally.turned,
+        rejected=tuple(tally.rejected),
+    )
+    receipt.save(folder)
+    return receipt
+
+
+def frame(record: bytes) -> bytes:
+    """A record with its TFRecord header and checksums."""
+    length = struct.pack("<Q", len(record))
+    return b"".join((length, _masked_crc(length), record, _masked_crc(record)))
+
+
+def read_records(data: bytes) -> Iterator[bytes]:
+    """Yields the records of a TFRecord file's bytes.
+
+    Raises:
+      DamagedRecord: at the first record that is cut or whose checksum differs.
+    """
+    at, index = 0, 0
+    while at < len(data):
+        header = data[at : at + _HEADER]
+        if len(header) < _HEADER:
+            raise DamagedRecord(index, "the file ends inside its header")
+        if _masked_crc(header[:8]) != header[8:]:
+            raise DamagedRecord(index, "the checksum of its length differs")
+        (length,) = struct.unpack("<Q", header[:8])
+        record = data[at + _HEADER : at + _HEADER + length]
+        checksum = data[at + _HEADER + length : at + _HEADER + length + 4]
+        if len(checksum) < 4:
+            raise DamagedRecord(index, "the file ends inside it")
+        if _masked_crc(record) != checksum:
+            raise DamagedRecord(index, "its checksum differs")
+        yield record
+        at += _HEADER + length + 4
+        index += 1
+
+
+@dataclasses.dataclass
+class _Tally:
+    """What is counted while a shard is written."""
+
+    class_counts: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
+    image_sizes: collections.Counter = dataclasses.field(
+        default_factory=collections.Counter
+    )
+    turned: int = 0
+    rejected: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
+
+
+def _records(
+    plan: ShardPlan, source: ImageSource, size: tuple[int, int] | None, tally: _Tally
+) -> Iterator[bytes]:
+    """Reads, checks and serializes the images of a shard, counting as it goes."""
+    bits = np.unpackbits(plan.attributes, axis=1, count=len(ATTRIBUTES))
+    columns = zip(
+        plan.names.tolist(),
+        plan.labels.tolist(),
+        plan.identities.tolist(),
+        bits,
+        strict=True,
+    )
+    for name, label, identity, attributes in columns:
+        image_id = name.decode(errors="surrogateescape")
+        try:
+            image, shape, turned = prepare_jpeg(source.read(image_id), size)
+        except BadImage as error:
+            tally.rejected.append((image_id, error.reason, error.detail))
+            continue
+        tally.class_counts[label] += 1
+        tally.image_sizes[f"{shape[0]}x{shape[1]}"] += 1
+        tally.turned += turned
+        yield example.encode(
+            example.Example(image, label, image_id, identity, attributes.tobytes())
+        )
+
+
+def _batches(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Joins small parts, so that few calls hash and write them."""
+    batch, size = [], 0
+    for part in parts:
+        batch.append(part)
+        size += len(part)
+        if size >= _BATCH:
+            yield b"".join(batch)
+            batch, size = [], 0
+    yield b"".join(batch)
+
+
+def _masked_crc(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return struct.pack("<I", masked)
+
+
+def _is_right(folder: Path, receipt: Receipt) -> bool:
+    path = folder / receipt.name
+    return (
+        path.is_file()
+        and path.stat().st_size == receipt.bytes
+        and files.sha256_file(path) == receipt.sha256
+    )

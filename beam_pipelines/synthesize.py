@@ -1,0 +1,277 @@
+"""Draws a sample data set in CelebA's layout: made-up faces that follow their labels.
+
+It stands in for CelebA where the real one may not go or is not yet downloaded: file
+names, sizes and formats are the official ones, byte for byte. The same seed and
+number of examples give the same bytes, however many processes draw.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+from absl import flags
+
+from beam_pipelines import faces, people
+from schemas import celeba
+from support import command, files
+from support.command import option
+from support.errors import ExitCode, UserError, usage_error
+
+#: JPEG quality, 4:2:0: files of 5 to 10 kB, as CelebA's are.
+QUALITY = 88
+
+#: What `sample.json` says beside the seed and the number of examples.
+FORMAT = "celeba-drawn-faces"
+SAMPLE_FILE = "sample.json"
+
+_LARGEST = 999_999  # six digits in a file name
+_CHUNK = 50  # images per task of a process
+_SPLIT_SHARES = (0.8, 0.1, 0.1)  # of `celeba.SPLITS`; CelebA has .80, .10, .10
+_PEOPLE_STREAM, _IMAGE_STREAM, _PLAN_STREAM = range(3)
+
+
+@dataclasses.dataclass(frozen=True)
+class SynthesizeConfig:
+    """Options of this program; see `--help`."""
+
+    output_dir: str = option("data/sample", "Folder to make; it must not exist yet.")
+    num_examples: int = option(2000, "Images to draw.")
+    seed: int = option(0, "Another seed draws other people.")
+    num_workers: int = option(0, "Processes that draw; 0 means one per core.")
+
+    def __post_init__(self):
+        if not self.output_dir:
+            raise usage_error("--output_dir is empty.", "Name a folder to make.")
+        if not 1 <= self.num_examples <= _LARGEST:
+            raise usage_error(
+                f"--num_examples must be 1 to {_LARGEST}, not {self.num_examples}.",
+                "A few thousand are enough to try everything.",
+            )
+        for name in ("seed", "num_workers"):
+            if getattr(self, name) < 0:
+                raise usage_error(
+                    f"--{name} must be 0 or more, not {getattr(self, name)}.",
+                    f"Leave --{name} out for its default.",
+                )
+
+
+class Plan(NamedTuple):
+    """Which person each image shows.
+
+    Attributes:
+      identities: (num_examples,) int, person of image 1, 2, ...
+      splits: (num_examples,) int, 0, 1, 2 as in `celeba.SPLITS`; ascending, as in
+        the official file.
+    """
+
+    identities: np.ndarray
+    splits: np.ndarray
+
+
+def main(argv: list[str]) -> None:
+    command.define_flags(SynthesizeConfig)
+    extra = command.parse(argv)
+    if extra:
+        raise usage_error(f"Unexpected argument {extra[0]!r}.", "--help lists the flags.")
+    synthesize(command.from_flags(SynthesizeConfig, flags.FLAGS))
+
+
+def synthesize(config: SynthesizeConfig) -> None:
+    """Makes the sample, whole or not at all, and prints a line about it.
+
+    Raises:
+      UserError: the folder holds something else, is being written, or the disk is full
+        (exit 4).
+    """
+    folder = Path(os.path.abspath(config.output_dir))
+    with files.FolderLock(folder):
+        if _is_there(folder, config):
+            print(f"{config.output_dir} is already there, made by this very command.")
+            return
+        # The lock is ours: what lies here was left by a killed run.
+        building = folder.with_name(f"{folder.name}.building")
+        shutil.rmtree(building, ignore_errors=True)
+        started = time.perf_counter()
+        with files.output_errors(folder.parent):
+            try:
+                plan = make_plan(config.seed, config.num_examples)
+                labels = _draw_all(building, plan, config)
+                _write_annotations(building, plan, labels)
+                _write_json(building / SAMPLE_FILE, _parameters(config))
+                os.rename(building, folder)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+        seconds = time.perf_counter() - started
+    male = labels[:, celeba.ATTRIBUTES.index("Male")].mean()
+    print(
+        f"Drew {config.num_examples:,} images of {plan.identities.max():,} people, "
+        f"{male:.0%} Male, into {config.output_dir} "
+        f"({config.num_examples / seconds:,.0f} images/s)."
+    )
+
+
+def make_plan(seed: int, num_examples: int) -> Plan:
+    """Draws people and their numbers of images, and splits by people.
+
+    Within each value of `Male`, people go one by one to the split that is furthest
+    below its share, so that small samples have both in every split.
+    """
+    rng = np.random.default_rng((seed, _PLAN_STREAM))
+    low, high = people.IMAGES_PER_PERSON
+    counts = rng.integers(low, high + 1, size=num_examples)
+    counts = counts[: int(np.searchsorted(np.cumsum(counts), num_examples)) + 1]
+    counts[-1] -= counts.sum() - num_examples
+    missing = np.zeros((2, len(_SPLIT_SHARES)))
+    splits = []
+    for identity, count in enumerate(counts, start=1):
+        row = missing[int(people.is_male(identity))]
+        row += count * np.array(_SPLIT_SHARES)
+        splits.append(int(row.argmax()))
+        row[splits[-1]] -= count
+    identities = np.repeat(np.arange(1, len(counts) + 1), counts)
+    image_splits = np.repeat(splits, counts)
+    order = np.lexsort((rng.random(num_examples), image_splits))
+    return Plan(identities[order], image_splits[order])
+
+
+def draw_image(seed: int, index: int, identity: int) -> tuple[bytes, list[int]]:
+    """Draws image `index` (from 1): its JPEG file and its 40 labels, 0 or 1."""
+    person = people.draw_person(
+        identity, np.random.default_rng((seed, _PEOPLE_STREAM, identity))
+    )
+    rng = np.random.default_rng((seed, _IMAGE_STREAM, index))
+    has = people.draw_attributes(person, rng)
+    jpeg = simplejpeg.encode_jpeg(
+        faces.draw_face(person, has, rng), quality=QUALITY, colorsubsampling="420"
+    )
+    return jpeg, [int(name in has) for name in celeba.ATTRIBUTES]
+
+
+def _is_there(folder: Path, config: SynthesizeConfig) -> bool:
+    """Whether this very sample exists; refuses a folder that holds anything else."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    remedy = "Choose another --output_dir, or delete this one."
+    try:
+        found = json.loads((folder / SAMPLE_FILE).read_text())
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise UserError(
+            f"{config.output_dir} exists and is no drawn sample.", remedy, ExitCode.OUTPUT
+        )
+    wanted = _parameters(config)
+    different = [key for key in wanted if found.get(key) != wanted[key]]
+    if different:
+        key = different[0]
+        raise UserError(
+            f"{config.output_dir} holds a sample with {key} {found.get(key)}, "
+            f"not {wanted[key]}.",
+            remedy,
+            ExitCode.OUTPUT,
+        )
+    images = sum(1 for _ in os.scandir(folder / celeba.IMAGE_FOLDER))
+    if images != config.num_examples:
+        raise UserError(
+            f"{config.output_dir} holds {images} of its {config.num_examples} images.",
+            remedy,
+            ExitCode.OUTPUT,
+        )
+    return True
+
+
+def _parameters(config: SynthesizeConfig) -> dict[str, int | str]:
+    return {
+        "format": FORMAT,
+        "version": faces.VERSION,
+        "num_examples": config.num_examples,
+        "seed": config.seed,
+    }
+
+
+def _draw_all(building: Path, plan: Plan, config: SynthesizeConfig) -> np.ndarray:
+    """Writes every image; returns labels (num_examples, 40), 0 or 1."""
+    images = building / celeba.IMAGE_FOLDER
+    images.mkdir(parents=True)
+    draw = functools.partial(_draw_chunk, str(images), config.seed)
+    starts = range(0, len(plan.identities), _CHUNK)
+    chunks = [plan.identities[start : start + _CHUNK].tolist() for start in starts]
+    workers = min(config.num_workers or os.cpu_count() or 1, len(chunks))
+    mapped = map if workers == 1 else None
+    if mapped:
+        return np.concatenate(list(map(draw, starts, chunks)))
+    return np.concatenate(list(_in_processes(workers, draw, starts, chunks)))
+
+
+def _in_processes(workers: int, draw, *arguments) -> Iterator[np.ndarray]:
+    """Like `map(draw, *arguments)`, in processes that end with the loop."""
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers,
+        # Forking would copy a parent that may have threads.
+        mp_context=multiprocessing.get_context("spawn"),
+        # Ctrl-C reaches the whole group; the parent alone decides what to do.
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
+    try:
+        yield from pool.map(draw, *arguments)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _draw_chunk(
+    images: str, seed: int, start: int, identities: list[int]
+) -> np.ndarray:
+    """Draws and writes the images after `start`; returns their labels."""
+    labels = []
+    for index, identity in enumerate(identities, start=start + 1):
+        jpeg, row = draw_image(seed, index, identity)
+        with open(os.path.join(images, _name(index)), "wb") as file:
+            file.write(jpeg)
+        labels.append(row)
+    return np.array(labels, np.int8)
+
+
+def _write_annotations(folder: Path, plan: Plan, labels: np.ndarray) -> None:
+    names = [_name(index) for index in range(1, len(labels) + 1)]
+    rows = [
+        name + "".join(" 1" if value else " -1" for value in row)
+        for name, row in zip(names, labels, strict=True)
+    ]
+    # The official file pads to two characters and ends its header with a blank.
+    rows = [row.replace(" 1", "  1") for row in rows]
+    header = " ".join(celeba.ATTRIBUTES) + " "
+    _write_lines(folder / celeba.ATTRIBUTES_FILE, [str(len(rows)), header, *rows])
+    for file_name, column in (
+        (celeba.PARTITION_FILE, plan.splits),
+        (celeba.IDENTITY_FILE, plan.identities),
+    ):
+        lines = [f"{name} {value}" for name, value in zip(names, column, strict=True)]
+        _write_lines(folder / file_name, lines)
+
+
+def _write_lines(path: Path, lines: list[str]) -> None:
+    path.write_bytes("".join(f"{line}\r\n" for line in lines).encode())
+
+
+def _write_json(path: Path, document: dict) -> None:
+    path.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _name(index: int) -> str:
+    return f"{index:06d}.jpg"
+
+
+if __name__ == "__main__":
+    command.run(main)

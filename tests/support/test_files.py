@@ -1,0 +1,109 @@
+"""Files are whole or absent, locks die with their process, folders swap."""
+
+import errno
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from support import files
+from support.errors import ExitCode, UserError
+
+
+def test_atomic_write_replaces_and_leaves_nothing_else(tmp_path):
+    path = tmp_path / "a.json"
+    files.atomic_write(path, "old")
+    files.atomic_write(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a.json"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+def test_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "a"
+    files.atomic_write(path, b"old")
+    with pytest.raises(ZeroDivisionError), files.atomic_writer(path) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_sha256_of_known_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert files.sha256_file(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae")
+
+
+def test_lock_refuses_a_second_holder_and_is_removed(tmp_path):
+    folder = tmp_path / "not" / "there yet"
+    with files.FolderLock(folder) as lock:
+        assert json.loads(lock.path.read_text()) == {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+        }
+        with pytest.raises(UserError) as caught, files.FolderLock(folder):
+            pass
+        assert caught.value.exit_code == ExitCode.OUTPUT
+        assert f"process {os.getpid()} on host" in caught.value.cause
+    assert not lock.path.exists()
+    with files.FolderLock(folder):
+        pass
+
+
+def test_lock_of_a_killed_process_is_taken_over(tmp_path):
+    script = (
+        "import os, sys\n"
+        "from support.files import FolderLock\n"
+        "FolderLock(sys.argv[1]).__enter__()\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, tmp_path / "out"], check=False)
+    left_behind = json.loads((tmp_path / "out.lock").read_text())
+    assert left_behind["pid"] != os.getpid()
+    with files.FolderLock(tmp_path / "out") as lock:
+        assert json.loads(lock.path.read_text())["pid"] == os.getpid()
+
+
+def test_lock_of_another_host_is_refused(tmp_path):
+    text = json.dumps({"host": "elsewhere", "pid": 1})
+    (tmp_path / "out.lock").write_text(text)
+    with pytest.raises(UserError, match="process 1 on host elsewhere.*delete"):
+        files.FolderLock(tmp_path / "out").__enter__()
+    assert (tmp_path / "out.lock").read_text() == text
+
+
+def test_lock_file_cut_by_a_crash_is_taken_over(tmp_path):
+    (tmp_path / "out.lock").write_text('{"host": "els')
+    with files.FolderLock(tmp_path / "out"):
+        pass
+
+
+@pytest.mark.parametrize("kernel_can_swap", [True, False])
+def test_exchange_swaps_folders(tmp_path, monkeypatch, kernel_can_swap):
+    if not kernel_can_swap:
+        monkeypatch.setattr(files.ctypes, "CDLL", lambda *_, **__: object())
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.txt").touch()
+    files.exchange(tmp_path / "a", tmp_path / "b")
+    assert os.listdir(tmp_path / "a") == ["b.txt"]
+    assert os.listdir(tmp_path / "b") == ["a.txt"]
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_full_disk_says_what_is_needed_and_what_is_free(tmp_path):
+    with (
+        pytest.raises(UserError, match=r"3 MB needed, [\d,]+ MB free") as caught,
+        files.output_errors(tmp_path, needed=3_000_000),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.exit_code == ExitCode.OUTPUT
+    with pytest.raises(UserError, match="needed"):
+        files.check_free_space(tmp_path / "new" / "folder", 1 << 62)
+    files.check_free_space(tmp_path, 1)

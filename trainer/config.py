@@ -1,0 +1,124 @@
+"""The trainer's options: one frozen dataclass that cannot be wrong."""
+
+import dataclasses
+
+from support.command import option
+from support.errors import did_you_mean, usage_error
+
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+SWITCHES = ("auto", "on", "off")
+REGIMES = ("scratch", "transfer", "finetune")
+SCHEDULES = ("cosine", "constant")
+NO_WEIGHTS = "none"
+IMAGENET = "imagenet"
+
+#: Options that say where and how a run goes on, not what it computes.
+NOT_COMPARED = ("data_dir", "run_dir", "report_images", "checkpoint_every")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Everything that `python -m trainer.main` can be told; each field is a flag."""
+
+    model: str = option("googlenet", "Architecture.")
+    data_dir: str = option("data/tfrecords", "Dataset folder, as the build wrote it.")
+    run_dir: str = option("", "Run folder; empty: a dated one under runs/.")
+    input_size: int = option(96, "Side of the square model input, pixels.")
+    batch_size: int = option(32, "Global batch: examples per step over all replicas.")
+    epochs: int = option(40, "Passes over the training split, at most.")
+    learning_rate: float = option(1.5e-3, "Peak learning rate.")
+    schedule: str = option("cosine", "Learning rate after warm-up: cosine or constant.")
+    warmup_epochs: float = option(1.0, "Linear warm-up, in epochs.")
+    weight_decay: float = option(0.05, "Decoupled weight decay (AdamW); 0 is Adam.")
+    clip_norm: float = option(1.0, "Largest global gradient norm; 0: unclipped.")
+    label_smoothing: float = option(0.1, "Share of each label spread over both.")
+    ema: float = option(0.99, "Decay of the averaged weights; 0: no averaging.")
+    dropout: float = option(0.2, "Dropout before the last layer.")
+    rotation: float = option(20.0, "Random rotation, ± degrees.")
+    width_shift: float = option(0.1, "Random shift, ± share of the width.")
+    height_shift: float = option(0.1, "Random shift, ± share of the height.")
+    horizontal_flip: bool = option(True, "Mirror half of the images.")
+    patience: int = option(
+        15, "Epochs without a better validation loss before stopping; 0: never stop."
+    )
+    seed: int = option(0, "Seed of everything that is random.")
+    precision: str = option("auto", "auto, float32, bfloat16 or float16.")
+    xla: str = option("auto", "Compile the train step: auto (on GPUs), on or off.")
+    replicas: int = option(0, "Devices to train on; 0: every GPU, or the CPU.")
+    weights: str = option(NO_WEIGHTS, "Initial weights: none, imagenet or a file.")
+    regime: str = option(
+        "scratch", "scratch; transfer: only the last layer learns; finetune: all do."
+    )
+    checkpoint_every: int = option(0, "Steps between checkpoints; 0: once per epoch.")
+    report_images: bool = option(True, "Show test images in the report.")
+
+    def __post_init__(self):
+        for name, least in _AT_LEAST.items():
+            _check(name, getattr(self, name), least <= getattr(self, name), least)
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise usage_error(
+                    f"--{name}={value} is not between {low} and {high}.",
+                    f"Choose a value in {low}..{high}.",
+                )
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise usage_error(
+                    f"--{name}={value} is none of {', '.join(choices)}.",
+                    did_you_mean(value, choices),
+                )
+        if self.learning_rate <= 0:
+            raise usage_error(
+                f"--learning_rate={self.learning_rate} is not above 0.",
+                "Try --learning_rate=0.001.",
+            )
+        self._check_regime()
+
+    def _check_regime(self):
+        if self.regime == "scratch" and self.weights != NO_WEIGHTS:
+            raise usage_error(
+                f"--regime=scratch starts from random weights, not {self.weights}.",
+                "Use --regime=finetune, or --weights=none.",
+            )
+        if self.regime != "scratch" and self.weights == NO_WEIGHTS:
+            raise usage_error(
+                f"--regime={self.regime} needs weights to start from.",
+                "Add --weights=imagenet or --weights=FILE.",
+            )
+
+
+_AT_LEAST = {
+    "batch_size": 1,
+    "epochs": 1,
+    "warmup_epochs": 0,
+    "weight_decay": 0,
+    "clip_norm": 0,
+    "patience": 0,
+    "seed": 0,
+    "replicas": 0,
+    "checkpoint_every": 0,
+}
+_RANGES = {
+    "input_size": (32, 1024),
+    "label_smoothing": (0, 0.5),
+    "ema": (0, 0.99999),
+    "dropout": (0, 0.9),
+    "rotation": (0, 180),
+    "width_shift": (0, 1),
+    "height_shift": (0, 1),
+}
+_CHOICES = {
+    "schedule": SCHEDULES,
+    "precision": PRECISIONS,
+    "xla": SWITCHES,
+    "regime": REGIMES,
+}
+
+
+def _check(name: str, value: float, holds: bool, least: float) -> None:
+    if not holds:
+        raise usage_error(
+            f"--{name}={value} is below {least}.", f"Choose {least} or more."
+        )

@@ -1,0 +1,236 @@
+"""The figures of a report: learning curves, confusion matrix, ROC, reliability.
+
+A panel is a function that draws on one pair of axes. `png` sets panels side by side
+for a file; `svg` makes one for the page, with its colors as CSS variables so that it
+follows the reader's color scheme. Neither holds a date: same run, same bytes.
+"""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from sklearn.metrics import roc_curve
+
+Panel = Callable[[Axes], None]
+
+# Blue and orange of Okabe and Ito's palette, darkened: safe for color-blind readers.
+_PRIMARY, _SECONDARY = "#0a66a8", "#c2570c"
+_INK, _MUTED, _GRID = "#1a1d21", "#5c656d", "#e3e7ea"
+_CSS_NAMES = {
+    _PRIMARY: "--primary",
+    _SECONDARY: "--secondary",
+    _INK: "--ink",
+    _MUTED: "--muted",
+    _GRID: "--chart-grid",
+}
+_SIZE = (4.6, 3.5)  # inches; text keeps 10 points or more on a phone
+_STYLE = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": _GRID,
+    "axes.grid": True,
+    "axes.labelcolor": _MUTED,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": _INK,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "font.size": 10,
+    "grid.color": _GRID,
+    "legend.frameon": False,
+    "legend.labelcolor": _MUTED,
+    "lines.linewidth": 2,
+    "lines.markersize": 4,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "celeba",
+    "text.color": _INK,
+    "xtick.color": _MUTED,
+    "xtick.major.size": 0,
+    "ytick.color": _MUTED,
+    "ytick.major.size": 0,
+}
+_BINS = 10
+
+
+def png(panels: Sequence[Panel]) -> bytes:
+    """The panels side by side on white, as a PNG of 160 dots per inch."""
+    return _draw(panels, format="png", dpi=160, metadata={"Software": None})
+
+
+def svg(panel: Panel, name: str) -> str:
+    """One panel as an `<svg>` element.
+
+    Args:
+      panel: what to draw.
+      name: unique in the page; it keeps the ids of two figures apart.
+    """
+    metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    text = _draw([panel], format="svg", transparent=True, metadata=metadata).decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
+    text = text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
+    for prefix in (' id="', 'href="#', "url(#"):
+        text = text.replace(prefix, f"{prefix}{name}-")
+    for color, variable in _CSS_NAMES.items():
+        text = text.replace(color, f"var({variable})")
+    return text
+
+
+def loss(history: pd.DataFrame, best_epoch: int) -> Panel:
+    """Training and validation loss by epoch; `history` as in `history.csv`."""
+    return lambda axes: _curve(axes, history, "loss", best_epoch)
+
+
+def accuracy(history: pd.DataFrame, best_epoch: int) -> Panel:
+    """Training and validation accuracy by epoch."""
+
+    def draw(axes: Axes) -> None:
+        _curve(axes, history, "accuracy", best_epoch)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+
+    return draw
+
+
+def confusion_matrix(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Panel:
+    """Counts and shares of each true class.
+
+    Args:
+      matrix: [[tn, fp], [fn, tp]].
+      names: of label 0 and label 1.
+    """
+
+    def draw(axes: Axes) -> None:
+        counts = np.asarray(matrix)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.set_xlim(-0.5, 1.5)
+        axes.set_ylim(1.5, -0.5)
+        for row, column in np.ndindex(2, 2):
+            _cell(axes, row, column, counts[row, column], shares[row, column])
+        axes.set_xticks([0, 1], names)
+        axes.set_yticks([0, 1], names, rotation=90, va="center")
+        axes.tick_params(pad=6)
+        axes.set(xlabel="prediction", ylabel="perceived label")
+        axes.set_title("Confusion matrix")
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+
+    return draw
+
+
+def roc(label: np.ndarray, probability: np.ndarray, threshold: float) -> Panel:
+    """The ROC curve with the threshold in use; a line of text if a class is missing.
+
+    Args:
+      label: (n,) 0 or 1.
+      probability: (n,) of label 1, 0..1.
+      threshold: lowest probability that counts as a predicted 1.
+    """
+
+    def draw(axes: Axes) -> None:
+        _unit_square(axes, "false-positive rate", "true-positive rate")
+        axes.set_title("ROC")
+        if len(np.unique(label)) < 2:
+            axes.text(0.5, 0.5, "needs both classes", ha="center", color=_MUTED)
+            return
+        false, true, _ = roc_curve(label, probability)
+        axes.fill_between(false, true, color=_PRIMARY, alpha=0.1, linewidth=0)
+        axes.plot(false, true, color=_PRIMARY, clip_on=False)
+        predicted = probability >= threshold
+        x, y = predicted[label == 0].mean(), predicted[label == 1].mean()
+        axes.plot(x, y, "o", color=_SECONDARY, markersize=7, clip_on=False)
+        axes.annotate(
+            f"threshold {threshold:g}",
+            (x, y),
+            (10, -14),
+            textcoords="offset points",
+            color=_SECONDARY,
+        )
+
+    return draw
+
+
+def reliability(label: np.ndarray, probability: np.ndarray) -> Panel:
+    """How often the label is 1 where the model says p; area of a dot by its examples.
+
+    Args:
+      label: (n,) 0 or 1.
+      probability: (n,) of label 1, 0..1.
+    """
+
+    def draw(axes: Axes) -> None:
+        bins = np.minimum((probability * _BINS).astype(int), _BINS - 1)
+        counts = np.bincount(bins, minlength=_BINS)
+        used = counts > 0
+        said = np.bincount(bins, probability, _BINS)[used] / counts[used]
+        seen = np.bincount(bins, label, _BINS)[used] / counts[used]
+        _unit_square(axes, "predicted probability", "share labeled so")
+        axes.set_title("Reliability")
+        axes.plot(said, seen, color=_PRIMARY, linewidth=1, alpha=0.6)
+        area = 12 + 240 * counts[used] / counts.max()
+        axes.scatter(said, seen, s=area, color=_PRIMARY, clip_on=False, zorder=3)
+
+    return draw
+
+
+def _draw(panels: Sequence[Panel], **options) -> bytes:
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure((_SIZE[0] * len(panels), _SIZE[1]), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for draw, pair in zip(panels, axes, strict=True):
+            draw(pair)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, **options)
+    return buffer.getvalue()
+
+
+def _curve(axes: Axes, history: pd.DataFrame, column: str, best_epoch: int) -> None:
+    epoch = history["epoch"]
+    marker = "o" if len(history) <= 12 else ""
+    for name, color, text in (
+        (column, _MUTED, "training (augmented)"),
+        (f"val_{column}", _PRIMARY, "validation"),
+    ):
+        axes.plot(epoch, history[name], color=color, marker=marker, label=text)
+    best = history[epoch == best_epoch]
+    axes.axvline(best_epoch, color=_SECONDARY, linewidth=1, linestyle=(0, (4, 3)))
+    axes.plot(
+        best["epoch"],
+        best[f"val_{column}"],
+        "o",
+        color=_SECONDARY,
+        markersize=7,
+        linestyle="",
+        label=f"best epoch ({best_epoch})",
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set(xlabel="epoch")
+    axes.set_title(column.capitalize())
+    axes.legend(loc="best", fontsize=9)
+
+
+def _cell(axes: Axes, row: int, column: int, count: int, share: float) -> None:
+    color = _PRIMARY if row == column else _SECONDARY
+    corner = (column - 0.485, row - 0.485)
+    axes.add_patch(
+        matplotlib.patches.Rectangle(
+            corner, 0.97, 0.97, facecolor=color, alpha=0.06 + 0.34 * share, linewidth=0
+        )
+    )
+    axes.text(column, row, f"{count:,}", ha="center", va="bottom", fontsize=17)
+    text = f"{100 * share:.1f} % of row"
+    axes.text(column, row + 0.09, text, ha="center", va="top", color=_MUTED)
+
+
+def _unit_square(axes: Axes, xlabel: str, ylabel: str) -> None:
+    axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (2, 3)))
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=xlabel, ylabel=ylabel)
+    axes.set_xticks(np.linspace(0, 1, 6))
+    axes.set_yticks(np.linspace(0, 1, 6))

@@ -1,0 +1,133 @@
+"""Devices, precision, XLA and seeds: what a run really uses, decided once."""
+
+import dataclasses
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from support.errors import usage_error
+from trainer.config import TrainConfig
+
+POLICIES = {
+    "float32": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "float16": "mixed_float16",
+}
+#: First CUDA compute capabilities with fast bfloat16, with fast float16.
+_BFLOAT16_GPU, _FLOAT16_GPU = (8, 0), (7, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """The effective settings, as they go into run.json."""
+
+    strategy: Any
+    precision: str
+    xla: bool
+    devices: tuple[str, ...]
+    device_name: str
+
+    @property
+    def replicas(self) -> int:
+        return self.strategy.num_replicas_in_sync
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "precision": self.precision,
+            "xla": self.xla,
+            "devices": list(self.devices),
+            "device_name": self.device_name,
+            "replicas": self.replicas,
+        }
+
+
+def prepare(config: TrainConfig) -> Runtime:
+    """Chooses devices, sets the precision policy and every seed.
+
+    Raises:
+      UserError: more replicas than there are GPUs (exit 2).
+    """
+    keras.utils.set_random_seed(config.seed)
+
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    devices = _choose_devices(config.replicas, gpus)
+    strategy = (
+        tf.distribute.MirroredStrategy(devices)
+        if len(devices) > 1
+        else tf.distribute.get_strategy()
+    )
+    precision = _choose_precision(config.precision, gpus)
+    keras.mixed_precision.set_global_policy(POLICIES[precision])
+    xla = config.xla == "on" or (config.xla == "auto" and bool(gpus))
+    return Runtime(strategy, precision, xla, tuple(devices), _device_name(gpus))
+
+
+def _choose_devices(replicas: int, gpus: list) -> list[str]:
+    kind = "GPU" if gpus else "CPU"
+    if kind == "CPU" and replicas > 1:
+        _split_cpu(replicas)
+    available = tf.config.list_logical_devices(kind)
+    wanted = replicas or (len(available) if gpus else 1)
+    if wanted > len(available):
+        raise usage_error(
+            f"--replicas={replicas}, but there are {len(available)} {kind}s.",
+            f"Use --replicas={len(available)} or fewer.",
+        )
+    return [f"{kind}:{index}" for index in range(wanted)]
+
+
+def _split_cpu(replicas: int) -> None:
+    """Makes logical CPUs: no faster, but the same code path as several GPUs."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    existing = tf.config.get_logical_device_configuration(cpu) or []
+    if len(existing) >= replicas:
+        return
+    logical = [tf.config.LogicalDeviceConfiguration()] * replicas
+    try:
+        tf.config.set_logical_device_configuration(cpu, logical)
+    except RuntimeError as error:
+        raise usage_error(
+            f"--replicas={replicas} came after TensorFlow had started.",
+            "Start a new process for it.",
+        ) from error
+
+
+def _choose_precision(wanted: str, gpus: list) -> str:
+    if wanted != "auto":
+        return wanted
+    if gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        capability = details.get("compute_capability") or (0, 0)
+        if capability >= _BFLOAT16_GPU:
+            return "bfloat16"
+        return "float16" if capability >= _FLOAT16_GPU else "float32"
+    return "bfloat16" if "avx512_bf16" in _cpu_flags() else "float32"
+
+
+def _cpu_flags() -> set[str]:
+    return set(_cpu_info("flags").split())
+
+
+def _cpu_info(key: str) -> str:
+    """A field of /proc/cpuinfo, empty where there is none."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return ""
+    for line in path.read_text().splitlines():
+        if line.split(":")[0].strip() == key:
+            return line.partition(":")[2].strip()
+    return ""
+
+
+def _device_name(gpus: list) -> str:
+    if not gpus:
+        name = _cpu_info("model name") or platform.processor() or platform.machine()
+        return f"{name}, {os.cpu_count()} cores"
+    details = tf.config.experimental.get_device_details(gpus[0])
+    return details.get("device_name", "GPU")

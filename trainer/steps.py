@@ -1,0 +1,125 @@
+"""What runs on the device: one train step and one evaluation step, on any strategy."""
+
+import dataclasses
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainer import warp
+from trainer.input_pipeline import IMAGES, LABELS, PARAMETERS
+from trainer.optimizer import Optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """Binary cross-entropy: smoothed labels, a weight per class, the global batch."""
+
+    global_batch: int
+    label_smoothing: float
+    class_weights: tuple[float, float]
+
+    def losses(self, labels: Any, logits: Any) -> Any:
+        """Per-example losses, (batch,) float32, of labels 0 or 1 and logits."""
+        smoothed = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logits)
+        return losses * tf.where(labels > 0.5, *reversed(self.class_weights))
+
+
+class TrainStep:
+    """Forward, backward, all-reduce, clip, update; keeps sums of loss and hits.
+
+    Attributes:
+      sums: float64 (3,): loss summed, examples right, examples seen, since `reset`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: Optimizer,
+        objective: Objective,
+        xla: bool,
+        strategy: tf.distribute.Strategy,
+    ):
+        self._model = model
+        self._optimizer = optimizer
+        self._objective = objective
+        self._strategy = strategy
+        self._trainable = [variable.value for variable in model.trainable_variables]
+        self._warp = warp.compiled(model.input_shape[1])
+        self._gradients = tf.function(self._loss_and_gradients, jit_compile=xla)
+        self.sums = tf.Variable(tf.zeros([3], tf.float64), trainable=False)
+
+    def reset(self) -> None:
+        self.sums.assign(tf.zeros_like(self.sums))
+
+    @tf.function
+    def __call__(self, batch: dict[str, Any]) -> None:
+        """Takes one step on a batch of `input_pipeline.train_batches`."""
+        sums, gradients, finite = self._strategy.run(self._replica_step, (batch,))
+        self.sums.assign_add(self._strategy.reduce("SUM", sums, axis=None))
+        finite = self._strategy.experimental_local_results(finite)[0]
+        self._optimizer.apply(gradients, finite)
+
+    def _replica_step(self, batch):
+        images = self._warp(batch[IMAGES], batch[PARAMETERS])
+        sums, gradients = self._gradients(images, batch[LABELS])
+        context = tf.distribute.get_replica_context()
+        if context.num_replicas_in_sync > 1:
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        return sums, *self._optimizer.finish(gradients)
+
+    def _loss_and_gradients(self, images, labels):
+        with tf.GradientTape() as tape:
+            logits = self._model(images, training=True)[:, 0]
+            losses = self._objective.losses(labels, logits)
+            # Divided by the global batch, so that replicas' gradients add up.
+            loss = tf.reduce_sum(losses) / self._objective.global_batch
+            scaled = loss * self._optimizer.loss_scale
+        gradients = tape.gradient(scaled, self._trainable)
+        hits = tf.equal(logits > 0, labels > 0.5)
+        totals = [losses, hits, tf.ones_like(losses)]
+        sums = [tf.reduce_sum(tf.cast(total, tf.float64)) for total in totals]
+        return tf.stack(sums), gradients
+
+
+class EvaluationStep:
+    """Stretch and forward pass in inference mode."""
+
+    def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy):
+        self._model = model
+        self._strategy = strategy
+        self._warp = warp.compiled(model.input_shape[1])
+
+    @tf.function
+    def __call__(self, images: Any) -> Any:
+        """(batch, height, width, 3) uint8, 0..255, to (batch,) float32 logits."""
+        logits = self._strategy.run(self._replica_step, (images,))
+        return tf.concat(self._strategy.experimental_local_results(logits), axis=0)
+
+    def _replica_step(self, images):
+        parameters = warp.identity(tf.shape(images)[0])
+        return self._model(self._warp(images, parameters), training=False)[:, 0]
+
+
+def split_batch(batch: Any, strategy: tf.distribute.Strategy) -> Any:
+    """Cuts a tensor, or a dict of them, into one part per replica.
+
+    The first parts are larger by one where the batch does not divide evenly, the last
+    ones empty where it has fewer examples than there are replicas.
+    """
+    count = strategy.num_replicas_in_sync
+    if count == 1:
+        return batch
+
+    def part(context):
+        index = context.replica_id_in_sync_group
+        return tf.nest.map_structure(lambda tensor: _share(tensor, index, count), batch)
+
+    return strategy.experimental_distribute_values_from_function(part)
+
+
+def _share(tensor: Any, index: int, count: int) -> Any:
+    size, extra = divmod(int(tensor.shape[0]), count)
+    start = index * size + min(index, extra)
+    return tensor[start : start + size + (index < extra)]

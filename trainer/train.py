@@ -1,0 +1,302 @@
+"""The loop: epochs, validation, the best model, checkpoints, an early end."""
+
+import dataclasses
+import math
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import pandas as pd
+import tensorflow as tf
+from sklearn.metrics import roc_auc_score
+
+from support.errors import ExitCode, UserError, usage_error
+from support.files import atomic_write
+from trainer import checkpoint, fused_norm, input_pipeline, models
+from trainer.checkpoint import Progress
+from trainer.config import TrainConfig
+from trainer.evaluate import LOGIT, predict_split
+from trainer.input_pipeline import Augmentation, Dataset
+from trainer.optimizer import Optimizer, Schedule
+from trainer.progress import Meter, StopRequest
+from trainer.runtime import Runtime
+from trainer.steps import EvaluationStep, Objective, TrainStep, split_batch
+
+HISTORY = "history.csv"
+
+#: Below this many steps in all, batch statistics must be followed faster.
+_SHORT_RUN_STEPS = 2000
+_MOMENTUM, _SHORT_RUN_MOMENTUM = 0.99, 0.97
+
+
+@dataclasses.dataclass
+class Job:
+    """A run's parts, built once by `build_job`.
+
+    Attributes:
+      learner: the model that trains, with fused batch normalisation.
+      model: the model of stock layers that is evaluated and saved: it takes the
+        averaged weights.
+      preprocessing: the name of the models' preprocessing.
+    """
+
+    config: TrainConfig
+    runtime: Runtime
+    dataset: Dataset
+    steps_per_epoch: int
+    learner: keras.Model
+    model: keras.Model
+    preprocessing: str
+    optimizer: Optimizer
+    objective: Objective
+    train_step: TrainStep
+    evaluation_step: EvaluationStep
+
+    @property
+    def variables(self) -> Mapping[str, tf.Variable]:
+        """All state by name, as checkpoints hold it."""
+        state = {
+            f"model/{index}": variable.value
+            for index, variable in enumerate(self.learner.variables)
+        }
+        state |= {
+            f"optimizer/{name}": variable
+            for name, variable in self.optimizer.variables.items()
+        }
+        return state | {"sums": self.train_step.sums}
+
+    def publish(self) -> None:
+        """Copies the averaged weights and the moving statistics into `model`."""
+        averages = zip(
+            self.learner.trainable_variables, self.optimizer.averages, strict=True
+        )
+        values = {variable.path: average for variable, average in averages}
+        for source, target in zip(
+            self.learner.weights, self.model.weights, strict=True
+        ):
+            target.assign(_value(values.get(source.path, source.value)))
+
+
+def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
+    """Builds model, optimizer and steps for a dataset.
+
+    Raises:
+      UserError: the batch is larger than the training split, or smaller than the
+        number of replicas; the weights do not fit (exit 2).
+    """
+    steps_per_epoch = _steps_per_epoch(config, runtime, dataset)
+    total = steps_per_epoch * config.epochs
+    momentum = _MOMENTUM if total >= _SHORT_RUN_STEPS else _SHORT_RUN_MOMENTUM
+    strategy = runtime.strategy
+    with strategy.scope():
+        model, preprocessing = models.build_initial(
+            config.model, config.input_size, config.weights, config.dropout, config.seed
+        )
+        learner = fused_norm.fuse(model, momentum)
+        if config.regime == "transfer":
+            models.freeze_backbone(learner)
+        optimizer = Optimizer(
+            [variable.value for variable in learner.trainable_variables],
+            Schedule(
+                config.learning_rate,
+                round(config.warmup_epochs * steps_per_epoch),
+                total,
+                config.schedule == "cosine",
+            ),
+            config.weight_decay,
+            config.clip_norm,
+            config.ema,
+            scale_loss=runtime.precision == "float16",
+        )
+    objective = Objective(
+        config.batch_size, config.label_smoothing, dataset.manifest.class_weights
+    )
+    return Job(
+        config=config,
+        runtime=runtime,
+        dataset=dataset,
+        steps_per_epoch=steps_per_epoch,
+        learner=learner,
+        model=model,
+        preprocessing=preprocessing,
+        optimizer=optimizer,
+        objective=objective,
+        train_step=TrainStep(learner, optimizer, objective, runtime.xla, strategy),
+        evaluation_step=EvaluationStep(model, strategy),
+    )
+
+
+def train(job: Job, run_dir: Path) -> Progress:
+    """Trains to the end, or on from the newest checkpoint in `run_dir`.
+
+    Leaves best.keras and history.csv in the run folder.
+
+    Raises:
+      UserError: the loss is no longer finite (exit 6); stopped by a signal (75, 130);
+        the disk is full (4).
+    """
+    progress, skipped = checkpoint.restore(run_dir, job.variables)
+    for line in skipped:
+        print(line)
+    if progress is not None:
+        print(f"going on in epoch {progress.epoch + 1} after step {progress.step}")
+    progress = progress or Progress()
+    with StopRequest() as stop:
+        while not _is_over(job.config, progress):
+            row = _train_epoch(job, run_dir, progress, stop)
+            row |= _validate(job)
+            _end_epoch(job, run_dir, progress, row)
+    return progress
+
+
+def _train_epoch(
+    job: Job, run_dir: Path, progress: Progress, stop: StopRequest
+) -> dict[str, Any]:
+    """Runs what is left of an epoch; returns its row of the history."""
+    config = job.config
+    batches = input_pipeline.train_batches(
+        job.dataset,
+        config.batch_size,
+        config.seed,
+        progress.epoch,
+        Augmentation(
+            config.rotation,
+            (config.width_shift, config.height_shift),
+            config.horizontal_flip,
+        ),
+        skip=progress.step,
+    )
+    steps_left = job.steps_per_epoch - progress.step
+    meter = Meter(progress.epoch + 1, config.epochs, steps_left, config.batch_size)
+    iterator = iter(batches)
+    while progress.step < job.steps_per_epoch:
+        batch = meter.wait(iterator)
+        job.train_step(split_batch(batch, job.runtime.strategy))
+        progress.step += 1
+        meter.step()
+        in_time = config.checkpoint_every and (
+            _global_step(job, progress) % config.checkpoint_every == 0
+        )
+        if stop.signal is not None or in_time:
+            _check_finite(job, progress, run_dir)
+            _save(job, run_dir, progress)
+        if stop.signal is not None:
+            meter.close()
+            raise stop.error(_continue_command(run_dir))
+    meter.close()
+    _check_finite(job, progress, run_dir)
+    loss, hits, seen = job.train_step.sums.numpy()
+    progress.seconds += meter.seconds
+    return {
+        "epoch": progress.epoch + 1,
+        "step": _global_step(job, progress),
+        "learning_rate": float(job.optimizer.learning_rate()),
+        "loss": loss / seen,
+        "accuracy": hits / seen,
+        "images_per_second": meter.images_per_second,
+        "input_wait": meter.input_wait,
+        "seconds": meter.seconds,
+    }
+
+
+def _validate(job: Job) -> dict[str, float]:
+    """Evaluates the averaged weights on the validation split."""
+    job.publish()
+    predictions = predict_split(
+        job.evaluation_step,
+        job.dataset,
+        "validation",
+        job.config.batch_size,
+        job.runtime.strategy,
+    )
+    labels = tf.constant(predictions["label"], tf.float32)
+    logits = tf.constant(predictions[LOGIT], tf.float32)
+    both = predictions["label"].nunique() == 2
+    return {
+        "val_loss": float(tf.reduce_mean(job.objective.losses(labels, logits))),
+        "val_accuracy": float(
+            ((predictions[LOGIT] > 0) == (predictions["label"] == 1)).mean()
+        ),
+        "val_auc": float(roc_auc_score(predictions["label"], predictions[LOGIT]))
+        if both
+        else float("nan"),
+    }
+
+
+def _end_epoch(job: Job, run_dir: Path, progress: Progress, row: dict[str, Any]):
+    """Keeps the best model, writes history and checkpoint."""
+    better = row["val_loss"] < progress.best_loss
+    if better:
+        progress.best_loss, progress.best_epoch = row["val_loss"], row["epoch"]
+        models.save(job.model, run_dir / models.BEST)
+    progress.history.append(row)
+    progress.epoch, progress.step = row["epoch"], 0
+    job.train_step.reset()
+    atomic_write(run_dir / HISTORY, pd.DataFrame(progress.history).to_csv(index=False))
+    _save(job, run_dir, progress)
+    print(
+        f"epoch {row['epoch']:>3}/{job.config.epochs}  "
+        f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.2%}  "
+        f"validation: loss {row['val_loss']:.4f}  accuracy {row['val_accuracy']:.2%}  "
+        f"{row['images_per_second']:,.1f} images/s  "
+        f"input wait {row['input_wait']:.1%}{'  best' if better else ''}",
+        flush=True,
+    )
+
+
+def _is_over(config: TrainConfig, progress: Progress) -> bool:
+    if progress.epoch >= config.epochs:
+        return True
+    waited = progress.epoch - progress.best_epoch
+    return bool(config.patience and waited >= config.patience)
+
+
+def _steps_per_epoch(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> int:
+    examples = dataset.manifest.num_examples("train")
+    if config.batch_size > examples:
+        raise usage_error(
+            f"--batch_size={config.batch_size} is more than the {examples} training "
+            "examples.",
+            f"Use --batch_size={examples} or less, or build a larger dataset.",
+        )
+    if config.batch_size < runtime.replicas:
+        raise usage_error(
+            f"--batch_size={config.batch_size} is less than one example for each of "
+            f"{runtime.replicas} replicas.",
+            f"Use --batch_size={runtime.replicas} or more.",
+        )
+    return examples // config.batch_size
+
+
+def _save(job: Job, run_dir: Path, progress: Progress) -> None:
+    checkpoint.save(run_dir, _global_step(job, progress), job.variables, progress)
+
+
+def _global_step(job: Job, progress: Progress) -> int:
+    return progress.epoch * job.steps_per_epoch + progress.step
+
+
+def _value(variable: Any) -> tf.Tensor:
+    return tf.convert_to_tensor(variable)
+
+
+def _continue_command(run_dir: Path) -> str:
+    flags_file = shlex.quote(str(run_dir / "flags.txt"))
+    return f"python -m trainer.main --flagfile={flags_file}"
+
+
+def _check_finite(job: Job, progress: Progress, run_dir: Path) -> None:
+    """Refuses to go on, or to write a checkpoint, once the loss is NaN or infinite."""
+    if math.isfinite(job.train_step.sums.numpy()[0]):
+        return
+    rate = float(job.optimizer.learning_rate())
+    raise UserError(
+        f"The loss is not finite in epoch {progress.epoch + 1} (step "
+        f"{_global_step(job, progress)}, learning rate {rate:.2g}, "
+        f"{job.runtime.precision}); the checkpoint before it is in {run_dir}.",
+        f"Start a new run with --learning_rate={job.config.learning_rate / 3:.1g}"
+        + (" or --precision=float32." if job.runtime.precision == "float16" else "."),
+        ExitCode.DIVERGED,
+    )
