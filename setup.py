@@ -19,7 +19,12 @@ TRAIN = [
     "tensorflow>=2.21,<2.22",
     "tensorflow-datasets>=4.9.9,<5",
 ]
-DEV = ["pytest>=8.4,<10", "pytest-xdist>=3.8,<4", "ruff>=0.17,<0.18"]
+DEV = [
+    "jax>=0.10,<0.11",  # the models must also run on Keras' JAX backend
+    "pytest>=8.4,<10",
+    "pytest-xdist>=3.8,<4",
+    "ruff>=0.17,<0.18",
+]
 GCP = ["apache-beam[gcp]>=2.77,<2.78"]
 GPU = ["tensorflow[and-cuda]>=2.21,<2.22"]
 

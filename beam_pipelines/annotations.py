@@ -312,6 +312,11 @@ def _read(path: Path) -> bytes:
         raise _input_error(f"{path} is empty.", "Download the file again.")
     if b"\0" in data[:65_536]:
         raise _input_error(f"{path} is not a text file.", "Download the file again.")
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _line_error(path, line, "the text is not UTF-8") from error
     return data
 
 

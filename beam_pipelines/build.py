@@ -8,6 +8,7 @@ reads data/celeba, writes data/tfrecords; Beam's options are accepted beside our
 import collections
 import dataclasses
 import datetime
+import os
 import platform
 import socket
 import time
@@ -15,7 +16,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import apache_beam as beam
-import numpy as np
 from absl import flags
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -42,7 +42,7 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
       UserError: with the exit code of what stands in the way.
     """
     started = time.perf_counter()
-    output = Path(config.output_dir)
+    output = Path(os.path.realpath(config.output_dir))  # a link stays a link
     if not config.dry_run:
         commit.check_output(output, config.overwrite)
     found = sources.load(config)
@@ -56,7 +56,9 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
         return
     with files.FolderLock(output):
         commit.check_output(output, config.overwrite)
-        _write_and_publish(config, found, plan, options, started)
+        staging = commit.Staging(output, config.recipe(), found.fingerprints)
+        _write_and_publish(config, found, plan, staging, options)
+    print(f"{output}: done in {time.perf_counter() - started:.1f} s")
 
 
 def describe(plan: selection.Plan, config: BuildConfig) -> Iterable[str]:
@@ -69,7 +71,7 @@ def describe(plan: selection.Plan, config: BuildConfig) -> Iterable[str]:
         yield (
             f"{split:<10} {len(rows):>9,} examples: {ones:,} with, {zeros:,} without "
             f"{config.attribute}; {known:,} people; {len(plan.bounds[index]) - 1} "
-            f"shards of {files.megabytes(int(plan.rows.sizes[rows].sum()))} in all"
+            f"shard(s), {files.megabytes(int(plan.rows.sizes[rows].sum()))}"
         )
 
 
@@ -77,24 +79,21 @@ def _write_and_publish(
     config: BuildConfig,
     found: sources.Sources,
     plan: selection.Plan,
+    staging: commit.Staging,
     options: PipelineOptions,
-    started: float,
 ) -> None:
-    output = Path(config.output_dir)
-    staging = commit.Staging(output, config.recipe(), found.fingerprints)
+    started = time.perf_counter()
     if staging.open():
         print(f"continuing the unfinished build in {staging.path}", flush=True)
-    needed = int(plan.rows.sizes[np.concatenate(plan.slots)].sum())
-    if config.target_size() is None:
-        files.check_free_space(output.parent, needed)
-    with files.output_errors(output.parent, needed):
+    needed = rounds.expected_bytes(plan, config)
+    files.check_free_space(staging.path, needed - staging.bytes() if needed else 0)
+    with files.output_errors(staging.path, needed):
         written = rounds.write(config, found, plan, staging, options)
         rounds.check_people(written.plan, config)
         manifest = rounds.manifest(config, found, written)
         facts = _facts(config, written, time.perf_counter() - started)
         staging.publish(manifest, written.rejected, facts, config.overwrite)
     _say(_result(config, written, facts["images_per_second"]))
-    print(f"{output}: done in {time.perf_counter() - started:.1f} s")
 
 
 def _facts(config: BuildConfig, written: rounds.Written, seconds: float) -> dict:

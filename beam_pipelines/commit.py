@@ -72,6 +72,10 @@ class Staging:
             (self.path / MANIFEST).unlink(missing_ok=True)
         return found
 
+    def bytes(self) -> int:
+        """How much of the dataset is there already."""
+        return sum(path.stat().st_size for path in self.path.glob("celeba-*"))
+
     def load_rounds(self) -> list[list[Rejection]]:
         """What the writers refused in each round that is complete."""
         try:

@@ -36,7 +36,8 @@ def draw_face(
     """
     scene = _scene(person, has, rng)
     _draw_background(scene)
-    hair.draw_back_hair(scene)
+    locks = hair.grow(scene)
+    hair.draw_back(scene, locks)
     _draw_body(scene)
     _draw_head(scene)
     _draw_skin(scene)
@@ -46,7 +47,7 @@ def draw_face(
     hair.draw_mustache(scene)
     _draw_eyes(scene)
     _draw_brows(scene)
-    hair.draw_front_hair(scene)
+    hair.draw_front(scene, locks)
     hair.draw_hat(scene)
     _draw_jewelry(scene)
     _draw_glasses(scene)
@@ -60,7 +61,9 @@ def _scene(person: Person, has: frozenset[str], rng: np.random.Generator) -> Sce
     traits["jaw"] += 1.8 * wider
     traits["chin"] += 1.4 * wider
     traits["face_length"] += 2.5 * ("Oval_Face" in has)
-    traits["nose_width"] *= 1 + 0.55 * ("Big_Nose" in has) - 0.2 * ("Pointy_Nose" in has)
+    traits["nose_width"] *= (
+        1 + 0.55 * ("Big_Nose" in has) - 0.2 * ("Pointy_Nose" in has)
+    )
     traits["lip"] *= 1.6 if "Big_Lips" in has else 0.9
     skin = palette.skin_color(person, has)
     return Scene(
@@ -88,7 +91,7 @@ def _draw_background(scene: Scene) -> None:
     ramp = 0.5 + rng.uniform(-0.8, 0.8) * _ROWS + rng.uniform(-0.8, 0.8) * _COLUMNS
     np.multiply((second - first).reshape(3, 1, 1), ramp, out=pixels)
     pixels += first.reshape(3, 1, 1)
-    for _ in range(rng.integers(0, 4)):  # lights out of focus
+    for _ in range(rng.integers(0, 3)):  # lights out of focus
         place = (rng.uniform(-90, 90), rng.uniform(-110, 80))
         size = rng.uniform(12, 34)
         scene.canvas.glow(place, (size, size), WHITE, rng.uniform(0.1, 0.5))
@@ -104,7 +107,7 @@ def _draw_body(scene: Scene) -> None:
     shoulders += [(60.0, 140.0), (0.0, 142.0)]
     center = (0.0, 110.0)
     blob = canvas.blob(center, canvas.outline(mirrored(shoulders, center)))
-    blob.fill(clothes, tone=1.08 - 0.25 * blob.depth(1.0) ** 2)
+    canvas.fill(blob, clothes, tone=1.08 - 0.25 * blob.depth(1.0) ** 2)
     # A stroke ends half its width beyond its points: this one at v = 86.
     canvas.stroke((0.0, 50.0), (0.0, 86.0 - neck), 0.0, 2 * neck, scene.skin)
     neckline = scene.rng.uniform(7, 20)
@@ -153,15 +156,18 @@ def _draw_head(scene: Scene) -> None:
     ]
     blob = canvas.blob(HEAD, canvas.outline(mirrored(half)))
     tone = blob.depth(1.0)
-    tone **= 4
+    tone *= tone
+    tone *= tone
     tone *= np.float32(-0.13)
     tone += 1.03
-    blob.fill(scene.skin, tone=tone)
+    canvas.fill(blob, scene.skin, tone=tone)
     if "Bald" in scene.has:
         canvas.glow((-12.0, -42.0), (20.0, 10.0), WHITE, 0.5)
     if "Double_Chin" in scene.has:
         v = length - 9
-        canvas.lens((-27.0, v), (27.0, v), (0.0, 17.0), mix(scene.skin, scene.shade, 0.3))
+        canvas.lens(
+            (-27.0, v), (27.0, v), (0.0, 17.0), mix(scene.skin, scene.shade, 0.3)
+        )
         canvas.stroke((-17.0, v + 5), (17.0, v + 5), 4.5, 1.6, scene.shade, 0.9)
         canvas.stroke((-22.0, v + 4), (22.0, v + 4), 12.5, 1.4, scene.shade, 0.6)
 
@@ -179,9 +185,7 @@ def _draw_skin(scene: Scene) -> None:
         canvas.glow((30.0, 33.0), (13.0, 8.0), scene.shade, 0.4, both=True)
     if "Bags_Under_Eyes" in has:
         u = traits["eye_spacing"]
-        canvas.lens(
-            (u - 9, 8.5), (u + 9, 8.0), (1.5, 6.0), scene.shade, 0.6, both=True
-        )
+        canvas.lens((u - 9, 8.5), (u + 9, 8.0), (1.5, 6.0), scene.shade, 0.6, both=True)
     if "Young" not in has:
         _draw_wrinkles(scene)
     if "Attractive" not in has and traits["asymmetry"] > 0.3:
@@ -205,7 +209,9 @@ def _draw_nose(scene: Scene) -> None:
     light = mix(scene.skin, WHITE, 0.4)
     if "Pointy_Nose" in scene.has:
         canvas.lens((2.0, 0.0), (width * 0.6, tip), (0.5, 3.0), scene.shade, 0.6)
-        canvas.stroke((0.0, tip + 2), (width * 0.75, tip - 2), 0.6, 1.7, dark, both=True)
+        canvas.stroke(
+            (0.0, tip + 2), (width * 0.75, tip - 2), 0.6, 1.7, dark, both=True
+        )
         canvas.glow((-0.5, tip - 7), (2.6, 9.0), light, 0.9)
         return
     canvas.lens((3.0, 2.0), (width, tip - 4), (0.0, 2.5), scene.shade, 0.5)
@@ -320,26 +326,28 @@ def _develop(scene: Scene) -> np.ndarray:
     rng, pixels = scene.rng, scene.canvas.finish()
     if "Blurry" in scene.has:
         pixels = _blurred(_blurred(pixels, 2), int(rng.integers(2, 5)))
-    tint = rng.normal(1.0, 0.02, (3, 1, 1)) * rng.normal(0.97, 0.05)
-    pixels *= (tint * (1 + rng.normal(0, 0.12) * _COLUMNS)).astype(np.float32)
+    tint = rng.normal(1.0, 0.02, (3, 1)) * rng.normal(0.97, 0.05)
+    light = (tint * (1 + rng.normal(0, 0.12) * _COLUMNS)).astype(np.float32)
     row, column = rng.integers(0, 100, 2)
     grain = _GRAIN[row : row + _HEIGHT, column : column + _WIDTH]
-    pixels += grain * np.float32(rng.uniform(1.0, 4.0))
-    np.maximum(pixels, 0, out=pixels)
-    np.minimum(pixels, 255, out=pixels)
+    grain = grain * np.float32(rng.uniform(1.0, 4.0))
     image = np.empty((_HEIGHT, _WIDTH, 3), np.uint8)
     for channel, plane in enumerate(pixels):
-        image[..., channel] = plane
+        plane *= light[channel]
+        plane += grain
+        np.maximum(plane, 0, out=plane)
+        image[..., channel] = np.minimum(plane, 255, out=plane)
     return image
 
 
 def _blurred(pixels: np.ndarray, radius: int) -> np.ndarray:
     """A box blur of width 2 * radius + 1 in both directions, edges repeated."""
+    width = 2 * radius + 1
     for axis in (1, 2):
         pad = [(0, 0)] * 3
         pad[axis] = (radius + 1, radius)
         sums = np.cumsum(np.pad(pixels, pad, mode="edge"), axis=axis)
-        size, width = pixels.shape[axis], 2 * radius + 1
-        ends = sums.take(range(width, width + size), axis=axis)
-        pixels = (ends - sums.take(range(size), axis=axis)) / np.float32(width)
-    return pixels
+        sums = np.moveaxis(sums, axis, 0)
+        mean = (sums[width:] - sums[:-width]) / np.float32(width)
+        pixels = np.moveaxis(mean, 0, axis)
+    return np.ascontiguousarray(pixels)

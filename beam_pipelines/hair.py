@@ -1,8 +1,11 @@
 """Hair, beards and hats of the drawn faces."""
 
+from typing import NamedTuple
+
 import numpy as np
 
-from beam_pipelines.canvas import DIRECTIONS, Blob, Color, Point, mix, rgb
+from beam_pipelines.canvas import Color, Point, mix, rgb
+from beam_pipelines.masks import DIRECTIONS, Blob
 from beam_pipelines.palette import DARK, Scene, clothes_color
 
 #: Center of the head and of all shapes around it, in face coordinates.
@@ -13,9 +16,16 @@ _TEXTURE = np.random.default_rng(0)
 _STRANDS = np.convolve(
     _TEXTURE.standard_normal(1024 + 4), [0.1, 0.25, 0.3, 0.25, 0.1], "valid"
 )
+_WAVES = np.abs(np.sin(DIRECTIONS * 8)).astype(np.float32)
 _DEPTHS = 160  # strands from the center to the outline
 #: A sheen on the crown: brightness per depth.
 _SHEEN = np.exp(-(((np.arange(_DEPTHS * 2) / _DEPTHS - 0.9) / 0.045) ** 2))
+#: Bangs: how far single locks hang over or fall short of the fringe, pixels.
+_FRINGE = (
+    1.2
+    * (np.sin(DIRECTIONS) < -0.4)
+    * (np.sin(DIRECTIONS * 31) + np.sin(DIRECTIONS * 47 + 1))
+).astype(np.float32)
 #: Stubble: speckles that a beard's mask is multiplied by.
 _STUBBLE = _TEXTURE.uniform(0.5, 1.5, (400, 400)).astype(np.float32)
 
@@ -27,20 +37,32 @@ def mirrored(right: list[Point], center: Point = HEAD) -> np.ndarray:
     return np.concatenate([half, left]) - center
 
 
-def draw_back_hair(scene: Scene) -> None:
-    """What lies behind face, neck and shoulders."""
-    if "Bald" in scene.has or _length(scene) == "short":
-        return
-    blob = scene.canvas.blob(HEAD, _outer(scene))
-    blob.fill(scene.hair * np.float32(0.6), tone=_strands(scene, blob))
+class Locks(NamedTuple):
+    """All hair of a head: where it is, and how bright each of its pixels."""
+
+    blob: Blob
+    tone: np.ndarray
 
 
-def draw_front_hair(scene: Scene) -> None:
-    """The hair around the face, with its hairline or bangs."""
+def grow(scene: Scene) -> Locks | None:
+    """The hair, to be drawn behind the face and around it; None if bald."""
     if "Bald" in scene.has:
-        return
-    blob = scene.canvas.blob(HEAD, _outer(scene), _opening(scene))
-    blob.fill(scene.hair, tone=_strands(scene, blob))
+        return None
+    blob = scene.canvas.blob(HEAD, _outer(scene))
+    return Locks(blob, _strands(scene, blob))
+
+
+def draw_back(scene: Scene, locks: Locks | None) -> None:
+    """What lies behind face, neck and shoulders."""
+    if locks and _length(scene) != "short":
+        scene.canvas.fill(locks.blob, scene.hair * np.float32(0.6), tone=locks.tone)
+
+
+def draw_front(scene: Scene, locks: Locks | None) -> None:
+    """The hair around the face, with its hairline or bangs."""
+    if locks:
+        blob = locks.blob.outside(_opening(scene))
+        scene.canvas.fill(blob, scene.hair, tone=locks.tone)
 
 
 def _length(scene: Scene) -> str:
@@ -65,8 +87,7 @@ def _outer(scene: Scene) -> np.ndarray:
     }
     outline = scene.canvas.outline(mirrored(top + sides[_length(scene)]))
     if "Wavy_Hair" in scene.has:
-        ripples = np.abs(np.sin(DIRECTIONS * 8 + scene.traits["style"]))
-        outline += (5.0 * scene.canvas.scale * (ripples - 0.4)).astype(np.float32)
+        outline += 5.0 * scene.canvas.scale * (_waves(scene) - np.float32(0.4))
     return outline
 
 
@@ -83,7 +104,8 @@ def _opening(scene: Scene) -> np.ndarray:
         top = [(0.0, line), (14.0, line + 1), (27.0, line + 7), (width - 7, -22.0)]
     lower = [(width - 3, -4.0), (width - 3, 18.0), (jaw + 4, 44.0)]
     sides = {
-        "long": lower + [(jaw + 6, 70.0), (jaw + 14, 104.0), (20.0, 130.0), (0.0, 134.0)],
+        "long": lower
+        + [(jaw + 6, 70.0), (jaw + 14, 104.0), (20.0, 130.0), (0.0, 134.0)],
         "medium": lower + [(jaw + 5, 66.0), (20.0, 90.0), (0.0, 94.0)],
         "short": [(width - 4, -8.0), (width + 2, 8.0), (width + 6, 20.0)]
         + [(jaw + 8, 44.0), (20.0, 70.0), (0.0, 74.0)],
@@ -95,26 +117,27 @@ def _opening(scene: Scene) -> np.ndarray:
         points[:, 1] += lift * points[:, 0]
     opening = scene.canvas.outline(points)
     if bangs:
-        teeth = np.sin(DIRECTIONS * 31) + np.sin(DIRECTIONS * 47 + 1)
-        up = np.sin(DIRECTIONS) < -0.4
-        opening += (1.2 * up * teeth * scene.canvas.scale).astype(np.float32)
+        opening += _FRINGE * np.float32(scene.canvas.scale)
     return opening
 
 
 def _strands(scene: Scene, blob: Blob) -> np.ndarray:
     """Brightness of each pixel: strands run along the outline, wavy ones undulate."""
-    style = scene.traits["style"]
     index = blob.depth(_DEPTHS)
     contrast, sheen = 0.10, 0.12
     if "Wavy_Hair" in scene.has:
-        wave = 7.0 * np.abs(np.sin(DIRECTIONS * 8 + style))
-        index += wave.astype(np.float32).take(blob.sector, mode="clip")
+        index += (7.0 * _waves(scene)).take(blob.sector, mode="clip")
         contrast = 0.17
     elif "Straight_Hair" in scene.has:
         sheen = 0.35
     start = int(100 * abs(scene.traits["hair_part"]))
     tones = 1 + contrast * _STRANDS[start : start + len(_SHEEN)] + sheen * _SHEEN
     return tones.astype(np.float32).take(index.astype(np.intp), mode="clip")
+
+
+def _waves(scene: Scene) -> np.ndarray:
+    """Waves around the head, 0..1 per direction, turned by the person's style."""
+    return np.roll(_WAVES, int(60 * scene.traits["style"]))
 
 
 def draw_beard(scene: Scene) -> None:
@@ -171,13 +194,13 @@ def _fill_beard(scene: Scene, half: list[Point], color: Color, alpha: float) -> 
         [(0.0, -5.5), (lips * 0.7, -4.0), (lips, 0.0), (lips * 0.7, 5.5), (0.0, 7.0)],
         (0.0, 0.0),
     )
-    outer = scene.canvas.outline(mirrored(half, center))
-    blob = scene.canvas.blob(center, outer, scene.canvas.outline(hole))
+    blob = scene.canvas.blob(center, scene.canvas.outline(mirrored(half, center)))
+    blob = blob.outside(scene.canvas.outline(hole))
     height, width = blob.mask.shape
     row, column = scene.rng.integers(0, 180, 2)
     blob.mask *= _STUBBLE[row : row + height, column : column + width]
     np.minimum(blob.mask, 1 / alpha, out=blob.mask)
-    blob.fill(color, alpha)
+    scene.canvas.fill(blob, color, alpha)
 
 
 def draw_mustache(scene: Scene) -> None:
@@ -198,7 +221,7 @@ def draw_hat(scene: Scene) -> None:
     dome = [(0.0, -78.0), (26.0, -73.0), (width - 3, -54.0), (width, -34.0)]
     dome += [(width - 4, -25.0), (20.0, -27.0), (0.0, -28.0)]
     blob = canvas.blob(center, canvas.outline(mirrored(dome, center)))
-    blob.fill(color, tone=1.1 - 0.3 * blob.depth(1.0) ** 2)
+    canvas.fill(blob, color, tone=1.1 - 0.3 * blob.depth(1.0) ** 2)
     band = color * rgb(0.72, 0.72, 0.74)
     style = scene.traits["style"]
     if style < -0.4:

@@ -15,6 +15,7 @@ _SKINS = np.array(
     np.float32,
 )
 _PALE = rgb(255, 240, 232)
+_WARM = rgb(0.6, 0.0, -1.0)  # how an undertone shifts red, green, blue
 _HAIR = {
     "Black_Hair": (rgb(30, 26, 30), rgb(52, 42, 42)),
     "Brown_Hair": (rgb(84, 52, 34), rgb(132, 88, 54)),
@@ -36,8 +37,8 @@ _CLOTHES = np.array(
     np.float32,
 )
 _BACKGROUNDS = np.array(
-    [(170, 194, 210), (214, 200, 180), (190, 206, 184), (208, 186, 194), (112, 124, 140)]
-    + [(156, 172, 166), (222, 214, 198), (90, 102, 116), (194, 180, 208)],
+    [(170, 194, 210), (214, 200, 180), (190, 206, 184), (208, 186, 194)]
+    + [(112, 124, 140), (156, 172, 166), (222, 214, 198), (90, 102, 116)],
     np.float32,
 )
 
@@ -75,9 +76,6 @@ def skin_color(person: Person, has: frozenset[str]) -> Color:
     return color.clip(0, 255).astype(np.float32)
 
 
-_WARM = rgb(0.6, 0.0, -1.0)
-
-
 def shade_color(skin: Color) -> Color:
     return skin * rgb(0.80, 0.70, 0.66)
 
@@ -90,7 +88,9 @@ def hair_color(person: Person, has: frozenset[str]) -> Color:
 def lip_color(
     person: Person, has: frozenset[str], skin: Color, rng: np.random.Generator
 ) -> Color:
-    natural = mix(skin * rgb(0.86, 0.66, 0.64), rgb(206, 92, 92), _share(person))
+    # Natural lips run from skin to rose, which overlaps with faint lipstick.
+    red = min(max(person.traits["lip_red"], 0.0), 0.8)
+    natural = mix(skin * rgb(0.86, 0.66, 0.64), rgb(206, 92, 92), red)
     if "Wearing_Lipstick" not in has:
         return natural
     strength = rng.uniform(0.5, 1.0)
@@ -107,10 +107,6 @@ def clothes_color(rng: np.random.Generator) -> Color:
 
 def background_color(rng: np.random.Generator) -> Color:
     return _vary(_BACKGROUNDS[rng.integers(len(_BACKGROUNDS))], rng)
-
-
-def _share(person: Person) -> float:
-    return min(max(person.traits["lip_red"], 0.0), 0.8)
 
 
 def _vary(color: Color, rng: np.random.Generator) -> Color:

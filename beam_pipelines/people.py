@@ -117,27 +117,27 @@ class Trait(NamedTuple):
 TRAITS = {
     "skin": Trait(0.0, 0.0, 1.0),
     "undertone": Trait(0.0, 0.0, 1.0),
-    "face_width": Trait(42.0, 43.5, 1.8),
-    "face_length": Trait(66.0, 68.5, 2.2),
-    "jaw": Trait(31.5, 34.5, 2.2),
-    "chin": Trait(13.0, 16.0, 2.0),
+    "face_width": Trait(42.5, 43.2, 1.8),
+    "face_length": Trait(66.5, 68.0, 2.2),
+    "jaw": Trait(32.4, 33.8, 2.3),
+    "chin": Trait(14.0, 15.2, 2.0),
     "eye_spacing": Trait(20.0, 20.0, 0.9),
-    "eye_size": Trait(9.6, 9.0, 0.6),
-    "eye_tilt": Trait(0.06, 0.02, 0.06),
+    "eye_size": Trait(9.5, 9.2, 0.6),
+    "eye_tilt": Trait(0.05, 0.03, 0.06),
     "eye_color": Trait(0.0, 0.0, 1.0),
-    "nose_width": Trait(6.2, 7.0, 0.8),
-    "nose_length": Trait(25.0, 26.0, 1.4),
-    "brow_height": Trait(-15.5, -14.2, 1.0),
-    "brow_weight": Trait(2.4, 3.2, 0.5),
-    "mouth_width": Trait(15.5, 16.5, 1.2),
-    "mouth_height": Trait(41.5, 42.5, 1.2),
-    "lip": Trait(3.3, 2.8, 0.5),
-    "lip_red": Trait(0.45, 0.3, 0.25),
-    "neck": Trait(20.0, 25.0, 2.0),
-    "shoulders": Trait(66.0, 76.0, 5.0),
+    "nose_width": Trait(6.4, 6.8, 0.8),
+    "nose_length": Trait(25.3, 25.8, 1.4),
+    "brow_height": Trait(-15.2, -14.6, 1.0),
+    "brow_weight": Trait(2.6, 3.0, 0.5),
+    "mouth_width": Trait(15.8, 16.3, 1.2),
+    "mouth_height": Trait(41.8, 42.3, 1.2),
+    "lip": Trait(3.2, 2.9, 0.5),
+    "lip_red": Trait(0.42, 0.32, 0.25),
+    "neck": Trait(21.5, 23.5, 2.2),
+    "shoulders": Trait(69.0, 73.0, 5.0),
     "hairline": Trait(-40.0, -41.0, 2.0),
-    "hair_length": Trait(0.9, -0.9, 0.9),
-    "hair_volume": Trait(9.0, 7.0, 2.0),
+    "hair_length": Trait(0.75, -0.75, 1.0),
+    "hair_volume": Trait(8.6, 7.4, 2.0),
     "hair_tone": Trait(0.0, 0.0, 1.0),
     "hair_part": Trait(0.0, 0.0, 1.0),
     "asymmetry": Trait(0.0, 0.0, 1.0),
@@ -233,10 +233,14 @@ def _weights() -> _Weights:
         factors=factors,
         own=np.sqrt(1 - person - (factors**2).sum(axis=1)),
         thresholds=np.array(
-            [[-_normal_quantile(each[name]) for name in celeba.ATTRIBUTES]
-             for each in frequencies]
+            [
+                [-_normal_quantile(each[name]) for name in celeba.ATTRIBUTES]
+                for each in frequencies
+            ]
         ),
-        bounds=tuple([_bounds(names, each) for names in CHOICES] for each in frequencies),
+        bounds=tuple(
+            [_bounds(names, each) for names in CHOICES] for each in frequencies
+        ),
     )
 
 

@@ -12,7 +12,6 @@ import apache_beam as beam
 from beam_pipelines import runner, shards
 from support.errors import UserError
 from support.files import output_errors
-from support.images import ImageSource
 
 
 class PlanShards(beam.DoFn):
@@ -23,18 +22,15 @@ class PlanShards(beam.DoFn):
 
 
 class WriteShard(beam.DoFn):
-    """`ShardPlan` -> name of the shard, written with its receipt into `folder`."""
+    """`ShardPlan` -> name of the shard, written with its receipt."""
 
-    def __init__(self, source: ImageSource, folder: str, size: tuple[int, int] | None):
-        self.source = source
-        self.folder = folder
-        self.size = size
+    def __init__(self, task: shards.Task):
+        self.task = task
 
     def process(self, plan: shards.ShardPlan) -> Iterator[str]:
-        folder = Path(self.folder)
         try:
-            with output_errors(folder):
-                shards.write_shard(plan, self.source, folder, self.size)
+            with output_errors(self.task.folder, self.task.needed):
+                shards.write_shard(plan, self.task)
         except UserError as error:
             # Beam turns what a worker raises into text; this text can be turned back.
             raise RuntimeError(runner.to_text(error)) from error
@@ -42,11 +38,7 @@ class WriteShard(beam.DoFn):
 
 
 def write_shards(
-    pipeline: beam.Pipeline,
-    plan_path: Path,
-    source: ImageSource,
-    folder: Path,
-    size: tuple[int, int] | None,
+    pipeline: beam.Pipeline, plan_path: Path, task: shards.Task
 ) -> beam.PCollection[str]:
     """Adds the build to a pipeline; its result are the names of the written shards."""
     return (
@@ -54,5 +46,5 @@ def write_shards(
         | "PlanFile" >> beam.Create([str(plan_path)])
         | "PlanShards" >> beam.ParDo(PlanShards())  # one ShardPlan per shard
         | "Spread" >> beam.Reshuffle()  # shards go to all workers
-        | "WriteShard" >> beam.ParDo(WriteShard(source, str(folder), size))
+        | "WriteShard" >> beam.ParDo(WriteShard(task))
     )

@@ -66,6 +66,8 @@ def write(
       UserError: exit 3, for too many unusable images, for images of several sizes, or
         if replacements run out.
     """
+    needed = expected_bytes(plan, config)
+    task = shards.Task(found.images, staging.path, config.target_size(), needed)
     done = staging.load_rounds()
     for rejected in done:
         plan = selection.replace(plan, _rows(plan, rejected), config)
@@ -78,7 +80,7 @@ def write(
         work = plans if first else pending
         if work:
             started = time.perf_counter()
-            name = _run(config, found, work, images, staging, options)
+            name = _run(work, task, images, options)
             seconds += time.perf_counter() - started
         images_read, first = images_read + images, False
         receipts = tuple(staging.receipts(part.name for part in plans).values())
@@ -91,7 +93,7 @@ def write(
         _check_bad_fraction(plan, done, staging, config)
         plan = selection.replace(plan, _rows(plan, rejected), config)
     missing = [
-        (name.decode(errors="replace"), "missing", "annotated, but there is no file")
+        (name.decode(), "missing", "annotated, but there is no file")
         for name in plan.rows.missing.tolist()
     ]
     everything = (*missing, *(row for rejected in done for row in rejected))
@@ -137,35 +139,34 @@ def check_people(plan: Plan, config: BuildConfig) -> None:
         )
 
 
+def expected_bytes(plan: Plan, config: BuildConfig) -> int:
+    """How large the dataset will be; 0 if resizing makes that unknown."""
+    if config.target_size():
+        return 0
+    return int(plan.rows.sizes[np.concatenate(plan.slots)].sum())
+
+
 def _run(
-    config: BuildConfig,
-    found: Sources,
     work: list[shards.ShardPlan],
+    task: shards.Task,
     images: int,
-    staging: Staging,
     options: PipelineOptions,
 ) -> str:
-    plan_path = staging.path / _PLAN_FILE
+    plan_path = task.folder / _PLAN_FILE
     shards.save_plans(plan_path, work)
-    graph = functools.partial(
-        pipeline.write_shards,
-        plan_path=plan_path,
-        source=found.images,
-        folder=staging.path,
-        size=config.target_size(),
-    )
+    graph = functools.partial(pipeline.write_shards, plan_path=plan_path, task=task)
     return runner.run(graph, options, images)
 
 
 def _changed(plans: list[shards.ShardPlan], staging: Staging) -> list[shards.ShardPlan]:
     """The plans that no receipt fulfils."""
     receipts = staging.receipts(plan.name for plan in plans)
-    done = {receipt.plan for receipt in receipts.values()}
-    return [plan for plan in plans if plan.digest not in done]
+    done = {name: receipt.plan for name, receipt in receipts.items()}
+    return [plan for plan in plans if done.get(plan.name) != plan.digest]
 
 
 def _rows(plan: Plan, rejected: list[Rejection]) -> np.ndarray:
-    names = [name.encode(errors="surrogateescape") for name, _, _ in rejected]
+    names = [name.encode() for name, _, _ in rejected]
     return selection.match(np.array(names, "S"), plan.rows.names)
 
 

@@ -1,14 +1,18 @@
 """Beam's side of the build: options checked, a runner chosen, errors made plain."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
+import queue
 import re
 import shlex
 import sys
+import threading
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import apache_beam as beam
@@ -18,13 +22,17 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
 )
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.runners.runner import create_runner
+from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
+from beam_pipelines.lifeline import Lifeline
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 
 #: Below this many images, starting processes takes longer than it saves.
 FEW_IMAGES = 20_000
+
+#: Adds the transforms to a pipeline.
+Graph = Callable[[beam.Pipeline], Any]
 
 _LOCAL_RUNNERS = ("directrunner", "fnapirunner", "direct", "fnapi")
 _ERROR_TEXT = re.compile(r"<<celeba-error (\[.*?\])>>")
@@ -52,9 +60,7 @@ def parse_options(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOpt
     return PipelineOptions(list(words))
 
 
-def run(
-    graph: Callable[[beam.Pipeline], Any], options: PipelineOptions, images: int
-) -> str:
+def run(graph: Graph, options: PipelineOptions, images: int) -> str:
     """Runs a graph to its end.
 
     Beam's `DirectRunner` would first try to download another runner; here it means
@@ -74,19 +80,21 @@ def run(
     """
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     name = options.view_as(StandardOptions).runner or "DirectRunner"
-    if name.lower() in _LOCAL_RUNNERS:
-        runner, name = _local_runner(options, images)
+    if name.lower() not in _LOCAL_RUNNERS:
+        _run(graph, create_runner(name), options)
+        return name
+    mode, workers = _choose_mode(options, images)
+    # A copy: the next round chooses anew.
+    options = PipelineOptions.from_dictionary(options.get_all_options(True))
+    direct = options.view_as(DirectOptions)
+    direct.direct_num_workers = workers
+    if mode == "multi_processing":
+        # Beam's own choice of processes would start workers that log to the terminal.
+        direct.direct_running_mode = "in_memory"
+        _run_in_processes(graph, options)
     else:
-        runner = create_runner(name)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Beam's own, about its own code
-            pipeline = beam.Pipeline(runner=runner, options=options)
-            graph(pipeline)
-            pipeline.run().wait_until_finish()
-    except Exception as error:
-        raise from_text(str(error)) or error from None
-    return name
+        _run(graph, FnApiRunner(), options)
+    return f"FnApiRunner, {mode}, {workers} worker{'s' * (workers > 1)}"
 
 
 def to_text(error: UserError) -> str:
@@ -104,8 +112,67 @@ def from_text(text: str) -> UserError | None:
     return UserError(cause, remedy, ExitCode(code))
 
 
-def _local_runner(options: PipelineOptions, images: int) -> tuple[FnApiRunner, str]:
-    """Beam's in-process runner, in as many processes as options or size say."""
+def _run(graph: Graph, runner: PipelineRunner, options: PipelineOptions) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Beam's own, about its own code
+            pipeline = beam.Pipeline(runner=runner, options=options)
+            graph(pipeline)
+            pipeline.run().wait_until_finish()
+    except Exception as error:
+        raise from_text(str(error)) or error from None
+
+
+def _run_in_processes(graph: Graph, options: PipelineOptions) -> None:
+    """Runs in worker processes of our own, which end when this process does.
+
+    Beam's runner would wait forever for a worker that was killed. So it runs in a
+    thread that can be left, and this one watches the workers.
+    """
+    command = f"exec {shlex.quote(sys.executable)} -m beam_pipelines.worker"
+    environment = SubprocessSDKEnvironment.from_command_string(command)
+    runner = FnApiRunner(default_environment=environment)
+    outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            _run(graph, runner, options)
+            outcome.put(None)
+        except BaseException as error:  # raised again in the thread that waits
+            outcome.put(error)
+
+    with Lifeline() as lifeline, _silent_threads():
+        threading.Thread(target=work, daemon=True).start()
+        while outcome.empty() and not lifeline.broken.is_set():
+            time.sleep(0.05)
+        error = outcome.get() if not outcome.empty() else _worker_lost()
+        if error:
+            raise error
+
+
+@contextlib.contextmanager
+def _silent_threads() -> Iterator[None]:
+    """Keeps Beam's and gRPC's threads from printing tracebacks.
+
+    They do when workers end before them, as after Ctrl-C: until this process is gone,
+    if the block is left by an error.
+    """
+    hook, threading.excepthook = threading.excepthook, lambda _arguments: None
+    logging.getLogger("grpc").setLevel(logging.CRITICAL + 1)
+    yield
+    threading.excepthook = hook
+
+
+def _worker_lost() -> UserError:
+    return UserError(
+        "A worker process was killed, perhaps because memory ran out.",
+        "Run the same command again to go on; --direct_num_workers=1 takes less.",
+        ExitCode.OUT_OF_MEMORY,
+    )
+
+
+def _choose_mode(options: PipelineOptions, images: int) -> tuple[str, int]:
+    """In how many processes to work, as options or size say."""
     direct = options.view_as(DirectOptions)
     given = options.get_all_options(drop_default=True)
     workers = direct.direct_num_workers or os.cpu_count() or 1
@@ -114,18 +181,7 @@ def _local_runner(options: PipelineOptions, images: int) -> tuple[FnApiRunner, s
         workers = os.cpu_count() or 1
     if "direct_running_mode" not in given and workers > 1:
         mode = "multi_processing"
-    if mode == "in_memory":
-        workers = 1
-    direct.direct_num_workers = workers
-    direct.direct_running_mode = mode
-    environment = None
-    if mode == "multi_processing":
-        # Beam's own choice of this mode would start workers that log to the terminal.
-        direct.direct_running_mode = "in_memory"
-        command = f"exec {shlex.quote(sys.executable)} -m beam_pipelines.worker"
-        environment = SubprocessSDKEnvironment.from_command_string(command)
-    runner = FnApiRunner(default_environment=environment)
-    return runner, f"FnApiRunner, {mode}, {workers} worker{'s' * (workers > 1)}"
+    return mode, 1 if mode == "in_memory" else workers
 
 
 class _Parser(argparse.ArgumentParser):

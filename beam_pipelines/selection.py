@@ -200,19 +200,20 @@ def match(names: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Where each name stands in `others`, -1 if nowhere; (names,) int64."""
     if len(names) == len(others) and (names == others).all():
         return np.arange(len(names))
+    if not len(others):
+        return np.full(len(names), -1)
     keys, other_keys = name_keys(names), name_keys(others)
     order = np.argsort(other_keys, kind="stable")
     place = np.searchsorted(other_keys[order], keys)
-    place = order[np.minimum(place, len(others) - 1)] if len(others) else place
+    place = order[np.minimum(place, len(others) - 1)]
     # Names are compared too: equal keys of different names must not join.
-    same = others[place] == names if len(others) else np.zeros(len(names), bool)
-    return np.where(same, place, -1)
+    return np.where(others[place] == names, place, -1)
 
 
 def name_keys(names: np.ndarray) -> np.ndarray:
     """A 64-bit key per name, the same on every platform and for any array width."""
     width = -(-names.dtype.itemsize // 8) * 8
-    words = names.astype(f"S{width}").view("<u8").reshape(len(names), -1)
+    words = names.astype(f"S{width}").view("<u8").reshape(len(names), width // 8)
     keys = np.zeros(len(names), np.uint64)
     for word in words.T:
         # Zero words are the padding of the longest name's width: they do not count.

@@ -63,6 +63,23 @@ class ShardPlan:
 
 
 @dataclasses.dataclass(frozen=True)
+class Task:
+    """What all shards of a build share.
+
+    Attributes:
+      source: where the images come from.
+      folder: where shards and receipts go.
+      size: (height, width) to resize to, None to leave images as they are.
+      needed: bytes that the whole dataset takes, 0 if unknown.
+    """
+
+    source: ImageSource
+    folder: Path
+    size: tuple[int, int] | None
+    needed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Receipt:
     """What a writer reports of a shard, as JSON beside it.
 
@@ -148,26 +165,17 @@ def load_plans(path: Path) -> Iterator[ShardPlan]:
         start = end
 
 
-def write_shard(
-    plan: ShardPlan, source: ImageSource, folder: Path, size: tuple[int, int] | None
-) -> Receipt:
-    """Writes a shard and then its receipt; returns at once if both are right already.
-
-    Args:
-      plan: what the shard shall hold.
-      source: where the images come from.
-      folder: where shard and receipt go.
-      size: (height, width) to resize to, None to leave images as they are.
-    """
+def write_shard(plan: ShardPlan, task: Task) -> Receipt:
+    """Writes a shard, then its receipt; returns at once if both are right already."""
+    folder = task.folder
     known = Receipt.load(folder, plan.name)
     if known and known.plan == plan.digest and _is_right(folder, known):
         return known
     tally = _Tally()
     sha256 = hashlib.sha256()
+    framed = (frame(record) for record in _records(plan, task, tally))
     with files.atomic_writer(folder / plan.name, durable=False) as file:
-        for batch in _batches(
-            frame(record) for record in _records(plan, source, size, tally)
-        ):
+        for batch in _batches(framed):
             sha256.update(batch)
             file.write(batch)
         bytes_written = file.tell()
@@ -229,9 +237,7 @@ class _Tally:
     rejected: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
 
 
-def _records(
-    plan: ShardPlan, source: ImageSource, size: tuple[int, int] | None, tally: _Tally
-) -> Iterator[bytes]:
+def _records(plan: ShardPlan, task: Task, tally: _Tally) -> Iterator[bytes]:
     """Reads, checks and serializes the images of a shard, counting as it goes."""
     bits = np.unpackbits(plan.attributes, axis=1, count=len(ATTRIBUTES))
     columns = zip(
@@ -242,9 +248,10 @@ def _records(
         strict=True,
     )
     for name, label, identity, attributes in columns:
-        image_id = name.decode(errors="surrogateescape")
+        image_id = name.decode()
         try:
-            image, shape, turned = prepare_jpeg(source.read(image_id), size)
+            data = task.source.read(image_id)
+            image, shape, turned = prepare_jpeg(data, task.size)
         except BadImage as error:
             tally.rejected.append((image_id, error.reason, error.detail))
             continue

@@ -14,7 +14,6 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,7 +82,9 @@ def main(argv: list[str]) -> None:
     command.define_flags(SynthesizeConfig)
     extra = command.parse(argv)
     if extra:
-        raise usage_error(f"Unexpected argument {extra[0]!r}.", "--help lists the flags.")
+        raise usage_error(
+            f"Unexpected argument {extra[0]!r}.", "--help lists the flags."
+        )
     synthesize(command.from_flags(SynthesizeConfig, flags.FLAGS))
 
 
@@ -169,7 +170,9 @@ def _is_there(folder: Path, config: SynthesizeConfig) -> bool:
         found = None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UserError(
-            f"{config.output_dir} exists and is no drawn sample.", remedy, ExitCode.OUTPUT
+            f"{config.output_dir} exists and is no drawn sample.",
+            remedy,
+            ExitCode.OUTPUT,
         )
     wanted = _parameters(config)
     different = [key for key in wanted if found.get(key) != wanted[key]]
@@ -181,7 +184,7 @@ def _is_there(folder: Path, config: SynthesizeConfig) -> bool:
             remedy,
             ExitCode.OUTPUT,
         )
-    images = sum(1 for _ in os.scandir(folder / celeba.IMAGE_FOLDER))
+    images = sum(1 for _ in (folder / celeba.IMAGE_FOLDER).glob("*.jpg"))
     if images != config.num_examples:
         raise UserError(
             f"{config.output_dir} holds {images} of its {config.num_examples} images.",
@@ -201,21 +204,15 @@ def _parameters(config: SynthesizeConfig) -> dict[str, int | str]:
 
 
 def _draw_all(building: Path, plan: Plan, config: SynthesizeConfig) -> np.ndarray:
-    """Writes every image; returns labels (num_examples, 40), 0 or 1."""
+    """Writes every image; returns the labels, (num_examples, 40) int8, 0 or 1."""
     images = building / celeba.IMAGE_FOLDER
     images.mkdir(parents=True)
     draw = functools.partial(_draw_chunk, str(images), config.seed)
     starts = range(0, len(plan.identities), _CHUNK)
     chunks = [plan.identities[start : start + _CHUNK].tolist() for start in starts]
     workers = min(config.num_workers or os.cpu_count() or 1, len(chunks))
-    mapped = map if workers == 1 else None
-    if mapped:
+    if workers == 1:
         return np.concatenate(list(map(draw, starts, chunks)))
-    return np.concatenate(list(_in_processes(workers, draw, starts, chunks)))
-
-
-def _in_processes(workers: int, draw, *arguments) -> Iterator[np.ndarray]:
-    """Like `map(draw, *arguments)`, in processes that end with the loop."""
     pool = concurrent.futures.ProcessPoolExecutor(
         workers,
         # Forking would copy a parent that may have threads.
@@ -225,7 +222,7 @@ def _in_processes(workers: int, draw, *arguments) -> Iterator[np.ndarray]:
         initargs=(signal.SIGINT, signal.SIG_IGN),
     )
     try:
-        yield from pool.map(draw, *arguments)
+        return np.concatenate(list(pool.map(draw, starts, chunks)))
     finally:
         pool.shutdown(cancel_futures=True)
 

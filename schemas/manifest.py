@@ -34,6 +34,8 @@ class Shard:
     class_counts: tuple[int, int]
 
     def __post_init__(self):
+        if "/" in self.name or "\\" in self.name:  # readers join it to the folder
+            raise ManifestError(f"{self.name!r} is not a plain file name")
         if sum(self.class_counts) != self.records:
             raise ManifestError(
                 f"{self.name}: class counts {self.class_counts} do not add up to "
@@ -121,7 +123,8 @@ class Manifest:
             )
         except (KeyError, TypeError) as error:
             raise ManifestError(f"a field is missing or unknown: {error}") from error
-        if manifest.digest != document.get("digest"):
+        added = set(document) - set(manifest._payload()) - {"digest"}
+        if added or manifest.digest != document.get("digest"):
             raise ManifestError("it was changed after it was written (digest differs)")
         return manifest
 

@@ -121,13 +121,6 @@ def refuse_words(words: Sequence[str]) -> None:
         raise usage_error(f"{words[0]!r} is not a flag.", "Flags begin with --.")
 
 
-def unexpected(words: Sequence[str]) -> UserError:
-    """The error for arguments that are no flags, in a program that takes none."""
-    return usage_error(
-        f"{words[0]!r} is not a flag.", "Write options as --name=value; see --help."
-    )
-
-
 def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None):
     """Runs a program and exits with its code; errors print two lines, no traceback.
 

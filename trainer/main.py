@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from absl import flags
+
 import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 from support import command
 from support.files import FolderLock
@@ -11,11 +13,10 @@ from trainer.input_pipeline import Dataset, open_dataset
 
 
 def main(argv: list[str]) -> None:
-    command.define_flags(TrainConfig)
-    others = command.parse(argv)
-    if others:
-        raise command.unexpected(others)
-    config = command.from_flags(TrainConfig)
+    values = flags.FlagValues()
+    command.define_flags(TrainConfig, values)
+    command.refuse_words(command.parse(argv, values))
+    config = command.from_flags(TrainConfig, values)
     models.architecture(config.model)
     run_dir = run_folder.choose(config)
     with FolderLock(run_dir):

@@ -102,7 +102,7 @@ def clusters(identity: np.ndarray) -> tuple[np.ndarray, int]:
     person = np.empty(len(identity), np.int64)
     person[known] = numbers
     person[~known] = len(names) + np.arange(np.count_nonzero(~known))
-    return person, len(names) + np.count_nonzero(~known)
+    return person, len(names) + int(np.count_nonzero(~known))
 
 
 def point_values(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
@@ -26,9 +27,9 @@ RUN = "run.json"
 
 #: Preprocessing by name: RGB 0..255 to what the backbone expects.
 SCALED, CAFFE, TORCH = "scaled", "caffe", "torch"
-_IMAGENET_BGR_MEAN = (103.939, 116.779, 123.68)
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
+_IMAGENET_BGR_MEAN = np.array([103.939, 116.779, 123.68], "float32")
+_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], "float32")
+_IMAGENET_STD = np.array([0.229, 0.224, 0.225], "float32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,17 +129,12 @@ def build(
 
 
 def _preprocess(images: Any, preprocessing: str) -> Any:
+    # Plain operations: they stay in float32, and Keras' Rescaling needs TensorFlow.
     if preprocessing == SCALED:
-        return layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(images)
+        return images * (1 / 127.5) - 1.0
     if preprocessing == CAFFE:
-        bgr = keras.ops.flip(images, axis=-1)
-        offset = [-mean for mean in _IMAGENET_BGR_MEAN]
-        return layers.Rescaling([1.0] * 3, offset, name="preprocessing")(bgr)
-    scale = [1 / (255 * std) for std in _IMAGENET_STD]
-    offset = [
-        -mean / std for mean, std in zip(_IMAGENET_MEAN, _IMAGENET_STD, strict=True)
-    ]
-    return layers.Rescaling(scale, offset, name="preprocessing")(images)
+        return keras.ops.flip(images, axis=-1) - _IMAGENET_BGR_MEAN
+    return (images / 255.0 - _IMAGENET_MEAN) / _IMAGENET_STD
 
 
 def build_initial(

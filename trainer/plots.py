@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from sklearn.metrics import roc_curve
 
 Panel = Callable[[Axes], None]
@@ -55,6 +55,7 @@ _STYLE = {
     "xtick.major.size": 0,
     "ytick.color": _MUTED,
     "ytick.major.size": 0,
+    "ytick.minor.size": 0,
 }
 _BINS = 10
 
@@ -180,6 +181,36 @@ def reliability(label: np.ndarray, probability: np.ndarray) -> Panel:
     return draw
 
 
+def probabilities(
+    label: np.ndarray, probability: np.ndarray, names: Sequence[str]
+) -> Panel:
+    """How many images of each label got which probability, on a logarithmic scale.
+
+    Args:
+      label: (n,) 0 or 1.
+      probability: (n,) of label 1, 0..1.
+      names: of label 0 and label 1.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.hist(
+            [probability[label == value] for value in (0, 1)],
+            bins=np.linspace(0, 1, _BINS + 1),
+            color=[_MUTED, _PRIMARY],
+            label=[f"labeled {name}" for name in names],
+            log=True,
+            rwidth=0.85,
+        )
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.set(xlim=(0, 1), xlabel="predicted probability", ylabel="images")
+        axes.set_ylim(bottom=0.5)
+        axes.set_title("How sure it is")
+        axes.grid(False, axis="x")
+        axes.legend(loc="upper center", fontsize=9)
+
+    return draw
+
+
 def _draw(panels: Sequence[Panel], **options) -> bytes:
     with matplotlib.rc_context(_STYLE):
         figure = Figure((_SIZE[0] * len(panels), _SIZE[1]), layout="constrained")
@@ -226,11 +257,12 @@ def _cell(axes: Axes, row: int, column: int, count: int, share: float) -> None:
     )
     axes.text(column, row, f"{count:,}", ha="center", va="bottom", fontsize=17)
     text = f"{100 * share:.1f} % of row"
-    axes.text(column, row + 0.09, text, ha="center", va="top", color=_MUTED)
+    axes.text(column, row + 0.09, text, ha="center", va="top")
 
 
 def _unit_square(axes: Axes, xlabel: str, ylabel: str) -> None:
     axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (2, 3)))
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel=xlabel, ylabel=ylabel)
+    margin = (-0.03, 1.03)
+    axes.set(xlim=margin, ylim=margin, xlabel=xlabel, ylabel=ylabel)
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.set_yticks(np.linspace(0, 1, 6))

@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
+from absl import flags
 from markupsafe import Markup
 
 from schemas import celeba
@@ -192,8 +193,9 @@ def summary(run: Run) -> list[str]:
     n, people = run.metrics["n"], run.metrics["people"]
     (tn, fp), (fn, tp) = run.metrics["confusion_matrix"]
     accuracy = run.metrics["accuracy"]
-    sentence = f"{run.model_name} calls {percent(accuracy['value'])} of {n:,} test "
-    sentence += f"images of {people:,} people right"
+    right = percent(accuracy["value"])
+    sentence = f"{run.model_name} calls {right} of {n:,} test images of {people:,} "
+    sentence += "people right"
     if fp + fn == 0:
         # Resampling cannot see errors that did not occur; the rule of three can
         # (Hanley and Lippman-Hand, JAMA 1983).
@@ -258,6 +260,7 @@ def _panels(run: Run) -> dict[str, plots.Panel]:
         ),
         "roc": plots.roc(label, probability, run.metrics["threshold"]),
         "reliability": plots.reliability(label, probability),
+        "probabilities": plots.probabilities(label, probability, names),
     }
 
 
@@ -273,11 +276,7 @@ def _html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": percent,
-        "decimal": decimal,
-        "duration": duration,
-    }
+    environment.filters |= {"percent": percent, "duration": duration}
     body = environment.get_template(FILE_NAME).render(
         run=run.record,
         metrics=run.metrics,
@@ -388,11 +387,10 @@ class ReportConfig:
 
 
 def main(argv: list[str]) -> None:
-    command.define_flags(ReportConfig)
-    rest = command.parse(argv)
-    if rest:
-        raise usage_error(f"{rest[0]!r} is not a flag.", "--help lists the flags.")
-    config = command.from_flags(ReportConfig)
+    values = flags.FlagValues()
+    command.define_flags(ReportConfig, values)
+    command.refuse_words(command.parse(argv, values))
+    config = command.from_flags(ReportConfig, values)
     print(write_report(Path(config.run_dir)))
 
 

@@ -26,9 +26,9 @@ from trainer.steps import EvaluationStep, Objective, TrainStep, split_batch
 
 HISTORY = "history.csv"
 
-#: Below this many steps in all, batch statistics must be followed faster.
+#: Below this many steps in all, the moving statistics must follow faster.
 _SHORT_RUN_STEPS = 2000
-_MOMENTUM, _SHORT_RUN_MOMENTUM = 0.99, 0.97
+_MOMENTUM, _SHORT_RUN_MOMENTUM, _LEAST_MOMENTUM = 0.99, 0.97, 0.8
 
 
 @dataclasses.dataclass
@@ -88,13 +88,12 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
     """
     steps_per_epoch = _steps_per_epoch(config, runtime, dataset)
     total = steps_per_epoch * config.epochs
-    momentum = _MOMENTUM if total >= _SHORT_RUN_STEPS else _SHORT_RUN_MOMENTUM
     strategy = runtime.strategy
     with strategy.scope():
         model, preprocessing = models.build_initial(
             config.model, config.input_size, config.weights, config.dropout, config.seed
         )
-        learner = fused_norm.fuse(model, momentum)
+        learner = fused_norm.fuse(model, norm_momentum(total))
         if config.regime == "transfer":
             models.freeze_backbone(learner)
         optimizer = Optimizer(
@@ -126,6 +125,17 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
         train_step=TrainStep(learner, optimizer, objective, runtime.xla, strategy),
         evaluation_step=EvaluationStep(model, strategy),
     )
+
+
+def norm_momentum(total_steps: int) -> float:
+    """Momentum of batch normalization's moving statistics for a run of some steps.
+
+    What they start from must have faded well before the end: after a tenth of a very
+    short run, it is down to 1/e.
+    """
+    if total_steps >= _SHORT_RUN_STEPS:
+        return _MOMENTUM
+    return min(max(1 - 10 / total_steps, _LEAST_MOMENTUM), _SHORT_RUN_MOMENTUM)
 
 
 def train(job: Job, run_dir: Path) -> Progress:

@@ -1,0 +1,302 @@
+"""The build program from flags to a published dataset, on a small CelebA."""
+
+import csv
+import json
+import os
+
+import pytest
+
+from beam_pipelines import verify
+from beam_pipelines.shards import read_records
+from schemas import celeba, example
+from support.errors import ExitCode
+from support.files import FolderLock
+from tests.beam_pipelines.conftest import jpeg, make_celeba
+
+
+def records(builder, split=None):
+    """All records of a built dataset, or those of one split."""
+    return [
+        example.decode(record)
+        for shard in builder.manifest.shards
+        if split in (None, shard.split)
+        for record in read_records((builder.output / shard.name).read_bytes())
+    ]
+
+
+def contents(folder, but=("build.json",)):
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.name not in but
+    }
+
+
+def test_records_are_the_images_and_their_annotations(builder, small_celeba, capsys):
+    assert builder("--runner", "DirectRunner") == ExitCode.OK
+    lines = small_celeba.attributes.read_text().splitlines()[2:]
+    annotated = {line.split()[0]: line.split()[1:] for line in lines}
+    found = records(builder)
+    assert len({record.image_id for record in found}) == len(found) == 60
+    for record in found:
+        number = int(record.image_id[:6])
+        bits = [int(value == "1") for value in annotated[record.image_id]]
+        assert record.image == small_celeba.image(number).read_bytes()
+        assert list(record.attributes) == bits
+        assert record.label == bits[celeba.ATTRIBUTES.index("Male")]
+        assert record.identity == 1000 + (number - 1) // 3
+    assert "per second" in capsys.readouterr().out
+    assert verify.verify(builder.output) == builder.manifest
+
+
+def test_classes_are_even_and_nobody_is_in_two_splits(builder):
+    assert builder("--num_examples=40", "--num_shards=2") == ExitCode.OK
+    manifest = builder.manifest
+    assert [manifest.class_counts(split) for split in celeba.SPLITS] == [
+        (13, 13),
+        (3, 3),
+        (4, 4),
+    ]
+    people = [
+        {record.identity for record in records(builder, split)}
+        for split in celeba.SPLITS
+    ]
+    assert not (people[0] & people[1] or people[0] & people[2] or people[1] & people[2])
+    names = [shard.name for shard in manifest.split("train")]
+    assert names == [f"celeba-train.tfrecord-{i:05d}-of-00002" for i in (0, 1)]
+    assert manifest.class_weights == (1.0, 1.0)
+    assert manifest.image_shape == (24, 20, 3)
+
+
+def test_official_split_follows_the_partition_file(builder):
+    assert builder("--split=official", "--balance=none") == ExitCode.OK
+    ids = {record.image_id for record in records(builder, "validation")}
+    assert ids == {f"{number:06d}.jpg" for number in range(37, 49)}
+    assert builder.manifest.config["split_fractions"] is None
+
+
+def test_without_identities_the_official_split_is_used(builder, small_celeba, capsys):
+    small_celeba.identity.unlink()
+    assert builder() == ExitCode.OK
+    assert builder.manifest.config["split"] == "official"
+    assert {record.identity for record in records(builder)} == {-1}
+    assert "There is no identity_CelebA.txt" in capsys.readouterr().out
+
+
+def test_unbalanced_classes_get_weights(builder, small_celeba):
+    text = small_celeba.attributes.read_text().splitlines()
+    small_celeba.attributes.write_text("\n".join(["45", *text[1:47]]))
+    flags = ("--balance=none", "--attribute=Bald", "--split=random")
+    assert builder(*flags) == ExitCode.OK
+    zeros, ones = builder.manifest.class_counts("train")
+    weights = builder.manifest.class_weights
+    assert weights[0] * zeros == pytest.approx((zeros + ones) / 2)
+    assert weights[1] * ones == pytest.approx((zeros + ones) / 2)
+
+
+def test_unusable_images_are_replaced_and_listed(builder, small_celeba, capsys):
+    assert builder("--num_examples=40") == ExitCode.OK
+    chosen = sorted(record.image_id for record in records(builder))
+    cut, text, gone = (small_celeba.image(int(name[:6])) for name in chosen[:3])
+    cut.write_bytes(cut.read_bytes()[:-60])
+    text.write_bytes(b"<html>Quota exceeded</html>")
+    gone.unlink()
+    flags = ("--num_examples=40", "--max_bad_fraction=0.1", "--overwrite")
+    assert builder(*flags) == ExitCode.OK
+    assert sum(sum(shard.class_counts) for shard in builder.manifest.shards) == 40
+    assert all(
+        zeros == ones
+        for zeros, ones in map(builder.manifest.class_counts, celeba.SPLITS)
+    )
+    bad = {path.name for path in (cut, text, gone)}
+    assert not bad & {record.image_id for record in records(builder)}
+    with open(builder.output / "rejected.csv", newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert {name: row["reason"] for name, row in rows.items()} == {
+        cut.name: "truncated",
+        text.name: "not a JPEG",
+        gone.name: "missing",
+    }
+    assert "web page" in rows[text.name]["detail"]
+    assert "3 images left out" in capsys.readouterr().out
+    verify.verify(builder.output)
+
+
+def test_without_a_number_both_classes_shrink(builder, small_celeba):
+    small_celeba.image(1).write_bytes(b"")
+    assert builder() == ExitCode.OK
+    counts = [builder.manifest.class_counts(split) for split in celeba.SPLITS]
+    assert all(zeros == ones for zeros, ones in counts)
+    assert sum(zeros + ones for zeros, ones in counts) == 58
+
+
+def test_mixed_sizes_need_image_size(builder, small_celeba, capsys):
+    small_celeba.image(7).write_bytes(jpeg(7, 40, 30))
+    assert builder() == ExitCode.INPUT_DATA
+    error = capsys.readouterr().err
+    assert "24x20 (59), 40x30 (1)" in error and "--image_size=S" in error
+    assert not list(builder.output.parent.glob("out*"))
+    assert builder("--image_size=16,12") == ExitCode.OK
+    assert builder.manifest.image_shape == (16, 12, 3)
+    verify.verify(builder.output)
+
+
+def test_hopeless_builds_stop(builder, small_celeba, capsys):
+    for number in range(1, 8):
+        small_celeba.image(number).write_bytes(b"")
+    assert builder() == ExitCode.INPUT_DATA
+    assert "empty 7" in capsys.readouterr().err
+    assert not builder.output.exists()
+    assert builder("--max_bad_fraction=0.5") == ExitCode.OK
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(builder, capsys):
+    before = sorted(builder.output.parent.rglob("*"))
+    assert builder("--dry_run", "--num_examples=40") == ExitCode.OK
+    out = capsys.readouterr().out
+    assert "60 rows" in out and "26 examples: 13 with, 13 without Male" in out
+    assert sorted(builder.output.parent.rglob("*")) == before
+
+
+def test_a_dataset_is_only_replaced_on_request(builder, capsys):
+    assert builder("--num_examples=40") == ExitCode.OK
+    old = contents(builder.output, ())
+    assert builder("--seed=1") == ExitCode.OUTPUT
+    assert "--overwrite" in capsys.readouterr().err
+    assert contents(builder.output, ()) == old
+    assert builder("--seed=1", "--overwrite") == ExitCode.OK
+    assert builder.manifest.config["seed"] == 1
+    assert sorted(os.listdir(builder.output.parent)) == ["celeba", "out"]
+
+
+def test_a_folder_with_other_files_is_never_touched(builder, capsys):
+    builder.output.mkdir()
+    (builder.output / "thesis.txt").write_text("years of work")
+    assert builder("--overwrite") == ExitCode.OUTPUT
+    assert "thesis.txt" in capsys.readouterr().err
+    assert os.listdir(builder.output) == ["thesis.txt"]
+
+
+def test_a_second_build_into_one_folder_is_refused(builder, capsys):
+    with FolderLock(builder.output):
+        assert builder() == ExitCode.OUTPUT
+    assert f"process {os.getpid()}" in capsys.readouterr().err
+
+
+def test_an_interrupted_build_goes_on(builder, small_celeba, monkeypatch):
+    flags = ("--num_examples=40", "--num_shards=2", "--max_bad_fraction=0.2")
+    small_celeba.image(5).write_bytes(b"")
+    assert builder(*flags) == ExitCode.OK
+    whole = contents(builder.output)
+    builder.output.rename(builder.output.with_name("kept"))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("beam_pipelines.commit.Staging.publish", stop)
+        assert builder(*flags) == ExitCode.INTERRUPTED
+    (staging,) = builder.output.parent.glob("out.building-*")
+    shards = sorted(staging.glob("*-of-00002"))
+    shards[0].unlink()
+    shards[1].write_bytes(shards[1].read_bytes()[:-1])
+    kept = {path.name: path.stat().st_mtime_ns for path in shards[2:]}
+    assert not builder.output.exists()
+    assert builder(*flags) == ExitCode.OK
+    assert contents(builder.output) == whole
+    assert kept == {name: (builder.output / name).stat().st_mtime_ns for name in kept}
+
+
+def test_listing_order_and_neighbors_do_not_matter(builder, small_celeba, tmp_path):
+    assert builder("--num_examples=40") == ExitCode.OK
+    whole = contents(builder.output)
+    other = tmp_path / "other" / "Img" / celeba.IMAGE_FOLDER
+    other.mkdir(parents=True)
+    for number in range(60, 0, -1):  # in reverse, one of them through a link
+        (other / small_celeba.image(number).name).write_bytes(
+            small_celeba.image(number).read_bytes()
+        )
+    (other / "000001.jpg").unlink()
+    (other / "000001.jpg").symlink_to(small_celeba.image(1))
+    (other / "dangling.jpg").symlink_to(other / "nowhere")
+    (other / "a folder.jpg").mkdir()
+    (other / "ü\n'strange'.jpg").write_bytes(b"")
+    open(os.fsencode(other) + b"/\xff.jpg", "wb").close()
+    for folder, path in (
+        ("Anno", small_celeba.attributes),
+        ("Anno", small_celeba.identity),
+        ("Eval", small_celeba.partition),
+    ):
+        (tmp_path / "other" / folder).mkdir(exist_ok=True)
+        (tmp_path / "other" / folder / path.name).write_bytes(path.read_bytes())
+    builder.celeba_dir = tmp_path / "other"
+    assert builder("--num_examples=40", "--overwrite") == ExitCode.OK
+    assert contents(builder.output) == whole
+
+
+@pytest.mark.slow
+def test_processes_write_the_same_bytes(builder):
+    flags = ("--num_examples=40", "--num_shards=3", "--overwrite")
+    assert builder(*flags) == ExitCode.OK
+    whole = contents(builder.output)
+    assert builder(*flags, "--direct_num_workers=2") == ExitCode.OK
+    assert "multi_processing" in (builder.output / "build.json").read_text()
+    assert contents(builder.output) == whole
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # those of its own libraries
+def test_tensorflow_datasets_opens_the_folder(builder):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    assert builder() == ExitCode.OK
+    dataset = tfds.builder_from_directory(str(builder.output))
+    for split in celeba.SPLITS:
+        examples = list(dataset.as_dataset(split=split))
+        assert len(examples) == builder.manifest.num_examples(split)
+        assert examples[0][example.IMAGE].shape == (24, 20, 3)
+        assert examples[0][example.ATTRIBUTES].shape == (40,)
+
+
+def test_the_manifest_says_nothing_of_time_or_place(builder, tmp_path):
+    assert builder("--num_examples=40") == ExitCode.OK
+    text = (builder.output / "manifest.json").read_text()
+    assert str(tmp_path) not in text
+    again = make_celeba(tmp_path / "elsewhere")
+    builder.celeba_dir = again.folder
+    builder.output = tmp_path / "out2"
+    assert builder("--num_examples=40") == ExitCode.OK
+    assert (builder.output / "manifest.json").read_text() == text
+    facts = json.loads((builder.output / "build.json").read_text())
+    assert facts["images_read"] == 40 and facts["host"]
+
+
+@pytest.mark.parametrize(
+    "flags, code, words",
+    [
+        (["--attribute=male"], 2, "Did you mean Male"),
+        (["--attribut=Male"], 2, "Did you mean --attribute"),
+        (["--balance=exakt"], 2, "Did you mean exact"),
+        (["--runer", "DirectRunner"], 2, "Did you mean --runner"),
+        (["--direct_num_worker=2"], 2, "--direct_num_workers"),
+        (["--runner=DirectRuner"], 2, "Did you mean DirectRunner"),
+        (["--direct_num_workers=two"], 2, "invalid int value"),
+        (["train"], 2, "'train' is not a flag"),
+        (["--seed=x"], 2, "seed"),
+        (["--seed=-1"], 2, "out of range"),
+        (["--num_examples=41"], 2, "--num_examples=42"),
+        (["--split_fractions=0.5,0.5"], 2, "three positive numbers"),
+        (["--split_fractions=a,b,c"], 2, "not a list of floats"),
+        (["--image_size=4"], 2, "8 to 4096"),
+        (["--celeba_dir=s3://bucket/celeba"], 2, "s3://"),
+        (["--output_dir=hdfs://host/out"], 2, "hdfs://"),
+        (["--num_examples=62"], 3, "allow 58"),
+        (["--num_examples=2"], 3, "validation"),
+        (["--celeba_dir=/no/such/folder"], 3, "does not exist"),
+    ],
+)
+def test_wrong_flags_get_one_line(builder, capsys, flags, code, words):
+    assert builder(*flags) == code
+    error = capsys.readouterr().err
+    assert words in error
+    assert len(error.splitlines()) == 2
+    assert not builder.output.exists()

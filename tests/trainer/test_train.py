@@ -1,0 +1,318 @@
+"""Whole runs through the real path: results, resume, replicas, precision, refusals."""
+
+import csv
+import json
+import os
+import re
+import signal
+import threading
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from support import command
+from support.errors import ExitCode, UserError
+from trainer import checkpoint, input_pipeline, main, models, runtime, train
+from trainer.config import TrainConfig
+
+from .conftest import COUNTS, write_dataset
+
+
+@pytest.fixture(autouse=True)
+def plain_precision():
+    yield
+    keras.mixed_precision.set_global_policy("float32")
+
+
+def run(config: TrainConfig) -> int:
+    """Runs the program as the command line does; returns its exit code."""
+    return command.guard(main.main, ["main", *command.flags_text(config).split()])
+
+
+def job(config: TrainConfig) -> train.Job:
+    dataset = input_pipeline.open_dataset(config.data_dir)
+    return train.build_job(config, runtime.prepare(config), dataset)
+
+
+def test_a_run_leaves_what_it_promises(config, tmp_path, capsys):
+    assert run(config) == ExitCode.OK
+    folder = tmp_path / "run"
+    assert {path.name for path in folder.iterdir()} >= {
+        "flags.txt",
+        "run.json",
+        "history.csv",
+        "best.keras",
+        "metrics.json",
+        "predictions.csv",
+        "curves.png",
+        "confusion_matrix.png",
+        "report.html",
+    }
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["precision"] == "float32"
+    assert record["replicas"] == 1
+    assert record["global_batch"] == 8
+    with open(folder / "predictions.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [list(row) for row in rows[:1]] == [
+        ["image_id", "identity", "label", "probability"]
+    ]
+    assert sorted(row["image_id"] for row in rows) == [
+        f"test-{i:03d}.jpg" for i in range(COUNTS["test"])
+    ]
+    right = [
+        (float(row["probability"]) >= 0.5) == (row["label"] == "1") for row in rows
+    ]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["accuracy"]["value"] == pytest.approx(np.mean(right))
+    assert metrics["n"] == COUNTS["test"]
+    assert np.array(metrics["confusion_matrix"]).sum() == COUNTS["test"]
+    assert len(pd.read_csv(folder / "history.csv")) == 2
+    assert not (folder / "checkpoints").exists()
+    capsys.readouterr()
+    assert run(config) == ExitCode.OK
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_it_learns(changed, tmp_path):
+    assert run(changed(epochs=10, ema=0.8, patience=0)) == ExitCode.OK
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["accuracy"]["value"] >= 0.95
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(changed, tmp_path):
+    # Without learning the validation loss is best in the first epoch.
+    assert run(changed(epochs=9, patience=2, learning_rate=1e-12)) == ExitCode.OK
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["epochs"] - record["best_epoch"] == 2
+
+
+def final_state(folder):
+    """The weights and the history of a run, its timings left out."""
+    history = pd.read_csv(folder / "history.csv")
+    timings = ["images_per_second", "input_wait", "seconds"]
+    weights = models.build("tiny", 32)
+    models.read_weights(weights, folder / "best.keras")
+    return history.drop(columns=timings), weights.get_weights()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stop_after", [2, 6, 9])
+def test_a_stopped_run_goes_on_bit_by_bit(
+    changed, tmp_path, monkeypatch, capsys, precision, stop_after
+):
+    whole = changed(run_dir=str(tmp_path / "whole"), precision=precision, dropout=0.3)
+    assert run(whole) == ExitCode.OK
+
+    stopped = changed(run_dir=str(tmp_path / "part"), precision=precision, dropout=0.3)
+    calls = []
+    step = train.TrainStep.__call__
+
+    def interrupt(self, batch):
+        step(self, batch)
+        calls.append(1)
+        if len(calls) == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.TrainStep, "__call__", interrupt)
+        assert run(stopped) == ExitCode.STOPPED
+    assert "Go on with: python -m trainer.main" in capsys.readouterr().err
+    assert run(stopped) == ExitCode.OK
+    assert "going on in epoch" in capsys.readouterr().out
+
+    history, weights = final_state(tmp_path / "whole")
+    history_2, weights_2 = final_state(tmp_path / "part")
+    pd.testing.assert_frame_equal(history_2, history, check_exact=True)
+    for got, want in zip(weights_2, weights, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_checkpoints_in_mid_epoch_and_a_damaged_one(changed, tmp_path, capsys):
+    config = changed(checkpoint_every=2)
+    part = job(config)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    progress = checkpoint.Progress(step=2, best_loss=0.5)
+    checkpoint.save(folder, 2, part.variables, progress)
+    part.optimizer.step.assign(4)
+    checkpoint.save(folder, 4, part.variables, checkpoint.Progress(step=4))
+    newest = folder / "checkpoints" / "step-000000004.npz"
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(bytes(data))
+
+    restored, notes = checkpoint.restore(folder, part.variables)
+    assert restored == progress
+    assert part.optimizer.step == 0
+    assert len(notes) == 1
+    assert "step-000000004.npz is damaged" in notes[0]
+
+    (folder / "checkpoints" / "step-000000002.npz").write_bytes(b"")
+    with pytest.raises(UserError, match="None of the 2 checkpoints") as raised:
+        checkpoint.restore(folder, part.variables)
+    assert raised.value.exit_code == ExitCode.INTEGRITY
+
+
+def test_two_replicas_train_evaluate_and_save(changed, tmp_path):
+    config = changed(replicas=2, batch_size=7, epochs=10, ema=0.8, patience=0)
+    assert run(config) == ExitCode.OK
+    folder = tmp_path / "run"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["replicas"] == 2
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["n"] == COUNTS["test"]
+    assert metrics["accuracy"]["value"] > 0.9
+    assert models.load(folder).count_params() == record["parameters"]
+
+
+def plain_model_step(config, monkeypatch):
+    """One step of a model without normalization: sums, weights, logits."""
+
+    def backbone(x):
+        return keras.layers.Conv2D(4, 3, strides=4, activation="relu")(x)
+
+    table = {"tiny": models.Architecture(backbone, models.SCALED, "", 0)}
+    monkeypatch.setattr(models, "ARCHITECTURES", table)
+    keras.utils.clear_session()
+    built = job(config)
+    batch = next(
+        iter(
+            input_pipeline.train_batches(
+                built.dataset,
+                config.batch_size,
+                0,
+                0,
+                input_pipeline.Augmentation(20, (0.1, 0.1), True),
+            )
+        )
+    )
+    strategy = built.runtime.strategy
+    built.train_step(train.split_batch(batch, strategy))
+    built.publish()
+    predictions = train.predict_split(
+        built.evaluation_step, built.dataset, "test", config.batch_size, strategy
+    )
+    return (
+        built.train_step.sums.numpy(),
+        built.learner.get_weights(),
+        predictions["logit"].to_numpy(),
+    )
+
+
+@pytest.mark.parametrize("batch_size", [8, 7])
+def test_two_replicas_compute_what_one_does(changed, monkeypatch, batch_size):
+    options = {"batch_size": batch_size, "dropout": 0.0, "ema": 0.5}
+    one = plain_model_step(changed(**options), monkeypatch)
+    two = plain_model_step(changed(replicas=2, **options), monkeypatch)
+    np.testing.assert_allclose(two[0], one[0], rtol=1e-5)
+    for got, want in zip(two[1], one[1], strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-4)
+    np.testing.assert_allclose(two[2], one[2], atol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_other_precisions_train(changed, tmp_path, precision):
+    assert run(changed(precision=precision, epochs=1)) == ExitCode.OK
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["precision"] == precision
+    logit = models.load(tmp_path / "run").get_layer("logit")
+    assert logit.compute_dtype == "float32"
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(config):
+    built = job(config)
+    logits = [
+        train.predict_split(
+            built.evaluation_step, built.dataset, "test", size, built.runtime.strategy
+        )["logit"]
+        for size in (1, 8, 64)
+    ]
+    np.testing.assert_allclose(logits[1], logits[0], atol=1e-5)
+    np.testing.assert_allclose(logits[2], logits[0], atol=1e-5)
+
+
+def test_transfer_changes_only_the_last_layer(changed, tmp_path):
+    assert run(changed(epochs=1, run_dir=str(tmp_path / "first"))) == ExitCode.OK
+    first = models.load(tmp_path / "first").get_weights()
+    start = str(tmp_path / "first" / "best.keras")
+    assert run(changed(regime="transfer", weights=start)) == ExitCode.OK
+    second = models.load(tmp_path / "run").get_weights()
+    for got, want in zip(second[:-2], first[:-2], strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert not np.array_equal(second[-2], first[-2])
+
+
+def test_short_runs_follow_their_statistics_faster():
+    momentums = [train.norm_momentum(steps) for steps in (1, 40, 100, 400, 2000)]
+    assert momentums == [0.8, 0.8, 0.9, 0.97, 0.99]
+
+
+def test_class_weights_of_the_manifest_enter_the_loss(config):
+    objective = train.Objective(8, 0.0, (0.5, 2.0))
+    losses = objective.losses(tf.constant([0.0, 1.0]), tf.constant([0.0, 0.0]))
+    np.testing.assert_allclose(losses, np.log(2) * np.array([0.5, 2.0]), rtol=1e-6)
+
+
+def test_divergence_is_named_and_keeps_the_last_checkpoint(changed, tmp_path, capsys):
+    config = changed(learning_rate=1e30, clip_norm=0.0, warmup_epochs=0.0)
+    assert run(config) == ExitCode.DIVERGED
+    error = capsys.readouterr().err
+    assert "not finite" in error
+    assert "--learning_rate=" in error
+
+
+def test_a_folder_holds_one_run(changed, tmp_path, capsys):
+    assert run(changed(epochs=1)) == ExitCode.OK
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record["status"] = "running"  # as if it had been killed
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    assert run(changed(epochs=3)) == ExitCode.USAGE
+    assert "--epochs was 1, is 3" in capsys.readouterr().err
+
+    write_dataset(tmp_path / "other", COUNTS | {"train": 40})
+    config = changed(epochs=1, data_dir=str(tmp_path / "other"))
+    assert run(config) == ExitCode.USAGE
+    assert "other data" in capsys.readouterr().err
+
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    assert run(changed(run_dir=str(tmp_path / "full"))) == ExitCode.OUTPUT
+    assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model=resnet5"], "Did you mean resnet50"),
+        (["--modle=resnet50"], "Did you mean --model"),
+        (["--batch_size=0"], "--batch_size=0 is below 1"),
+        (["--batch_size=999"], "more than the 48 training examples"),
+        (["--precision=half"], "--precision=half is none of"),
+        (["--epochs=many"], "--epochs"),
+        (["--regime=transfer"], "needs weights to start from"),
+        (["--weights=x.h5"], "starts from random weights"),
+        (["--learning_rate=0"], "not above 0"),
+        (["--replicas=3"], "there are 2 CPUs|had started"),
+        (["resnet50"], "not a flag"),
+    ],
+)
+def test_wrong_options_get_one_line(dataset_dir, tmp_path, capsys, words, message):
+    base = [f"--data_dir={dataset_dir}", f"--run_dir={tmp_path / 'run'}"]
+    base += ["--input_size=32"]
+    assert command.guard(main.main, ["main", *base, *words]) == ExitCode.USAGE
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert re.search(message, "\n".join(lines)), lines
+    assert not list(tmp_path.glob("run/*"))
+
+
+def test_signals_are_left_as_they_were(config):
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(config) == ExitCode.OK
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert threading.active_count() < 100
