@@ -89,17 +89,12 @@ def write(
         if not rejected:
             break
         done.append(rejected)
-        staging.save_rounds(done)
+        # Before the round counts as done: the same command must fail again.
         _check_bad_fraction(plan, done, staging, config)
+        staging.save_rounds(done)
         plan = selection.replace(plan, _rows(plan, rejected), config)
-    missing = [
-        (name.decode(), "missing", "annotated, but there is no file")
-        for name in plan.rows.missing.tolist()
-    ]
-    everything = (*missing, *(row for rejected in done for row in rejected))
-    return Written(
-        plan, receipts, everything, images_read, seconds, name, len(done) + 1
-    )
+    left_out = (*_missing(plan), *(row for rejected in done for row in rejected))
+    return Written(plan, receipts, left_out, images_read, seconds, name, len(done) + 1)
 
 
 def manifest(config: BuildConfig, found: Sources, written: Written) -> Manifest:
@@ -168,6 +163,12 @@ def _changed(plans: list[shards.ShardPlan], staging: Staging) -> list[shards.Sha
 def _rows(plan: Plan, rejected: list[Rejection]) -> np.ndarray:
     names = [name.encode() for name, _, _ in rejected]
     return selection.match(np.array(names, "S"), plan.rows.names)
+
+
+def _missing(plan: Plan) -> list[Rejection]:
+    detail = "annotated, but there is no file"
+    names = plan.rows.missing.tolist()
+    return [(name.decode(), "missing", detail) for name in names]
 
 
 def _class_weights(plan: Plan, config: BuildConfig) -> tuple[float, float]:

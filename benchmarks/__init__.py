@@ -1,0 +1,1 @@
+"""How fast each stage runs, measured one way and written one way."""

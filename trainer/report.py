@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 import pandas as pd
 from absl import flags
 from markupsafe import Markup
@@ -366,7 +365,7 @@ def _read_csv(run_dir: Path, name: str) -> pd.DataFrame:
     numbers = [column for column in _COLUMNS[name] if column != "image_id"]
     if missing:
         raise _input_error(f"{run_dir / name} has no column {missing[0]!r}.")
-    if not all(np.issubdtype(table[column].dtype, np.number) for column in numbers):
+    if not all(pd.api.types.is_numeric_dtype(table[column]) for column in numbers):
         raise _input_error(f"{run_dir / name} has a value that is not a number.")
     return table
 
@@ -379,7 +378,7 @@ def _input_error(cause: str) -> UserError:
 class ReportConfig:
     """Flags of `python -m trainer.report`."""
 
-    run_dir: str | None = command.option(None, "folder of a finished run")
+    run_dir: str | None = command.option(None, "Folder of a finished run.")
 
     def __post_init__(self):
         if not self.run_dir:

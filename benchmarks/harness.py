@@ -1,0 +1,195 @@
+"""The one way to measure: interleaved samples, medians, hardware, one JSON schema.
+
+Machines are noisy and drift, so the cases of a benchmark take turns, round by round:
+what slows the machine slows them alike, and their ratios hold. The first case may be
+measured twice under two names to see how large a difference noise makes.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from support.files import atomic_write
+
+SCHEMA = "celeba-benchmark"
+VERSION = 1
+RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("apache-beam", "keras", "numpy", "simplejpeg", "tensorflow", "jax")
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """Something to measure.
+
+    Attributes:
+      name: unique within a benchmark.
+      run: does the work once and returns how many units it did.
+    """
+
+    name: str
+    run: Callable[[], int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """Rates of one case, units per second, one for each round."""
+
+    name: str
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+    @property
+    def spread(self) -> float:
+        """Half the distance between the quartiles, as a share of the median."""
+        if len(self.samples) < 2:
+            return 0.0
+        low, _, high = statistics.quantiles(self.samples, n=4, method="inclusive")
+        return (high - low) / 2 / self.median
+
+
+def measure(
+    cases: Sequence[Case], rounds: int = 5, warmup: int = 1
+) -> list[Measurement]:
+    """Runs every case once per round, in turns, and drops the first `warmup` rounds.
+
+    Raises:
+      ValueError: no round is left, two cases share a name, or a case did nothing.
+    """
+    names = [case.name for case in cases]
+    if rounds < 1 or warmup < 0 or len(set(names)) != len(names):
+        raise ValueError(f"rounds={rounds}, warmup={warmup}, cases {names}")
+    samples = {name: [] for name in names}
+    for number in range(warmup + rounds):
+        for case in cases:
+            started = time.perf_counter()
+            units = case.run()
+            seconds = time.perf_counter() - started
+            if units < 1:
+                raise ValueError(f"{case.name} did {units} units of work")
+            if number >= warmup:
+                samples[case.name].append(units / seconds)
+    return [Measurement(name, tuple(rates)) for name, rates in samples.items()]
+
+
+def document(
+    benchmark: str,
+    unit: str,
+    measurements: Sequence[Measurement],
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """The result as one JSON-serializable dict of the schema `SCHEMA`, `VERSION`.
+
+    Args:
+      benchmark: its name.
+      unit: what the rates count, per second.
+      measurements: what `measure` returned.
+      settings: what was measured: sizes, batch, number of images.
+    """
+    return {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "benchmark": benchmark,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "unit": f"{unit}/s",
+        "hardware": hardware(),
+        "versions": versions(),
+        "settings": settings,
+        "cases": {
+            measurement.name: {
+                "median": measurement.median,
+                "spread": measurement.spread,
+                "samples": list(measurement.samples),
+            }
+            for measurement in measurements
+        },
+    }
+
+
+def check(result: Any) -> None:
+    """Raises ValueError, naming the field, if `result` is not of the schema."""
+    fields = {
+        "schema": str,
+        "version": int,
+        "benchmark": str,
+        "date": str,
+        "unit": str,
+        "hardware": dict,
+        "versions": dict,
+        "settings": dict,
+        "cases": dict,
+    }
+    for name, kind in fields.items():
+        if not isinstance(result.get(name), kind):
+            raise ValueError(f"{name}: expected {kind.__name__}")
+    if (result["schema"], result["version"]) != (SCHEMA, VERSION):
+        raise ValueError(f"schema {result['schema']} {result['version']}")
+    datetime.datetime.fromisoformat(result["date"])
+    for name, case in result["cases"].items():
+        measurement = Measurement(name, tuple(case["samples"]))
+        for field in ("median", "spread"):
+            if abs(case[field] - getattr(measurement, field)) > 1e-9 * case["median"]:
+                raise ValueError(f"{name}: {field} is not that of its samples")
+
+
+def write(result: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """Writes a result as `<benchmark>-<date>.json`."""
+    check(result)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result['benchmark']}-{result['date'][:10]}.json"
+    atomic_write(path, json.dumps(result, indent=1) + "\n")
+    return path
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result as a Markdown table."""
+    lines = [f"| case | {result['unit']} | spread |", "|---|---:|---:|"]
+    lines += [
+        f"| {name} | {case['median']:,.0f} | ±{case['spread']:.0%} |"
+        for name, case in result["cases"].items()
+    ]
+    return "\n".join(lines)
+
+
+def hardware() -> dict[str, Any]:
+    """What the machine is."""
+    return {
+        "cpu": _first("/proc/cpuinfo", "model name") or platform.processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(_memory_bytes() / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that matter, those installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _first(path: str, key: str) -> str:
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return ""
+    values = [line.partition(":")[2] for line in lines if line.startswith(key)]
+    return values[0].strip() if values else ""
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,67 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import harness
+from benchmarks.harness import Case, Measurement
+
+
+def test_cases_take_turns_and_warm_up():
+    calls = []
+
+    def case(name):
+        return Case(name, lambda: calls.append(name) or 10)
+
+    measured = harness.measure([case("a"), case("b")], rounds=2, warmup=1)
+    assert calls == ["a", "b"] * 3
+    assert [len(measurement.samples) for measurement in measured] == [2, 2]
+
+
+def test_median_and_spread():
+    measurement = Measurement("a", (10.0, 20.0, 30.0, 40.0, 50.0))
+    assert measurement.median == 30
+    assert measurement.spread == pytest.approx(1 / 3)
+    assert Measurement("a", (5.0,)).spread == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ([Case("a", lambda: 1)], 0),
+        ([Case("a", lambda: 1)] * 2, 1),
+        ([Case("a", lambda: 0)], 1),
+    ],
+)
+def test_a_benchmark_that_measures_nothing_is_refused(arguments):
+    with pytest.raises(ValueError, match="."):
+        harness.measure(*arguments)
+
+
+def result():
+    measured = [Measurement("a", (1.0, 2.0, 4.0)), Measurement("b", (10.0,))]
+    return harness.document("demo", "images", measured, {"size": 96})
+
+
+def test_results_are_written_and_checked(tmp_path):
+    path = harness.write(result(), tmp_path)
+    assert re.fullmatch(r"demo-\d{4}-\d\d-\d\d\.json", path.name)
+    harness.check(json.loads(path.read_text()))
+    assert "| a | 2 | " in harness.table(result())
+
+
+def test_an_edited_result_is_noticed():
+    edited = result()
+    edited["cases"]["a"]["median"] = 3.0
+    with pytest.raises(ValueError, match="median is not that of its samples"):
+        harness.check(edited)
+    with pytest.raises(ValueError, match="hardware"):
+        harness.check(result() | {"hardware": None})
+
+
+def test_committed_results_are_of_the_schema():
+    paths = sorted(Path(harness.RESULTS).glob("*.json"))
+    assert paths
+    for path in paths:
+        harness.check(json.loads(path.read_text()))

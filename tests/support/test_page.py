@@ -1,0 +1,26 @@
+"""The HTML shell."""
+
+import base64
+
+from support import page
+
+
+def test_the_title_is_escaped_and_the_body_kept():
+    html = page.render("a <b> & c", "<p>$5 and ${x}</p>\n")
+    assert "<title>a &lt;b&gt; &amp; c</title>" in html
+    assert "<main>\n<p>$5 and ${x}</p>\n</main>" in html
+
+
+def test_the_page_loads_nothing_and_knows_both_color_schemes():
+    html = page.render("title", "")
+    assert "default-src 'none'" in html
+    assert "http://" not in html and "https://" not in html
+    assert "<script" not in html and "<link" not in html and "url(" not in html
+    assert "prefers-color-scheme: dark" in html
+    assert 'name="viewport"' in html
+
+
+def test_data_uri():
+    kind, text = page.data_uri("image/jpeg", b"\xff\xd8").split(";base64,")
+    assert kind == "data:image/jpeg"
+    assert base64.b64decode(text) == b"\xff\xd8"

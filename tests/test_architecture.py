@@ -1,0 +1,144 @@
+"""The shape of the project: arrows one way, one home for keys, flags and options."""
+
+import ast
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from beam_pipelines.config import BuildConfig
+from beam_pipelines.synthesize import SynthesizeConfig
+from beam_pipelines.verify import VerifyConfig
+from schemas import example
+from support import command
+from trainer.config import TrainConfig
+from trainer.predict import PredictConfig
+from trainer.report import ReportConfig
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("schemas", "support", "beam_pipelines", "trainer", "benchmarks")
+
+#: Package -> what it may import of ours and, of the large libraries, of others'.
+MAY_IMPORT = {
+    "schemas": {"schemas"},
+    "support": {"support"},
+    "beam_pipelines": {"beam_pipelines", "schemas", "support", "apache_beam"},
+    "trainer": {"trainer", "schemas", "support", "tensorflow", "keras", "sklearn"},
+    "benchmarks": {*PACKAGES, "tensorflow", "keras", "sklearn", "apache_beam"},
+}
+WATCHED = {*PACKAGES, "tensorflow", "keras", "sklearn", "apache_beam"}
+CONFIGS = (
+    BuildConfig,
+    SynthesizeConfig,
+    VerifyConfig,
+    TrainConfig,
+    PredictConfig,
+    ReportConfig,
+)
+
+
+def sources(package):
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def top_level_imports(tree):
+    """Names of the modules that a file imports when it is itself imported."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_go_one_way(package):
+    for path in sources(package):
+        tree = ast.parse(path.read_text())
+        imported = {name.split(".")[0] for name in top_level_imports(tree)}
+        wrong = (imported & WATCHED) - MAY_IMPORT[package]
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+@pytest.mark.parametrize("name", ["warp", "models", "googlenet", "config"])
+def test_what_must_run_on_jax_does_not_import_tensorflow(name):
+    tree = ast.parse((ROOT / "trainer" / f"{name}.py").read_text())
+    assert "tensorflow" not in set(top_level_imports(tree))
+
+
+@pytest.mark.parametrize(
+    "module", ["build", "verify", "synthesize", "worker", "pipeline"]
+)
+def test_the_build_runs_without_tensorflow(module):
+    program = (
+        "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None; "
+        f"import beam_pipelines.{module}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_flags_are_read_in_mains_only():
+    for package in PACKAGES:
+        for path in sources(package):
+            text = path.read_text()
+            reads = re.search(r"from absl import|flags\.FLAGS|FlagValues\(", text)
+            is_main = '__name__ == "__main__"' in text
+            home = path.relative_to(ROOT).as_posix() == "support/command.py"
+            assert not reads or is_main or home, path
+
+
+def test_feature_keys_are_spelt_in_schemas_only():
+    keys = "|".join(feature.key for feature in example.FEATURES)
+    # A key used as a record's: subscripted, or asked for with get.
+    pattern = re.compile(rf"""record(s)?(\[|\.get\()["']({keys})["']""")
+    for package in PACKAGES[1:]:
+        for path in sources(package):
+            assert not pattern.search(path.read_text()), path
+
+
+def test_asserts_are_for_tests():
+    for package in PACKAGES:
+        for path in sources(package):
+            nodes = ast.walk(ast.parse(path.read_text()))
+            assert not any(isinstance(node, ast.Assert) for node in nodes), path
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_every_option_is_read_somewhere(config):
+    package = config.__module__.split(".")[0]
+    text = "\n".join(path.read_text() for path in sources(package))
+    for field in dataclasses.fields(config):
+        uses = re.findall(rf"\b(?:config|self)\.{field.name}\b", text)
+        assert uses, f"nothing reads --{field.name}"
+        assert field.metadata["help"].endswith((".", ";")), field.name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.flags")))
+def test_flagfiles_begin_with_their_command_and_parse(path, monkeypatch):
+    from absl import flags
+
+    monkeypatch.chdir(ROOT)
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith("# python -m trainer.main --flagfile=configs/")
+    assert path.name in lines[0]
+    # absl knows no comment behind a value.
+    assert not [line for line in lines if line.startswith("--") and "#" in line]
+    values = flags.FlagValues()
+    command.define_flags(TrainConfig, values)
+    command.parse(["main", f"--flagfile={path}"], values)
+    config = command.from_flags(TrainConfig, values)
+    assert path.stem in (config.model, "quick", "gpu", "notebook")
+
+
+def test_no_file_of_the_data_is_tracked():
+    done = subprocess.run(
+        ["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    tracked = done.stdout.split()
+    wrong = re.compile(r"\.(jpe?g|tfrecord.*|npz|keras|h5)$")
+    assert not [name for name in tracked if wrong.search(name)]
