@@ -20,6 +20,15 @@ from support.files import atomic_writer, output_errors
 FOLDER = "checkpoints"
 _HEADER = "header"
 _KEEP = 2
+#: What reading a cut, emptied or flipped file raises, somewhere in NumPy or zipfile.
+_DAMAGED = (
+    ValueError,
+    KeyError,
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclasses.dataclass
@@ -82,7 +91,7 @@ def restore(run_dir: Path, variables: Mapping) -> tuple[Progress | None, list[st
     for path in paths:
         try:
             progress, arrays = _read(path, set(variables))
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        except _DAMAGED as error:
             skipped.append(f"{path.name} is damaged ({error}); the one before is used")
             continue
         for name, variable in variables.items():

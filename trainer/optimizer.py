@@ -59,6 +59,7 @@ class Optimizer:
         ema: float,
         scale_loss: bool,
     ):
+        self._strategy = tf.distribute.get_strategy()
         self._trainable = trainable
         self._schedule = schedule
         self._weight_decay = weight_decay
@@ -142,7 +143,6 @@ class Optimizer:
         alpha = rate * tf.sqrt(1 - BETA_2**updates) / (1 - BETA_1**updates)
         # Early in a run the average would be mostly the random start.
         ema = tf.minimum(self._ema, updates / (updates + 10))
-        strategy = tf.distribute.get_strategy()
         averages = self._average or [None] * len(gradients)
         slots = zip(
             self._trainable,
@@ -154,7 +154,7 @@ class Optimizer:
         )
         for variable, gradient, *state in slots:
             arguments = (gradient, *state, rate, alpha, ema)
-            strategy.extended.update(
+            self._strategy.extended.update(
                 variable, self._update_one, args=arguments, group=False
             )
         self._updates.assign_add(1)

@@ -58,6 +58,8 @@ _STYLE = {
     "ytick.minor.size": 0,
 }
 _BINS = 10
+#: Times the highest training loss: where the loss axis ends at most.
+_HIGHEST_LOSS = 3
 
 
 def png(panels: Sequence[Panel]) -> bytes:
@@ -86,8 +88,21 @@ def svg(panel: Panel, name: str) -> str:
 
 
 def loss(history: pd.DataFrame, best_epoch: int) -> Panel:
-    """Training and validation loss by epoch; `history` as in `history.csv`."""
-    return lambda axes: _curve(axes, history, "loss", best_epoch)
+    """Training and validation loss by epoch; `history` as in `history.csv`.
+
+    One wild validation loss, common in first epochs while the statistics of batch
+    normalization settle, would flatten all the others: it is cut off, and that is said.
+    """
+
+    def draw(axes: Axes) -> None:
+        _curve(axes, history, "loss", best_epoch)
+        highest = history["val_loss"].max()
+        limit = _HIGHEST_LOSS * history["loss"].max()
+        if highest > limit:
+            axes.set_ylim(top=limit, bottom=0)
+            axes.set_xlabel(f"epoch (validation loss up to {highest:.3g} is cut off)")
+
+    return draw
 
 
 def accuracy(history: pd.DataFrame, best_epoch: int) -> Panel:

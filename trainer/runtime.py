@@ -1,8 +1,10 @@
 """Devices, precision, XLA and seeds: what a run really uses, decided once."""
 
+import contextlib
 import dataclasses
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +59,33 @@ def prepare(config: TrainConfig) -> Runtime:
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     devices = _choose_devices(config.replicas, gpus)
-    strategy = (
-        tf.distribute.MirroredStrategy(devices)
-        if len(devices) > 1
-        else tf.distribute.get_strategy()
-    )
+    strategy = _strategy(devices)
     precision = _choose_precision(config.precision, gpus)
-    keras.mixed_precision.set_global_policy(POLICIES[precision])
+    keras.mixed_precision.set_dtype_policy(POLICIES[precision])
     xla = config.xla == "on" or (config.xla == "auto" and bool(gpus))
     return Runtime(strategy, precision, xla, tuple(devices), _device_name(gpus))
+
+
+@contextlib.contextmanager
+def policy(name: str) -> Iterator[None]:
+    """Builds what is inside under another precision policy of Keras."""
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+
+
+def _strategy(devices: list[str]) -> tf.distribute.Strategy:
+    if len(devices) == 1:
+        return tf.distribute.get_strategy()
+    if devices[0].startswith("GPU"):
+        return tf.distribute.MirroredStrategy(devices)
+    # Collectives of logical CPUs are numbered per process, not per strategy: a second
+    # run in one process would meet the shapes of the first.
+    reduction = tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduction)
 
 
 def _choose_devices(replicas: int, gpus: list) -> list[str]:

@@ -21,7 +21,7 @@ from trainer.evaluate import LOGIT, predict_split
 from trainer.input_pipeline import Augmentation, Dataset
 from trainer.optimizer import Optimizer, Schedule
 from trainer.progress import Meter, StopRequest
-from trainer.runtime import Runtime
+from trainer.runtime import Runtime, policy
 from trainer.steps import EvaluationStep, Objective, TrainStep, split_batch
 
 HISTORY = "history.csv"
@@ -37,8 +37,8 @@ class Job:
 
     Attributes:
       learner: the model that trains, with fused batch normalisation.
-      model: the model of stock layers that is evaluated and saved: it takes the
-        averaged weights.
+      model: the model of stock layers, in float32, that is evaluated and saved: it
+        takes the averaged weights.
       preprocessing: the name of the models' preprocessing.
     """
 
@@ -90,10 +90,26 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
     total = steps_per_epoch * config.epochs
     strategy = runtime.strategy
     with strategy.scope():
-        model, preprocessing = models.build_initial(
-            config.model, config.input_size, config.weights, config.dropout, config.seed
+        # What is evaluated, saved and predicted with is float32 under every policy.
+        with policy("float32"):
+            model, preprocessing = models.build_initial(
+                config.model,
+                config.input_size,
+                config.weights,
+                config.dropout,
+                config.seed,
+            )
+        learner = fused_norm.fuse(
+            models.build(
+                config.model,
+                config.input_size,
+                preprocessing,
+                config.dropout,
+                config.seed,
+            ),
+            norm_momentum(total),
         )
-        learner = fused_norm.fuse(model, norm_momentum(total))
+        learner.set_weights(model.get_weights())
         if config.regime == "transfer":
             models.freeze_backbone(learner)
         optimizer = Optimizer(
