@@ -3,6 +3,8 @@
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 VENV   ?= .venv
+EXTRAS ?=
+COMMA  := ,
 BIN    := $(VENV)/bin
 EPOCHS_FLAG = $(if $(EPOCHS),--epochs=$(EPOCHS))
 
@@ -16,17 +18,19 @@ IMAGES  := 2400
 CONFIG  ?= configs/quick.flags
 else
 SOURCE  := $(CELEBA_DIR)
-DATASET := data/tfrecords
+DATASET := data/celeba-5000-tfrecords
 IMAGES  := 5000
 CONFIG  ?= configs/googlenet.flags
 endif
 
 .DEFAULT_GOAL := help
+.NOTPARALLEL:
 .PHONY: help install run sample build train verify test test-marked lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo "  make run CELEBA_DIR=FOLDER   the same on 5,000 balanced images of real CelebA"
+	@echo "  make install EXTRAS=gpu      with TensorFlow's CUDA libraries"
 
 install: $(VENV)/.installed ## Create .venv and install everything
 
@@ -34,7 +38,7 @@ $(VENV)/.installed: setup.py constraints.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python found."; echo "       Install Python 3.11 or newer, or name it: make PYTHON=/path/to/python"; exit 2; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { echo "error: $(PYTHON) is not Python 3.11 to 3.13."; echo "       Name another: make PYTHON=/path/to/python3.11"; exit 2; }
 	"$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]' --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --editable '.[dev$(if $(EXTRAS),$(COMMA)$(EXTRAS))]' --constraint constraints.txt
 	$(BIN)/python -m pip check
 	@touch $@
 
@@ -43,7 +47,7 @@ run: build train ## Sample data, TFRecords, training, evaluation, report
 ifeq ($(strip $(CELEBA_DIR)),)
 build: sample
 sample: install ## Draw the sample faces into data/sample
-	$(BIN)/python -m beam_pipelines.synthesize --output_dir=$(SAMPLE) --num_examples=4000 --seed=0
+	$(BIN)/python -m beam_pipelines.synthesize --output_dir=$(SAMPLE) --num_examples=3200 --seed=0
 endif
 
 build: install ## Write the TFRecords (from CELEBA_DIR, or from the sample)

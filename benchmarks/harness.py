@@ -12,12 +12,14 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from support.files import atomic_write
+from support.hardware import cpu_info
 
 SCHEMA = "celeba-benchmark"
 VERSION = 1
@@ -164,11 +166,24 @@ def table(result: dict[str, Any]) -> str:
 def hardware() -> dict[str, Any]:
     """What the machine is."""
     return {
-        "cpu": _first("/proc/cpuinfo", "model name") or platform.processor(),
+        "gpu": _gpu(),
+        "cpu": cpu_info("model name") or platform.processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(_memory_bytes() / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def _gpu() -> str:
+    """The first GPU that the framework in use sees, empty without one."""
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None:
+        return ""
+    gpus = tensorflow.config.list_physical_devices("GPU")
+    if not gpus:
+        return ""
+    details = tensorflow.config.experimental.get_device_details(gpus[0])
+    return details.get("device_name", "GPU")
 
 
 def versions() -> dict[str, str]:
@@ -180,15 +195,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _first(path: str, key: str) -> str:
-    try:
-        lines = Path(path).read_text().splitlines()
-    except OSError:
-        return ""
-    values = [line.partition(":")[2] for line in lines if line.startswith(key)]
-    return values[0].strip() if values else ""
 
 
 def _memory_bytes() -> int:

@@ -10,7 +10,9 @@ import itertools
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from absl import flags
 
 import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
@@ -18,7 +20,7 @@ from beam_pipelines import build, synthesize
 from benchmarks import harness
 from support import command
 from support.errors import usage_error
-from trainer import input_pipeline, runtime, steps, train, warp
+from trainer import input_pipeline, runtime, steps, train, wakeup, warp
 from trainer.config import TrainConfig
 from trainer.input_pipeline import Augmentation
 
@@ -51,12 +53,13 @@ def main(argv: list[str]) -> None:
     command.define_flags(StagesConfig, values)
     command.refuse_words(command.parse(argv, values))
     config = command.from_flags(StagesConfig, values)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, wakeup.Watch():
         cases = list(_cases(config, Path(folder)))
         measurements = harness.measure(cases, config.rounds)
     settings = dataclasses.asdict(config)
     del settings["write"]
-    result = harness.document("stages", "images", measurements, settings)
+    name = f"stages-{config.model}-{config.input_size}"
+    result = harness.document(name, "images", measurements, settings)
     print(harness.table(result))
     if config.write:
         print(harness.write(result))
@@ -71,6 +74,7 @@ def _cases(config: StagesConfig, folder: Path) -> Iterator[harness.Case]:
         data_dir=str(folder / "tfrecords"),
         input_size=config.input_size,
         batch_size=config.batch_size,
+        replicas=1,
     )
     effective = runtime.prepare(run)
     dataset = input_pipeline.open_dataset(run.data_dir)
@@ -82,7 +86,8 @@ def _cases(config: StagesConfig, folder: Path) -> Iterator[harness.Case]:
     def repeat(function: Callable) -> Callable[[], int]:
         def do() -> int:
             for batch in itertools.islice(batches, _STEPS):
-                function(batch)
+                last = function(batch)
+            np.array(last)  # waits for the device
             return _STEPS * config.batch_size
 
         return do
@@ -90,7 +95,12 @@ def _cases(config: StagesConfig, folder: Path) -> Iterator[harness.Case]:
     yield harness.Case(
         "warp", repeat(lambda batch: warped(batch["images"], batch["parameters"]))
     )
-    yield harness.Case(f"train step, {config.model}", repeat(job.train_step))
+
+    def step(batch: dict) -> Any:
+        job.train_step(batch)
+        return job.train_step.sums
+
+    yield harness.Case(f"train step, {config.model}", repeat(step))
     evaluate = steps.EvaluationStep(job.model, effective.strategy)
     yield harness.Case(
         f"evaluation, {config.model}", repeat(lambda batch: evaluate(batch["images"]))

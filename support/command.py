@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from support.errors import ExitCode, UserError, did_you_mean, usage_error
+from support.errors import ExitCode, UserError, nearest, usage_error
 
 Config = TypeVar("Config")
 
@@ -98,21 +98,35 @@ def parse(
     if {"--help", "-help", "-h"} & set(argv[1:]):
         print(_help(flag_values))
         raise SystemExit(ExitCode.OK)
-    files = [word for word in argv[1:] if word.startswith("--flagfile=")]
-    rest = [word for word in argv[1:] if word not in files]
+    files, rest = _split_flagfiles(argv[1:])
     flag_values.set_gnu_getopt(True)
     try:
         return flag_values([argv[0], *files, *rest], known_only=known_only)[1:]
     except flags.UnrecognizedFlagError as error:
-        flag = f"--{error.flagname}"
-        remedy = did_you_mean(flag, [f"--{name}" for name in flag_values])
-        if not remedy.startswith("Did"):
-            remedy = "--help lists the flags."
-        raise usage_error(f"There is no flag {flag}.", remedy) from error
+        near = [f"--{name}" for name in nearest(error.flagname, list(flag_values))]
+        raise usage_error(
+            f"There is no flag --{error.flagname}.",
+            f"Did you mean {' or '.join(near)}?" if near else "--help lists the flags.",
+        ) from error
     except flags.Error as error:
         raise usage_error(
             f"{error}.".replace("\n", " ").replace("..", "."), "--help lists the flags."
         ) from error
+
+
+def _split_flagfiles(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separates `--flagfile=FILE`, in all its spellings, from the other words."""
+    files, rest = [], []
+    words = iter(words)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name not in ("--flagfile", "-flagfile"):
+            rest.append(word)
+            continue
+        if not equals:
+            value = next(words, "")
+        files.append(f"--flagfile={value}")
+    return files, rest
 
 
 def refuse_words(words: Sequence[str]) -> None:
@@ -134,7 +148,9 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
 def guard(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
     """Calls `main`, prints what it raises, returns the exit code."""
     try:
-        return int(main(argv) or ExitCode.OK)
+        code = int(main(argv) or ExitCode.OK)
+        sys.stdout.flush()  # a broken pipe shows here, not when Python ends
+        return code
     except UserError as error:
         _report(error.cause, error.remedy)
         return error.exit_code

@@ -47,8 +47,14 @@ def usage_error(cause: str, remedy: str) -> UserError:
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """A remedy for a misspelt name: the nearest candidates, or all of them."""
     candidates = list(candidates)
+    near = nearest(name, candidates)
+    if near:
+        return f"Did you mean {' or '.join(near)}?"
+    return f"Choose one of: {', '.join(candidates)}."
+
+
+def nearest(name: str, candidates: Iterable[str]) -> list[str]:
+    """The one or two candidates that look like `name`, if any do."""
     lowered = {candidate.lower(): candidate for candidate in candidates}
     near = difflib.get_close_matches(name.lower(), lowered, n=2, cutoff=0.6)
-    if near:
-        return f"Did you mean {' or '.join(lowered[match] for match in near)}?"
-    return f"Choose one of: {', '.join(candidates)}."
+    return [lowered[match] for match in near]

@@ -12,6 +12,7 @@ import pytest
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.synthesize import SynthesizeConfig
 from beam_pipelines.verify import VerifyConfig
+from benchmarks.stages import StagesConfig
 from schemas import example
 from support import command
 from trainer.config import TrainConfig
@@ -37,6 +38,7 @@ CONFIGS = (
     TrainConfig,
     PredictConfig,
     ReportConfig,
+    StagesConfig,
 )
 
 

@@ -92,7 +92,7 @@ def restore(run_dir: Path, variables: Mapping) -> tuple[Progress | None, list[st
         try:
             progress, arrays = _read(path, set(variables))
         except _DAMAGED as error:
-            skipped.append(f"{path.name} is damaged ({error}); the one before is used")
+            skipped.append(f"{path.name} is damaged and passed over ({error})")
             continue
         for name, variable in variables.items():
             variable.assign(arrays[name])

@@ -1,9 +1,11 @@
 """The trainer's options: one frozen dataclass that cannot be wrong."""
 
 import dataclasses
+import math
 
 from support.command import option
 from support.errors import did_you_mean, usage_error
+from support.images import require_local
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SWITCHES = ("auto", "on", "off")
@@ -20,7 +22,9 @@ NOT_COMPARED = ("data_dir", "run_dir", "report_images", "checkpoint_every")
 class TrainConfig:
     """Everything that `python -m trainer.main` can be told; each field is a flag."""
 
-    model: str = option("googlenet", "Architecture.")
+    model: str = option(
+        "googlenet", "Architecture: vgg16, vgg19, googlenet, resnet50 or resnet101."
+    )
     data_dir: str = option("data/tfrecords", "Dataset folder, as the build wrote it.")
     run_dir: str = option("", "Run folder; empty: a dated one under runs/.")
     input_size: int = option(96, "Side of the square model input, pixels.")
@@ -53,6 +57,12 @@ class TrainConfig:
     report_images: bool = option(True, "Show test images in the report.")
 
     def __post_init__(self):
+        require_local(self.data_dir, "data_dir")
+        if self.run_dir:
+            require_local(self.run_dir, "run_dir")
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise usage_error(f"--{name}={value} is no number.", "Give a number.")
         for name, least in _AT_LEAST.items():
             _check(name, getattr(self, name), least <= getattr(self, name), least)
         for name, (low, high) in _RANGES.items():
@@ -96,7 +106,6 @@ _AT_LEAST = {
     "weight_decay": 0,
     "clip_norm": 0,
     "patience": 0,
-    "seed": 0,
     "replicas": 0,
     "checkpoint_every": 0,
 }
@@ -108,6 +117,7 @@ _RANGES = {
     "rotation": (0, 180),
     "width_shift": (0, 1),
     "height_shift": (0, 1),
+    "seed": (0, 2**32 - 1),
 }
 _CHOICES = {
     "schedule": SCHEDULES,

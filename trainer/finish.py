@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from support.files import atomic_write, sha256_file
+import pandas as pd
+
+from support.files import atomic_write, output_errors, sha256_file
 from trainer import checkpoint, input_pipeline, metrics, models, report, run_folder
 from trainer.checkpoint import Progress
 from trainer.evaluate import LOGIT, predict_split
@@ -31,6 +33,15 @@ def finish(job: Job, run_dir: Path, progress: Progress) -> Path:
         job.runtime.strategy,
     )
     result = metrics.evaluate(predictions, seed=job.config.seed)
+    with output_errors(run_dir):
+        path = _write(job, run_dir, progress, predictions, result)
+    _say(result, path)
+    return path
+
+
+def _write(
+    job: Job, run_dir: Path, progress: Progress, predictions: pd.DataFrame, result: dict
+) -> Path:
     columns = predictions.drop(columns=LOGIT)
     atomic_write(run_dir / PREDICTIONS, columns.to_csv(index=False))
     atomic_write(run_dir / METRICS, json.dumps(result, indent=1) + "\n")
@@ -52,7 +63,6 @@ def finish(job: Job, run_dir: Path, progress: Progress) -> Path:
     path = report.write_report(run_dir, pictures)
     models.write_run(run_dir, run)
     checkpoint.clear(run_dir)
-    _say(result, path)
     return path
 
 

@@ -37,10 +37,10 @@ def backbone(images: Any) -> Any:
     """Builds GoogLeNet up to its last inception block.
 
     Args:
-      images: Keras tensor (batch, side, side, 3), scaled to -1..1.
+      images: Keras tensor (batch, side, side, 3), preprocessed for its weights.
 
     Returns:
-      (batch, side / 32, side / 32, 1024), sides rounded up.
+      (batch, about side / 32, about side / 32, 1024).
     """
     x = layers.ZeroPadding2D(3, name="conv1_pad")(images)
     x = _conv(x, 64, 7, "conv1", strides=2, padding="valid")

@@ -50,8 +50,8 @@ def open_dataset(folder: str | Path) -> Dataset:
     """Opens a dataset and checks every shard's size and sha256.
 
     Raises:
-      UserError: missing, unfinished or foreign (exit 3); damaged (exit 5); no
-        examples in a split (exit 3).
+      UserError: missing, unfinished or without examples in a split (exit 3); damaged
+        or foreign (exit 5).
     """
     folder = Path(folder)
     path = folder / manifest_schema.FILE_NAME

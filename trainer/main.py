@@ -1,15 +1,25 @@
 """Trains one model and reports on it: `python -m trainer.main --flagfile=FILE`."""
 
+import contextlib
+import dataclasses
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
 
 import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
+
+# isort: split
+import tensorflow as tf
+
 from support import command
+from support.errors import ExitCode, UserError
 from support.files import FolderLock
-from trainer import finish, models, run_folder, runtime, train, wakeup
+from trainer import checkpoint, finish, models, run_folder, runtime, train, wakeup
 from trainer.config import TrainConfig
 from trainer.input_pipeline import Dataset, open_dataset
+from trainer.progress import stopped
 
 
 def main(argv: list[str]) -> None:
@@ -19,13 +29,36 @@ def main(argv: list[str]) -> None:
     config = command.from_flags(TrainConfig, values)
     models.architecture(config.model)
     run_dir = run_folder.choose(config)
+    # Recorded in flags.txt, so that the command printed when it stops finds the folder.
+    config = dataclasses.replace(config, run_dir=str(run_dir))
     with FolderLock(run_dir):
+        run_folder.check_options(run_dir, config)
         if run_folder.is_finished(run_dir):
+            checkpoint.clear(run_dir)
             print(f"{run_dir} is finished: nothing to do.")
             return
         dataset = open_dataset(config.data_dir)
-        run_folder.check_unchanged(run_dir, config, dataset.manifest)
-        _train(config, run_dir, dataset)
+        with _named_failures(config, run_dir):
+            _train(config, run_dir, dataset)
+
+
+@contextlib.contextmanager
+def _named_failures(config: TrainConfig, run_dir: Path) -> Iterator[None]:
+    """Says what to do when a run is stopped outside its loop, or runs out of memory."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise stopped(signal.SIGINT, train.continue_command(run_dir)) from error
+    except command.Terminated as error:
+        raise stopped(signal.SIGTERM, train.continue_command(run_dir)) from error
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        smaller = max(config.batch_size // 2, 1)
+        raise UserError(
+            f"Out of memory with --batch_size={config.batch_size} and "
+            f"--input_size={config.input_size}.",
+            f"Start a new run with --batch_size={smaller}, or with smaller images.",
+            ExitCode.OUT_OF_MEMORY,
+        ) from error
 
 
 def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:

@@ -8,9 +8,10 @@ by its name and reading weights into it: no code is ever read from a file.
 No TensorFlow at import: the models run on Keras' JAX backend too.
 """
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from keras import layers
 
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
-from support.files import atomic_write, sha256_file
+from support.files import atomic_write, sha256_file, sync_file
 from trainer import googlenet
 
 BEST = "best.keras"
@@ -177,6 +178,17 @@ def build_initial(
     return model, table.preprocessing
 
 
+@contextlib.contextmanager
+def float32() -> Iterator[None]:
+    """Builds what is inside in float32, whatever the precision policy is."""
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+
+
 def freeze_backbone(model: keras.Model) -> None:
     """Lets only the last layer learn; batch normalisation runs in inference mode."""
     for layer in model.layers:
@@ -186,8 +198,12 @@ def freeze_backbone(model: keras.Model) -> None:
 def save(model: keras.Model, path: Path) -> str:
     """Writes a .keras file atomically and returns its sha256."""
     temporary = path.with_name(f"unfinished-{path.name}")
-    model.save(temporary)
-    temporary.replace(path)
+    try:
+        model.save(temporary)
+        sync_file(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return sha256_file(path)
 
 
@@ -212,7 +228,8 @@ def load(run_dir: str | Path) -> keras.Model:
             "Restore it from a copy, or train again.",
             ExitCode.INTEGRITY,
         )
-    model = build(run["model"], run["input_size"], run["preprocessing"])
+    with float32():
+        model = build(run["model"], run["input_size"], run["preprocessing"])
     read_weights(model, path)
     return model
 

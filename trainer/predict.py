@@ -7,6 +7,7 @@ was built from get the probabilities that stand in `predictions.csv`.
 import collections
 import dataclasses
 import os
+import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -122,6 +123,10 @@ def decode(data: bytes) -> np.ndarray:
       images.BadImage: not a picture of these kinds, damaged, or too large.
     """
     if data.startswith(_PNG):
+        # The header comes first, so that a forged size is never allocated.
+        width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
+        if width * height > images.MAX_PIXELS:
+            raise images.BadImage("size", f"{width}x{height} pixels")
         try:
             return tf.io.decode_png(data, channels=3).numpy()
         except tf.errors.InvalidArgumentError as error:

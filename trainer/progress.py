@@ -36,15 +36,15 @@ class StopRequest:
             raise KeyboardInterrupt
         self.signal = number
 
-    def error(self, command: str) -> UserError:
-        """The end of a stopped run: exit 130 after Ctrl-C, else 75."""
-        interrupted = self.signal == signal.SIGINT
-        return UserError(
-            f"Stopped by {'Ctrl-C' if interrupted else 'SIGTERM'}; a checkpoint was "
-            "written.",
-            f"Go on with: {command}",
-            ExitCode.INTERRUPTED if interrupted else ExitCode.STOPPED,
-        )
+
+def stopped(number: int, command: str) -> UserError:
+    """The end of a stopped run: exit 130 after Ctrl-C, 75 after SIGTERM."""
+    interrupted = number == signal.SIGINT
+    return UserError(
+        f"Stopped by {'Ctrl-C' if interrupted else 'SIGTERM'}.",
+        f"Go on with: {command}",
+        ExitCode.INTERRUPTED if interrupted else ExitCode.STOPPED,
+    )
 
 
 class Meter:

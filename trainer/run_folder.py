@@ -4,6 +4,7 @@ flags.txt, run.json, history.csv, best.keras, metrics.json, predictions.csv, the
 figures, and report.html.
 """
 
+import contextlib
 import datetime
 import importlib.metadata
 import platform
@@ -13,7 +14,7 @@ from typing import Any
 from schemas.manifest import Manifest
 from support import command
 from support.errors import ExitCode, UserError, usage_error
-from support.files import atomic_write
+from support.files import atomic_write, output_errors
 from trainer import models
 from trainer.config import NOT_COMPARED, TrainConfig
 
@@ -35,14 +36,18 @@ def is_finished(run_dir: Path) -> bool:
     return path.is_file() and models.read_run(run_dir).get("status") == FINISHED
 
 
-def check_unchanged(run_dir: Path, config: TrainConfig, manifest: Manifest) -> None:
-    """Lets a run go on only as what it was started as.
+def check_options(run_dir: Path, config: TrainConfig) -> None:
+    """Lets a run go on, or be over, only as what it was started as.
 
     Raises:
-      UserError: the folder is another run's: options or data differ (exit 2), or it
-        holds other files (exit 4).
+      UserError: the folder is a run's with other options (exit 2), it holds other
+        files, or it is no folder (exit 4).
     """
-    if not run_dir.exists() or not any(run_dir.iterdir()):
+    if run_dir.exists() and not run_dir.is_dir():
+        raise UserError(
+            f"{run_dir} is not a folder.", "Choose another --run_dir.", ExitCode.OUTPUT
+        )
+    if not run_dir.exists() or _is_new(run_dir):
         return
     if not (run_dir / FLAGS).is_file():
         raise UserError(
@@ -62,22 +67,47 @@ def check_unchanged(run_dir: Path, config: TrainConfig, manifest: Manifest) -> N
             f"{run_dir} holds a run with other options: {'; '.join(changed)}.",
             "Choose another --run_dir, or give the options of that run.",
         )
-    digest = models.read_run(run_dir).get("manifest_digest")
-    if digest != manifest.digest:
-        raise usage_error(
-            f"{run_dir} was started on other data (manifest {str(digest)[:12]}, now "
-            f"{manifest.digest[:12]}).",
-            "Choose another --run_dir, or name the dataset of that run.",
-        )
 
 
 def start(run_dir: Path, config: TrainConfig, run: dict[str, Any]) -> None:
-    """Writes flags.txt and run.json; a run that goes on keeps its starting date."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    if (run_dir / models.RUN).is_file():
-        run = run | {"started": models.read_run(run_dir).get("started")}
-    atomic_write(run_dir / FLAGS, command.flags_text(config))
-    models.write_run(run_dir, run)
+    """Writes flags.txt and run.json; a run that goes on keeps its starting date.
+
+    Raises:
+      UserError: the run that goes on was started on other data, or computed in another
+        way: another precision, XLA or number of replicas (exit 2); the disk is full or
+        not writable (exit 4).
+    """
+    with output_errors(run_dir):
+        run_dir.mkdir(parents=True, exist_ok=True)
+        if (run_dir / models.RUN).is_file():
+            before = models.read_run(run_dir)
+            _check_same(run_dir, before, run)
+            run = run | {"started": before.get("started")}
+        atomic_write(run_dir / FLAGS, command.flags_text(config))
+        models.write_run(run_dir, run)
+
+
+def _check_same(run_dir: Path, before: dict[str, Any], run: dict[str, Any]) -> None:
+    remedies = {
+        "manifest_digest": "name the dataset of that run.",
+        "precision": f"use --precision={before.get('precision')}.",
+        "xla": f"use --xla={'on' if before.get('xla') else 'off'}.",
+        "replicas": f"use --replicas={before.get('replicas')}.",
+    }
+    for key, remedy in remedies.items():
+        if before.get(key) != run[key]:
+            what = "other data (manifest_digest" if "digest" in key else f"({key}"
+            raise usage_error(
+                f"{run_dir} was started on {what} {str(before.get(key))[:12]}, now "
+                f"{str(run[key])[:12]}).",
+                f"Choose another --run_dir, or {remedy}",
+            )
+
+
+def _is_new(run_dir: Path) -> bool:
+    """Whether a folder is empty but for what a start that was cut off left."""
+    names = {path.name for path in run_dir.iterdir()}
+    return not {name for name in names if name != FLAGS and not name.startswith(".")}
 
 
 def describe(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
@@ -92,8 +122,7 @@ def describe(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
         "attribute": manifest.attribute,
         "manifest_digest": manifest.digest,
         "global_batch": config.batch_size,
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in _VERSIONS},
+        "versions": {"python": platform.python_version()} | _versions(),
         "data": {
             "image_shape": list(manifest.image_shape),
             "split": manifest.config.get("split"),
@@ -104,6 +133,15 @@ def describe(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
             "sources": manifest.sources,
         },
     }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONS:
+        # TensorFlow goes by other names too: tensorflow-cpu, for one.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def now() -> str:

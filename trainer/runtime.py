@@ -1,10 +1,8 @@
 """Devices, precision, XLA and seeds: what a run really uses, decided once."""
 
-import contextlib
 import dataclasses
 import os
 import platform
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from support.errors import usage_error
+from support.hardware import cpu_info
 from trainer.config import TrainConfig
 
 POLICIES = {
@@ -56,6 +55,11 @@ def prepare(config: TrainConfig) -> Runtime:
     keras.utils.set_random_seed(config.seed)
 
     gpus = tf.config.list_physical_devices("GPU")
+    if not gpus and Path("/dev/nvidia0").exists():
+        print(
+            "note: this machine has an NVIDIA GPU, but TensorFlow finds none; training "
+            "on the CPU.\n      Install its libraries with `make install EXTRAS=gpu`."
+        )
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     devices = _choose_devices(config.replicas, gpus)
@@ -64,17 +68,6 @@ def prepare(config: TrainConfig) -> Runtime:
     keras.mixed_precision.set_dtype_policy(POLICIES[precision])
     xla = config.xla == "on" or (config.xla == "auto" and bool(gpus))
     return Runtime(strategy, precision, xla, tuple(devices), _device_name(gpus))
-
-
-@contextlib.contextmanager
-def policy(name: str) -> Iterator[None]:
-    """Builds what is inside under another precision policy of Keras."""
-    before = keras.mixed_precision.dtype_policy()
-    keras.mixed_precision.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.mixed_precision.set_dtype_policy(before)
 
 
 def _strategy(devices: list[str]) -> tf.distribute.Strategy:
@@ -127,27 +120,12 @@ def _choose_precision(wanted: str, gpus: list) -> str:
         if capability >= _BFLOAT16_GPU:
             return "bfloat16"
         return "float16" if capability >= _FLOAT16_GPU else "float32"
-    return "bfloat16" if "avx512_bf16" in _cpu_flags() else "float32"
-
-
-def _cpu_flags() -> set[str]:
-    return set(_cpu_info("flags").split())
-
-
-def _cpu_info(key: str) -> str:
-    """A field of /proc/cpuinfo, empty where there is none."""
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return ""
-    for line in path.read_text().splitlines():
-        if line.split(":")[0].strip() == key:
-            return line.partition(":")[2].strip()
-    return ""
+    return "bfloat16" if "avx512_bf16" in cpu_info("flags").split() else "float32"
 
 
 def _device_name(gpus: list) -> str:
     if not gpus:
-        name = _cpu_info("model name") or platform.processor() or platform.machine()
+        name = cpu_info("model name") or platform.processor() or platform.machine()
         return f"{name}, {os.cpu_count()} cores"
     details = tf.config.experimental.get_device_details(gpus[0])
     return details.get("device_name", "GPU")

@@ -8,26 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import pandas as pd
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from support.errors import ExitCode, UserError, usage_error
-from support.files import atomic_write
+from support.files import atomic_write, output_errors
 from trainer import checkpoint, fused_norm, input_pipeline, models
 from trainer.checkpoint import Progress
 from trainer.config import TrainConfig
 from trainer.evaluate import LOGIT, predict_split
 from trainer.input_pipeline import Augmentation, Dataset
 from trainer.optimizer import Optimizer, Schedule
-from trainer.progress import Meter, StopRequest
-from trainer.runtime import Runtime, policy
+from trainer.progress import Meter, StopRequest, stopped
+from trainer.runtime import Runtime
 from trainer.steps import EvaluationStep, Objective, TrainStep, split_batch
 
 HISTORY = "history.csv"
 
 #: Below this many steps in all, the moving statistics must follow faster.
 _SHORT_RUN_STEPS = 2000
+_STATISTICS = ("/moving_mean", "/moving_variance")
 _MOMENTUM, _SHORT_RUN_MOMENTUM, _LEAST_MOMENTUM = 0.99, 0.97, 0.8
 
 
@@ -67,8 +69,24 @@ class Job:
         }
         return state | {"sums": self.train_step.sums}
 
+    def average_statistics(self) -> None:
+        """Averages batch normalization's moving statistics over the replicas.
+
+        Each replica follows its own part of the batches; reading a variable would give
+        the first one's. The averages are linear in the batches, so averaging them early
+        changes nothing but rounding.
+        """
+        strategy = self.runtime.strategy
+        if strategy.num_replicas_in_sync == 1:
+            return
+        for variable in self.learner.non_trainable_variables:
+            if variable.path.endswith(_STATISTICS):
+                values = strategy.experimental_local_results(variable.value)
+                variable.value.assign(tf.reduce_mean(tf.stack(values), axis=0))
+
     def publish(self) -> None:
         """Copies the averaged weights and the moving statistics into `model`."""
+        self.average_statistics()
         averages = zip(
             self.learner.trainable_variables, self.optimizer.averages, strict=True
         )
@@ -91,7 +109,7 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
     strategy = runtime.strategy
     with strategy.scope():
         # What is evaluated, saved and predicted with is float32 under every policy.
-        with policy("float32"):
+        with models.float32():
             model, preprocessing = models.build_initial(
                 config.model,
                 config.input_size,
@@ -172,8 +190,11 @@ def train(job: Job, run_dir: Path) -> Progress:
     with StopRequest() as stop:
         while not _is_over(job.config, progress):
             row = _train_epoch(job, run_dir, progress, stop)
-            row |= _validate(job)
-            _end_epoch(job, run_dir, progress, row)
+            row |= _validate(job, run_dir, progress)
+            with output_errors(run_dir):
+                _end_epoch(job, run_dir, progress, row)
+            if stop.signal is not None:
+                raise stopped(stop.signal, continue_command(run_dir))
     return progress
 
 
@@ -197,6 +218,7 @@ def _train_epoch(
     steps_left = job.steps_per_epoch - progress.step
     meter = Meter(progress.epoch + 1, config.epochs, steps_left, config.batch_size)
     iterator = iter(batches)
+    seconds_before = progress.seconds
     while progress.step < job.steps_per_epoch:
         batch = meter.wait(iterator)
         job.train_step(split_batch(batch, job.runtime.strategy))
@@ -207,14 +229,15 @@ def _train_epoch(
         )
         if stop.signal is not None or in_time:
             _check_finite(job, progress, run_dir)
+            progress.seconds = seconds_before + meter.seconds
             _save(job, run_dir, progress)
         if stop.signal is not None:
             meter.close()
-            raise stop.error(_continue_command(run_dir))
+            raise stopped(stop.signal, continue_command(run_dir))
     meter.close()
     _check_finite(job, progress, run_dir)
     loss, hits, seen = job.train_step.sums.numpy()
-    progress.seconds += meter.seconds
+    progress.seconds = seconds_before + meter.seconds
     return {
         "epoch": progress.epoch + 1,
         "step": _global_step(job, progress),
@@ -227,7 +250,7 @@ def _train_epoch(
     }
 
 
-def _validate(job: Job) -> dict[str, float]:
+def _validate(job: Job, run_dir: Path, progress: Progress) -> dict[str, float]:
     """Evaluates the averaged weights on the validation split."""
     job.publish()
     predictions = predict_split(
@@ -237,6 +260,8 @@ def _validate(job: Job) -> dict[str, float]:
         job.config.batch_size,
         job.runtime.strategy,
     )
+    if not np.isfinite(predictions[LOGIT]).all():
+        raise _diverged(job, progress, run_dir)
     labels = tf.constant(predictions["label"], tf.float32)
     logits = tf.constant(predictions[LOGIT], tf.float32)
     both = predictions["label"].nunique() == 2
@@ -297,6 +322,7 @@ def _steps_per_epoch(config: TrainConfig, runtime: Runtime, dataset: Dataset) ->
 
 
 def _save(job: Job, run_dir: Path, progress: Progress) -> None:
+    job.average_statistics()
     checkpoint.save(run_dir, _global_step(job, progress), job.variables, progress)
 
 
@@ -308,17 +334,20 @@ def _value(variable: Any) -> tf.Tensor:
     return tf.convert_to_tensor(variable)
 
 
-def _continue_command(run_dir: Path) -> str:
+def continue_command(run_dir: Path) -> str:
     flags_file = shlex.quote(str(run_dir / "flags.txt"))
     return f"python -m trainer.main --flagfile={flags_file}"
 
 
 def _check_finite(job: Job, progress: Progress, run_dir: Path) -> None:
     """Refuses to go on, or to write a checkpoint, once the loss is NaN or infinite."""
-    if math.isfinite(job.train_step.sums.numpy()[0]):
-        return
+    if not math.isfinite(job.train_step.sums.numpy()[0]):
+        raise _diverged(job, progress, run_dir)
+
+
+def _diverged(job: Job, progress: Progress, run_dir: Path) -> UserError:
     rate = float(job.optimizer.learning_rate())
-    raise UserError(
+    return UserError(
         f"The loss is not finite in epoch {progress.epoch + 1} (step "
         f"{_global_step(job, progress)}, learning rate {rate:.2g}, "
         f"{job.runtime.precision}); the checkpoint before it is in {run_dir}.",

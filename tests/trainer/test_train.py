@@ -150,7 +150,7 @@ def test_checkpoints_in_mid_epoch_and_a_damaged_one(changed, tmp_path, capsys):
     assert restored == progress
     assert part.optimizer.step == 0
     assert len(notes) == 1
-    assert "step-000000004.npz is damaged" in notes[0]
+    assert "step-000000004.npz is damaged and passed over" in notes[0]
 
     (folder / "checkpoints" / "step-000000002.npz").write_bytes(b"")
     with pytest.raises(UserError, match="None of the 2 checkpoints") as raised:
@@ -215,6 +215,22 @@ def test_two_replicas_compute_what_one_does(changed, monkeypatch, batch_size):
     np.testing.assert_allclose(two[2], one[2], atol=1e-3)
 
 
+def test_statistics_are_averaged_over_the_replicas(changed):
+    built = job(changed(replicas=2, epochs=1))
+    strategy = built.runtime.strategy
+    mean = built.learner.get_layer("norm").moving_mean
+    values = [tf.fill([8], 1.0), tf.fill([8], 4.0)]
+    for part, value in zip(
+        strategy.experimental_local_results(mean.value), values, strict=True
+    ):
+        part.assign(value)
+    built.publish()
+    for part in strategy.experimental_local_results(mean.value):
+        np.testing.assert_array_equal(part, np.full(8, 2.5))
+    published = built.model.get_layer("norm").moving_mean.numpy()
+    np.testing.assert_array_equal(published, np.full(8, 2.5))
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_other_precisions_train(changed, tmp_path, precision):
     assert run(changed(precision=precision, epochs=1)) == ExitCode.OK
@@ -258,6 +274,44 @@ def test_class_weights_of_the_manifest_enter_the_loss(config):
     np.testing.assert_allclose(losses, np.log(2) * np.array([0.5, 2.0]), rtol=1e-6)
 
 
+def test_a_run_goes_on_as_it_was_computed(changed, tmp_path, capsys):
+    assert run(changed(epochs=1, precision="auto")) == ExitCode.OK
+    path = tmp_path / "run" / "run.json"
+    record = json.loads(path.read_text())
+    # As if it had been started on a GPU and were to go on here.
+    path.write_text(json.dumps(record | {"status": "running", "precision": "float16"}))
+    capsys.readouterr()
+    assert run(changed(epochs=1, precision="auto")) == ExitCode.USAGE
+    assert "--precision=float16" in capsys.readouterr().err
+
+
+def test_running_out_of_memory_names_a_batch_size(config, monkeypatch, capsys):
+    def fail(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+    monkeypatch.setattr(train.TrainStep, "__call__", fail)
+    assert run(config) == ExitCode.OUT_OF_MEMORY
+    assert "--batch_size=4" in capsys.readouterr().err
+
+
+def test_the_command_that_is_printed_goes_on(changed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    step = train.TrainStep.__call__
+
+    def interrupt(self, batch):
+        step(self, batch)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.TrainStep, "__call__", interrupt)
+        assert run(changed(run_dir="")) == ExitCode.INTERRUPTED
+    printed = capsys.readouterr().err.partition("python -m trainer.main")[2].split()
+    assert command.guard(main.main, ["main", *printed]) == ExitCode.OK
+    assert "going on in epoch 1 after step 1" in capsys.readouterr().out
+    folders = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
+    assert len(folders) == 1
+
+
 def test_divergence_is_named_and_keeps_the_last_checkpoint(changed, tmp_path, capsys):
     config = changed(learning_rate=1e30, clip_norm=0.0, warmup_epochs=0.0)
     assert run(config) == ExitCode.DIVERGED
@@ -268,17 +322,19 @@ def test_divergence_is_named_and_keeps_the_last_checkpoint(changed, tmp_path, ca
 
 def test_a_folder_holds_one_run(changed, tmp_path, capsys):
     assert run(changed(epochs=1)) == ExitCode.OK
+    assert run(changed(epochs=3)) == ExitCode.USAGE
+    assert "--epochs was 1, is 3" in capsys.readouterr().err
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     record["status"] = "running"  # as if it had been killed
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
-    assert run(changed(epochs=3)) == ExitCode.USAGE
-    assert "--epochs was 1, is 3" in capsys.readouterr().err
 
     write_dataset(tmp_path / "other", COUNTS | {"train": 40})
     config = changed(epochs=1, data_dir=str(tmp_path / "other"))
     assert run(config) == ExitCode.USAGE
     assert "other data" in capsys.readouterr().err
 
+    (tmp_path / "file").write_text("mine")
+    assert run(changed(run_dir=str(tmp_path / "file"))) == ExitCode.OUTPUT
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("mine")
     assert run(changed(run_dir=str(tmp_path / "full"))) == ExitCode.OUTPUT
@@ -297,6 +353,9 @@ def test_a_folder_holds_one_run(changed, tmp_path, capsys):
         (["--regime=transfer"], "needs weights to start from"),
         (["--weights=x.h5"], "starts from random weights"),
         (["--learning_rate=0"], "not above 0"),
+        (["--learning_rate=nan"], "is no number"),
+        (["--seed=4294967296"], "--seed=4294967296 is not between"),
+        (["--data_dir=s3://bucket/x"], "s3"),
         (["--replicas=3"], "there are 2 CPUs|had started"),
         (["resnet50"], "not a flag"),
     ],
