@@ -184,7 +184,9 @@ def train(job: Job, run_dir: Path) -> Progress:
     progress, skipped = checkpoint.restore(run_dir, job.variables)
     for line in skipped:
         print(line)
-    if progress is not None:
+    if progress is not None and _is_over(job.config, progress):
+        print("all epochs are done: going on with the evaluation")
+    elif progress is not None:
         print(f"going on in epoch {progress.epoch + 1} after step {progress.step}")
     progress = progress or Progress()
     with StopRequest() as stop:
