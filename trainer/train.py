@@ -29,8 +29,8 @@ HISTORY = "history.csv"
 
 #: Below this many steps in all, the moving statistics must follow faster.
 _SHORT_RUN_STEPS = 2000
-_STATISTICS = ("/moving_mean", "/moving_variance")
-_MOMENTUM, _SHORT_RUN_MOMENTUM, _LEAST_MOMENTUM = 0.99, 0.97, 0.8
+_MEAN, _VARIANCE = "/moving_mean", "/moving_variance"
+_MOMENTUM, _SHORT_RUN_MOMENTUM = 0.99, 0.97
 
 
 @dataclasses.dataclass
@@ -42,6 +42,7 @@ class Job:
       model: the model of stock layers, in float32, that is evaluated and saved: it
         takes the averaged weights.
       preprocessing: the name of the models' preprocessing.
+      momentum: of batch normalization's moving statistics.
     """
 
     config: TrainConfig
@@ -51,6 +52,7 @@ class Job:
     learner: keras.Model
     model: keras.Model
     preprocessing: str
+    momentum: float
     optimizer: Optimizer
     objective: Objective
     train_step: TrainStep
@@ -80,21 +82,34 @@ class Job:
         if strategy.num_replicas_in_sync == 1:
             return
         for variable in self.learner.non_trainable_variables:
-            if variable.path.endswith(_STATISTICS):
+            if variable.path.endswith((_MEAN, _VARIANCE)):
                 values = strategy.experimental_local_results(variable.value)
                 variable.value.assign(tf.reduce_mean(tf.stack(values), axis=0))
 
     def publish(self) -> None:
-        """Copies the averaged weights and the moving statistics into `model`."""
+        """Copies the averaged weights and the moving statistics into `model`.
+
+        A run from scratch starts its statistics at mean 0 and variance 1; what is left
+        of that start is taken out, as Adam corrects the bias of its moments. So the
+        first epochs of a run are judged fairly too.
+        """
         self.average_statistics()
         averages = zip(
             self.learner.trainable_variables, self.optimizer.averages, strict=True
         )
         values = {variable.path: average for variable, average in averages}
+        steps = int(self.optimizer.step.numpy())
+        from_scratch = self.config.regime == "scratch" and steps > 0
+        left = self.momentum**steps if from_scratch else 0.0
         for source, target in zip(
             self.learner.weights, self.model.weights, strict=True
         ):
-            target.assign(_value(values.get(source.path, source.value)))
+            value = tf.convert_to_tensor(values.get(source.path, source.value))
+            if source.path.endswith(_MEAN):
+                value = value / (1 - left)
+            elif source.path.endswith(_VARIANCE):
+                value = (value - left) / (1 - left)
+            target.assign(value)
 
 
 def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
@@ -106,6 +121,7 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
     """
     steps_per_epoch = _steps_per_epoch(config, runtime, dataset)
     total = steps_per_epoch * config.epochs
+    momentum = _MOMENTUM if total >= _SHORT_RUN_STEPS else _SHORT_RUN_MOMENTUM
     strategy = runtime.strategy
     with strategy.scope():
         # What is evaluated, saved and predicted with is float32 under every policy.
@@ -125,7 +141,7 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
                 config.dropout,
                 config.seed,
             ),
-            norm_momentum(total),
+            momentum,
         )
         learner.set_weights(model.get_weights())
         if config.regime == "transfer":
@@ -154,22 +170,12 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
         learner=learner,
         model=model,
         preprocessing=preprocessing,
+        momentum=momentum,
         optimizer=optimizer,
         objective=objective,
         train_step=TrainStep(learner, optimizer, objective, runtime.xla, strategy),
         evaluation_step=EvaluationStep(model, strategy),
     )
-
-
-def norm_momentum(total_steps: int) -> float:
-    """Momentum of batch normalization's moving statistics for a run of some steps.
-
-    What they start from must have faded well before the end: after a tenth of a very
-    short run, it is down to 1/e.
-    """
-    if total_steps >= _SHORT_RUN_STEPS:
-        return _MOMENTUM
-    return min(max(1 - 10 / total_steps, _LEAST_MOMENTUM), _SHORT_RUN_MOMENTUM)
 
 
 def train(job: Job, run_dir: Path) -> Progress:
@@ -330,10 +336,6 @@ def _save(job: Job, run_dir: Path, progress: Progress) -> None:
 
 def _global_step(job: Job, progress: Progress) -> int:
     return progress.epoch * job.steps_per_epoch + progress.step
-
-
-def _value(variable: Any) -> tf.Tensor:
-    return tf.convert_to_tensor(variable)
 
 
 def continue_command(run_dir: Path) -> str:

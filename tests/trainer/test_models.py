@@ -176,7 +176,7 @@ from trainer import googlenet, models, warp
 images = np.full((2, 50, 40, 3), 100, "uint8")
 side = warp.compiled(32)(images, warp.identity(2))
 assert np.allclose(side, 100), side
-logits = models.build("googlenet", 32)(side)
+logits = models.build("googlenet", 32).predict_on_batch(side)
 print(tuple(logits.shape))
 """
     environment = os.environ | {"KERAS_BACKEND": "jax"}
