@@ -29,7 +29,7 @@ HISTORY = "history.csv"
 
 #: Below this many steps in all, the moving statistics must follow faster.
 _SHORT_RUN_STEPS = 2000
-_MEAN, _VARIANCE = "/moving_mean", "/moving_variance"
+_STATISTICS = ("/moving_mean", "/moving_variance")
 _MOMENTUM, _SHORT_RUN_MOMENTUM = 0.99, 0.97
 
 
@@ -42,7 +42,6 @@ class Job:
       model: the model of stock layers, in float32, that is evaluated and saved: it
         takes the averaged weights.
       preprocessing: the name of the models' preprocessing.
-      momentum: of batch normalization's moving statistics.
     """
 
     config: TrainConfig
@@ -52,7 +51,6 @@ class Job:
     learner: keras.Model
     model: keras.Model
     preprocessing: str
-    momentum: float
     optimizer: Optimizer
     objective: Objective
     train_step: TrainStep
@@ -82,34 +80,22 @@ class Job:
         if strategy.num_replicas_in_sync == 1:
             return
         for variable in self.learner.non_trainable_variables:
-            if variable.path.endswith((_MEAN, _VARIANCE)):
+            if variable.path.endswith(_STATISTICS):
                 values = strategy.experimental_local_results(variable.value)
                 variable.value.assign(tf.reduce_mean(tf.stack(values), axis=0))
 
     def publish(self) -> None:
-        """Copies the averaged weights and the moving statistics into `model`.
-
-        A run from scratch starts its statistics at mean 0 and variance 1; what is left
-        of that start is taken out, as Adam corrects the bias of its moments. So the
-        first epochs of a run are judged fairly too.
-        """
+        """Copies the averaged weights and the moving statistics into `model`."""
         self.average_statistics()
         averages = zip(
             self.learner.trainable_variables, self.optimizer.averages, strict=True
         )
         values = {variable.path: average for variable, average in averages}
-        steps = int(self.optimizer.step.numpy())
-        from_scratch = self.config.regime == "scratch" and steps > 0
-        left = self.momentum**steps if from_scratch else 0.0
         for source, target in zip(
             self.learner.weights, self.model.weights, strict=True
         ):
-            value = tf.convert_to_tensor(values.get(source.path, source.value))
-            if source.path.endswith(_MEAN):
-                value = value / (1 - left)
-            elif source.path.endswith(_VARIANCE):
-                value = (value - left) / (1 - left)
-            target.assign(value)
+            value = values.get(source.path, source.value)
+            target.assign(tf.convert_to_tensor(value))
 
 
 def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
@@ -170,7 +156,6 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
         learner=learner,
         model=model,
         preprocessing=preprocessing,
-        momentum=momentum,
         optimizer=optimizer,
         objective=objective,
         train_step=TrainStep(learner, optimizer, objective, runtime.xla, strategy),

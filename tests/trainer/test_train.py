@@ -263,20 +263,6 @@ def test_transfer_changes_only_the_last_layer(changed, tmp_path):
     assert not np.array_equal(second[-2], first[-2])
 
 
-def test_the_start_of_the_statistics_is_taken_out(config):
-    built = job(config)
-    norm = built.learner.get_layer("norm")
-    # What three steps of batches with mean 6 and variance 2 leave behind.
-    kept = built.momentum**3
-    norm.moving_mean.assign(np.full(8, 6 * (1 - kept)))
-    norm.moving_variance.assign(np.full(8, kept + 2 * (1 - kept)))
-    built.optimizer.step.assign(3)
-    built.publish()
-    published = built.model.get_layer("norm")
-    np.testing.assert_allclose(published.moving_mean, np.full(8, 6), rtol=1e-5)
-    np.testing.assert_allclose(published.moving_variance, np.full(8, 2), rtol=1e-4)
-
-
 def test_class_weights_of_the_manifest_enter_the_loss(config):
     objective = train.Objective(8, 0.0, (0.5, 2.0))
     losses = objective.losses(tf.constant([0.0, 1.0]), tf.constant([0.0, 0.0]))
