@@ -30,7 +30,7 @@ HISTORY = "history.csv"
 #: Below this many steps in all, the moving statistics must follow faster.
 _SHORT_RUN_STEPS = 2000
 _STATISTICS = ("/moving_mean", "/moving_variance")
-_MOMENTUM, _SHORT_RUN_MOMENTUM = 0.99, 0.97
+_MOMENTUM, _SHORT_RUN_MOMENTUM, _LEAST_MOMENTUM = 0.99, 0.97, 0.8
 
 
 @dataclasses.dataclass
@@ -107,7 +107,6 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
     """
     steps_per_epoch = _steps_per_epoch(config, runtime, dataset)
     total = steps_per_epoch * config.epochs
-    momentum = _MOMENTUM if total >= _SHORT_RUN_STEPS else _SHORT_RUN_MOMENTUM
     strategy = runtime.strategy
     with strategy.scope():
         # What is evaluated, saved and predicted with is float32 under every policy.
@@ -127,7 +126,7 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
                 config.dropout,
                 config.seed,
             ),
-            momentum,
+            norm_momentum(total),
         )
         learner.set_weights(model.get_weights())
         if config.regime == "transfer":
@@ -161,6 +160,17 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
         train_step=TrainStep(learner, optimizer, objective, runtime.xla, strategy),
         evaluation_step=EvaluationStep(model, strategy),
     )
+
+
+def norm_momentum(total_steps: int) -> float:
+    """Momentum of batch normalization's moving statistics for a run of some steps.
+
+    What they start from must have faded well before the end: after a tenth of a very
+    short run, it is down to 1/e.
+    """
+    if total_steps >= _SHORT_RUN_STEPS:
+        return _MOMENTUM
+    return min(max(1 - 10 / total_steps, _LEAST_MOMENTUM), _SHORT_RUN_MOMENTUM)
 
 
 def train(job: Job, run_dir: Path) -> Progress:

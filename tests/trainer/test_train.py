@@ -263,6 +263,11 @@ def test_transfer_changes_only_the_last_layer(changed, tmp_path):
     assert not np.array_equal(second[-2], first[-2])
 
 
+def test_short_runs_follow_their_statistics_faster():
+    momentums = [train.norm_momentum(steps) for steps in (1, 40, 100, 400, 2000)]
+    assert momentums == [0.8, 0.8, 0.9, 0.97, 0.99]
+
+
 def test_class_weights_of_the_manifest_enter_the_loss(config):
     objective = train.Objective(8, 0.0, (0.5, 2.0))
     losses = objective.losses(tf.constant([0.0, 1.0]), tf.constant([0.0, 0.0]))
