@@ -12,7 +12,7 @@ from beam_pipelines.people import Person
 from schemas import celeba
 
 #: Raised whenever the same seed draws other pixels.
-VERSION = 1
+VERSION = 2
 
 _HEIGHT, _WIDTH = celeba.ALIGNED_SIZE
 _EYES_AT = (89.0, 111.0)  # between the eyes of the aligned images, pixels (x, y)
@@ -342,12 +342,14 @@ def _develop(scene: Scene) -> np.ndarray:
 
 def _blurred(pixels: np.ndarray, radius: int) -> np.ndarray:
     """A box blur of width 2 * radius + 1 in both directions, edges repeated."""
-    width = 2 * radius + 1
     for axis in (1, 2):
         pad = [(0, 0)] * 3
-        pad[axis] = (radius + 1, radius)
-        sums = np.cumsum(np.pad(pixels, pad, mode="edge"), axis=axis)
-        sums = np.moveaxis(sums, axis, 0)
-        mean = (sums[width:] - sums[:-width]) / np.float32(width)
-        pixels = np.moveaxis(mean, 0, axis)
+        pad[axis] = (radius, radius)
+        padded = np.moveaxis(np.pad(pixels, pad, mode="edge"), axis, 0)
+        size = pixels.shape[axis]
+        total = padded[:size].copy(order="K")
+        for step in range(1, 2 * radius + 1):
+            total += padded[step : step + size]
+        total /= 2 * radius + 1
+        pixels = np.moveaxis(total, 0, axis)
     return np.ascontiguousarray(pixels)

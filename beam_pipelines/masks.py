@@ -204,10 +204,8 @@ class Blob:
             for part, middle in zip(window, center, strict=True)
         )
         self.sector, self._radius = _SECTOR[table], _RADIUS[table]
-        self._outer = outer
-        self.mask = outer.take(self.sector, mode="clip")
-        self.mask -= self._radius
-        ramp(self.mask)
+        self._edge = outer.take(self.sector, mode="clip")
+        self.mask = ramp(self._edge - self._radius)
 
     def outside(self, inner: np.ndarray) -> "Blob":
         """What of this blob lies outside another outline around its center."""
@@ -218,8 +216,8 @@ class Blob:
 
     def depth(self, steps: float) -> np.ndarray:
         """(h, w) float32: 0 at the center, `steps` on the outer edge."""
-        depth = (steps / self._outer).take(self.sector, mode="clip")
-        depth *= self._radius
+        depth = self._radius / self._edge
+        depth *= steps
         return depth
 
 
