@@ -112,11 +112,9 @@ def _synthesizer(config: StagesConfig, folder: Path) -> Callable[[], int]:
 
     def do() -> int:
         output = folder / f"sample-{next(numbers)}"
-        _quietly(
-            synthesize.main,
-            f"--output_dir={output}",
-            f"--num_examples={config.num_examples}",
-        )
+        wanted = synthesize.SynthesizeConfig(str(output), config.num_examples)
+        with contextlib.redirect_stdout(io.StringIO()):
+            synthesize.synthesize(wanted)
         return config.num_examples
 
     do()
@@ -125,14 +123,15 @@ def _synthesizer(config: StagesConfig, folder: Path) -> Callable[[], int]:
 
 def _builder(config: StagesConfig, folder: Path) -> Callable[[], int]:
     def do() -> int:
-        _quietly(
-            build.main,
+        words = [
             "--runner=DirectRunner",
             "--balance=none",
             f"--celeba_dir={folder / 'sample-0'}",
             f"--output_dir={folder / 'tfrecords'}",
             "--overwrite",
-        )
+        ]
+        with contextlib.redirect_stdout(io.StringIO()):
+            build.main(["build", *words])
         return config.num_examples
 
     do()
@@ -149,11 +148,6 @@ def _reader(config: StagesConfig, dataset: input_pipeline.Dataset) -> Callable:
 
 def _batches(config: StagesConfig, dataset: input_pipeline.Dataset):
     return input_pipeline.train_batches(dataset, config.batch_size, 0, 0, _AUGMENTATION)
-
-
-def _quietly(main: Callable, *words: str) -> None:
-    with contextlib.redirect_stdout(io.StringIO()):
-        main(["benchmark", *words])
 
 
 if __name__ == "__main__":
