@@ -7,16 +7,17 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
-from beam_pipelines import build, synthesize
+from beam_pipelines import build
 from benchmarks import harness
 from support import command
 from support.errors import usage_error
@@ -24,7 +25,7 @@ from trainer import input_pipeline, runtime, steps, train, wakeup, warp
 from trainer.config import TrainConfig
 from trainer.input_pipeline import Augmentation
 
-_STEPS = 4
+_STEPS, _EPOCHS = 4, 3
 _AUGMENTATION = Augmentation(20, (0.1, 0.1), True)
 
 
@@ -87,7 +88,7 @@ def _cases(config: StagesConfig, folder: Path) -> Iterator[harness.Case]:
         def do() -> int:
             for batch in itertools.islice(batches, _STEPS):
                 last = function(batch)
-            np.array(last)  # waits for the device
+            last.numpy()  # waits for the device
             return _STEPS * config.batch_size
 
         return do
@@ -112,9 +113,10 @@ def _synthesizer(config: StagesConfig, folder: Path) -> Callable[[], int]:
 
     def do() -> int:
         output = folder / f"sample-{next(numbers)}"
-        wanted = synthesize.SynthesizeConfig(str(output), config.num_examples)
-        with contextlib.redirect_stdout(io.StringIO()):
-            synthesize.synthesize(wanted)
+        # A program of its own: its workers would import TensorFlow from this one.
+        words = [f"--output_dir={output}", f"--num_examples={config.num_examples}"]
+        program = [sys.executable, "-m", "beam_pipelines.synthesize", *words]
+        subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
         return config.num_examples
 
     do()
@@ -140,7 +142,7 @@ def _builder(config: StagesConfig, folder: Path) -> Callable[[], int]:
 
 def _reader(config: StagesConfig, dataset: input_pipeline.Dataset) -> Callable:
     def do() -> int:
-        batches = sum(1 for _ in _batches(config, dataset))
+        batches = sum(1 for _ in range(_EPOCHS) for _ in _batches(config, dataset))
         return batches * config.batch_size
 
     return do
