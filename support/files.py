@@ -75,16 +75,19 @@ def sha256_file(path: str | os.PathLike) -> str:
 
 
 class FolderLock:
-    """One writer per folder: a context manager around the file `<folder>.lock`.
+    """One writer per folder: a context manager around a hidden file beside it.
 
-    The file names host and process. The kernel's lock on it dies with its process, so
-    what a killed process of this host left is taken over. The folder itself need not
-    exist, and may be replaced while the lock is held.
+    For the folder `out` that is `.out.celeba-lock`, a name that no other program uses:
+    the file is written and removed without asking. It names host and process. The
+    kernel's lock on it dies with its process, so what a killed process of this host
+    left is taken over. The folder itself need not exist, and may be replaced while
+    the lock is held.
     """
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
-        self.path = Path(os.path.abspath(folder) + ".lock")
+        absolute = Path(os.path.abspath(folder))
+        self.path = absolute.with_name(f".{absolute.name}.celeba-lock")
         self._descriptor: int | None = None
 
     def __enter__(self) -> "FolderLock":
@@ -166,19 +169,44 @@ def output_errors(folder: str | os.PathLike, needed: int = 0) -> Iterator[None]:
       needed: bytes that the whole output takes, 0 if unknown.
 
     Raises:
-      UserError: exit 4, for every OSError.
+      UserError: exit 4, for every OSError of a file.
     """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             raise full_disk_error(folder, needed) from error
-        if isinstance(error, BrokenPipeError):  # the reader of our output went away
+        # Connections fail for other reasons, as when the reader of a pipe goes away;
+        # what is no error of the system, such as an unknown host, has no such number.
+        if isinstance(error, ConnectionError) or error.errno not in errno.errorcode:
             raise
+        cause = f"{error.filename or folder} cannot be written: {error.strerror}."
+        if isinstance(error, NotADirectoryError | FileExistsError):
+            path = Path(os.path.abspath(os.fsdecode(error.filename or folder)))
+            file = next((part for part in (path, *path.parents) if part.is_file()), "")
+            cause = f"{file} is a file, not a folder." if file else cause
         raise UserError(
-            f"{error.filename or folder} cannot be written: {error.strerror}.",
-            "Choose a folder in which you may write.",
-            ExitCode.OUTPUT,
+            cause, "Choose a folder in which you may write.", ExitCode.OUTPUT
+        ) from error
+
+
+@contextlib.contextmanager
+def input_errors(path: str | os.PathLike) -> Iterator[None]:
+    """Turns a failed read of what the user gave into an error that can be acted on.
+
+    Args:
+      path: what the block reads, named where the error itself names nothing.
+
+    Raises:
+      UserError: exit 3, for every OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{os.fsdecode(error.filename or path)} cannot be read: {error.strerror}.",
+            "Check its permissions and its disk, then run the same command again.",
+            ExitCode.INPUT_DATA,
         ) from error
 
 

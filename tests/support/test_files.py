@@ -64,7 +64,7 @@ def test_lock_of_a_killed_process_is_taken_over(tmp_path):
         "os.kill(os.getpid(), 9)\n"
     )
     subprocess.run([sys.executable, "-c", script, tmp_path / "out"], check=False)
-    left_behind = json.loads((tmp_path / "out.lock").read_text())
+    left_behind = json.loads((tmp_path / ".out.celeba-lock").read_text())
     assert left_behind["pid"] != os.getpid()
     with files.FolderLock(tmp_path / "out") as lock:
         assert json.loads(lock.path.read_text())["pid"] == os.getpid()
@@ -72,16 +72,24 @@ def test_lock_of_a_killed_process_is_taken_over(tmp_path):
 
 def test_lock_of_another_host_is_refused(tmp_path):
     text = json.dumps({"host": "elsewhere", "pid": 1})
-    (tmp_path / "out.lock").write_text(text)
+    (tmp_path / ".out.celeba-lock").write_text(text)
     with pytest.raises(UserError, match="process 1 on host elsewhere.*delete"):
         files.FolderLock(tmp_path / "out").__enter__()
-    assert (tmp_path / "out.lock").read_text() == text
+    assert (tmp_path / ".out.celeba-lock").read_text() == text
 
 
 def test_lock_file_cut_by_a_crash_is_taken_over(tmp_path):
-    (tmp_path / "out.lock").write_text('{"host": "els')
+    (tmp_path / ".out.celeba-lock").write_text('{"host": "els')
     with files.FolderLock(tmp_path / "out"):
         pass
+
+
+def test_a_file_that_other_programs_call_a_lock_is_left_alone(tmp_path):
+    (tmp_path / "poetry.lock").write_text("dependencies")
+    with files.FolderLock(tmp_path / "poetry"):
+        pass
+    assert os.listdir(tmp_path) == ["poetry.lock"]
+    assert (tmp_path / "poetry.lock").read_text() == "dependencies"
 
 
 @pytest.mark.parametrize("kernel_can_swap", [True, False])
@@ -107,3 +115,16 @@ def test_full_disk_says_what_is_needed_and_what_is_free(tmp_path):
     with pytest.raises(UserError, match="needed"):
         files.check_free_space(tmp_path / "new" / "folder", 1 << 62)
     files.check_free_space(tmp_path, 1)
+
+
+def test_only_errors_of_files_are_output_errors(tmp_path):
+    for error in (ConnectionResetError(errno.ECONNRESET, "reset"), OSError("no code")):
+        with pytest.raises(type(error)), files.output_errors(tmp_path):
+            raise error
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match="file is a file, not a folder") as caught,
+        files.output_errors(tmp_path),
+    ):
+        (tmp_path / "file" / "out").mkdir(parents=True)
+    assert caught.value.exit_code == ExitCode.OUTPUT

@@ -1,5 +1,6 @@
 """Images are what they seem to be: checked, upright, resized; nothing else gets in."""
 
+import hashlib
 import io
 import os
 import struct
@@ -119,6 +120,21 @@ def test_resize_matches_pillow(size):
     assert np.abs(found.astype(int) - np.asarray(expected)).max() <= 1
 
 
+def test_resize_is_pinned_and_sums_whole_numbers():
+    """Datasets of other versions and machines rely on it."""
+    pixels = np.arange(48 * 40 * 3, dtype=np.uint64) ** 2 % 251
+    pixels = pixels.astype(np.uint8).reshape(48, 40, 3)
+    digests = [
+        hashlib.sha256(images.resize(pixels, size).tobytes()).hexdigest()[:8]
+        for size in ((17, 31), (96, 80))
+    ]
+    assert digests == ["7fe2fc8f", "7c105c99"]
+    for source, target in ((218, 96), (96, 218), (16_384, 8), (5, 5)):
+        weights = images._weights(source, target)
+        assert (weights == np.rint(weights)).all() and (weights >= 0).all()
+        assert (weights.sum(axis=1) == images._ONE).all()
+
+
 def test_prepare_resizes_and_keeps_gray():
     gray = jpeg(picture()[:, :, :1].copy(), colorspace="GRAY", colorsubsampling="Gray")
     data, shape, turned = images.prepare_jpeg(gray, (24, 20))
@@ -143,13 +159,15 @@ def test_folders_list_files_whatever_their_names(tmp_path):
         b"\xff.jpg": 0,
     }
     assert source.read("link.jpg") == b"12"
-    for name, reason in (("gone.jpg", "missing"), ("folder.jpg", "unreadable")):
-        with pytest.raises(images.BadImage) as caught:
-            source.read(name)
-        assert caught.value.reason == reason
+    with pytest.raises(images.BadImage) as caught:
+        source.read("gone.jpg")
+    assert caught.value.reason == "missing"
+    with pytest.raises(UserError, match="folder.jpg cannot be read") as stopped:
+        source.read("folder.jpg")
+    assert stopped.value.exit_code == ExitCode.INPUT_DATA
 
 
-@pytest.mark.parametrize("path", ["s3://b/x", "http://h/x", "gs://b/x", ""])
+@pytest.mark.parametrize("path", ["s3://b/x", "http://h/x", "gs://b/x", "", "~/x"])
 def test_remote_schemes_are_refused(path):
     with pytest.raises(UserError, match="--celeba_dir") as caught:
         images.require_local(path, "celeba_dir")
