@@ -8,6 +8,7 @@ that fails are the lines read one by one, to name the first that is wrong.
 import dataclasses
 import hashlib
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -127,7 +128,9 @@ def read_numbers(path: Path, highest: int = 10**_DIGITS - 1) -> Table:
 
     def parse(words: _Words) -> np.ndarray | None:
         values = words.numbers()
-        return values if values is not None and values.max() <= highest else None
+        if values is None or values.max(initial=0) > highest:
+            return None
+        return values
 
     def complain(words: list[bytes]) -> str | None:
         digits = words[1].isdigit() and len(words[1]) <= _DIGITS
@@ -357,7 +360,7 @@ def _find_images(folder: Path) -> Path:
         if archive.is_file():
             raise _input_error(
                 f"{archive} is not unpacked.",
-                f"Run: unzip -d {archive.parent} {archive}",
+                f"Run: unzip -d {_quote(archive.parent)} {_quote(archive)}",
             )
     raise _not_found(folder, celeba.IMAGE_FOLDER + "/", _IMAGE_FOLDERS[:2])
 
@@ -376,6 +379,10 @@ def _line_error(path: Path, line: int, complaint: str) -> UserError:
     return _input_error(
         f"{path}:{line}: {complaint}.", "Correct the line or download the file again."
     )
+
+
+def _quote(path: Path) -> str:
+    return shlex.quote(str(path))
 
 
 def _show(word: bytes) -> str:

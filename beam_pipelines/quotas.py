@@ -22,20 +22,26 @@ def largest_remainder(total: int, weights: Sequence[float]) -> np.ndarray:
     return shares
 
 
-def per_class(available: np.ndarray, config: BuildConfig) -> np.ndarray:
+def per_class(
+    available: np.ndarray, config: BuildConfig, people_known: bool
+) -> np.ndarray:
     """The number of examples to select of each split and class.
 
     Args:
       available: (splits, 2) images that exist.
       config: the build's options.
+      people_known: whether a split by identity is possible.
 
     Returns:
       (splits, 2) int64, nowhere more than `available`.
 
     Raises:
-      UserError: exit 3, if a split stays empty or too few images exist.
+      UserError: exit 3, if a split stays empty, or lacks a class that must be there,
+        or too few images exist.
     """
-    check_no_split_is_empty(available, config)
+    check_no_split_is_empty(available, config, people_known)
+    if config.balance == "exact":
+        _check_both_classes(available, config, people_known)
     if config.num_examples:
         wanted = _share(config.num_examples, available, config)
         if (wanted > available).any():
@@ -44,11 +50,13 @@ def per_class(available: np.ndarray, config: BuildConfig) -> np.ndarray:
         wanted = np.repeat(available.min(axis=1, keepdims=True), 2, axis=1)
     else:
         wanted = available
-    check_no_split_is_empty(wanted, config)
+    check_no_split_is_empty(wanted, config, people_known)
     return wanted.astype(np.int64)
 
 
-def check_no_split_is_empty(counts: np.ndarray, config: BuildConfig) -> None:
+def check_no_split_is_empty(
+    counts: np.ndarray, config: BuildConfig, people_known: bool
+) -> None:
     """Raises exit 3 if a split has no example; `counts` is (splits, 2)."""
     empty = [
         name
@@ -59,7 +67,7 @@ def check_no_split_is_empty(counts: np.ndarray, config: BuildConfig) -> None:
         return
     remedy = "Use more images, or other --split_fractions."
     if config.split == "official":
-        remedy = "Use --split=identity, which makes its own splits by person."
+        remedy = _own_splits(people_known)
     elif config.num_examples:
         remedy = "Raise --num_examples."
     raise UserError(
@@ -68,6 +76,28 @@ def check_no_split_is_empty(counts: np.ndarray, config: BuildConfig) -> None:
         remedy,
         ExitCode.INPUT_DATA,
     )
+
+
+def _own_splits(people_known: bool) -> str:
+    if people_known:
+        return "Use --split=identity, which makes its own splits by person."
+    return "Use --split=random, which may put a person into two splits."
+
+
+def _check_both_classes(
+    available: np.ndarray, config: BuildConfig, people_known: bool
+) -> None:
+    """Raises exit 3 for the first split that has no image of a class."""
+    for split, label in np.argwhere(available == 0):
+        remedy = "Use --balance=none or more images."
+        if config.split == "official":
+            remedy = _own_splits(people_known)
+        raise UserError(
+            f"No image {'with' if label else 'without'} {config.attribute} is in "
+            f"{celeba.SPLITS[split]}, and --balance=exact takes as many of both.",
+            remedy,
+            ExitCode.INPUT_DATA,
+        )
 
 
 def ran_out(config: BuildConfig, split: str, label: int, rejected: int) -> UserError:
@@ -107,10 +137,13 @@ def _too_many(available: np.ndarray, config: BuildConfig) -> UserError:
         fits = (_share(middle * step, available, config) <= available).all()
         low, high = (middle, high) if fits else (low, middle)
     zeros, ones = available.sum(axis=0)
+    # A number that would leave a split empty is none that helps.
+    possible = _share(low * step, available, config).sum(axis=1).all()
+    offer = f"{low * step}, or 0" if possible else "0"
     return UserError(
         f"--num_examples={config.num_examples} with --balance={config.balance} and "
         f"--split={config.split} is more than there is: {ones:,} images with and "
         f"{zeros:,} without {config.attribute} allow {low * step:,}.",
-        f"Use --num_examples={low * step}, or 0 to take what there is.",
+        f"Use --num_examples={offer} to take what there is.",
         ExitCode.INPUT_DATA,
     )

@@ -69,7 +69,9 @@ def write(
     needed = expected_bytes(plan, config)
     task = shards.Task(found.images, staging.path, config.target_size(), needed)
     done = staging.load_rounds()
-    for rejected in done:
+    for count, rejected in enumerate(done, 1):
+        # Again: the fraction may be another one than the interrupted build had.
+        _check_bad_fraction(plan, done[:count], staging, config)
         plan = selection.replace(plan, _rows(plan, rejected), config)
     images_read, seconds, name, first = 0, 0.0, "none", True
     while True:

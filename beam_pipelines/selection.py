@@ -54,7 +54,6 @@ class Plan:
     Attributes:
       rows: all candidates.
       labels: (rows,) uint8, 0 or 1.
-      splits: (rows,) int8 index into `celeba.SPLITS`, -1 if the row is in none.
       pools: per (split, label) the rows of that pool in rank order.
       used: (splits, 2) how many rows of each pool have been given a slot.
       slots: per split the row in each slot, -1 if the slot is given up.
@@ -63,7 +62,6 @@ class Plan:
 
     rows: Rows
     labels: np.ndarray
-    splits: np.ndarray
     pools: dict[tuple[int, int], np.ndarray]
     used: np.ndarray
     slots: tuple[np.ndarray, ...]
@@ -136,12 +134,11 @@ def plan(rows: Rows, config: BuildConfig) -> Plan:
         for label in (0, 1)
     }
     sizes = np.array([len(pool) for pool in pools.values()]).reshape(-1, 2)
-    used = quotas.per_class(sizes, config)
+    used = quotas.per_class(sizes, config, people_known(rows))
     slots = tuple(_interleave(pools, used, order, split) for split in range(len(used)))
     return Plan(
         rows,
         labels,
-        splits,
         pools,
         used,
         slots,
@@ -182,8 +179,14 @@ def replace(plan: Plan, rejected: np.ndarray, config: BuildConfig) -> Plan:
         for part in slots:
             _even_out(part, plan.labels)
     result = dataclasses.replace(plan, used=used, slots=slots)
-    quotas.check_no_split_is_empty(result.class_counts(), config)
+    counts = result.class_counts()
+    quotas.check_no_split_is_empty(counts, config, people_known(plan.rows))
     return result
+
+
+def people_known(rows: Rows) -> bool:
+    """Whether every image has an identity, so that splits can go by person."""
+    return bool((rows.identities >= 0).all())
 
 
 def people_in_two_splits(plan: Plan) -> int:

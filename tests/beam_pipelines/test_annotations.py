@@ -1,5 +1,7 @@
 """Annotation files: every accepted spelling, and one clear line for every wrong one."""
 
+import errno
+
 import numpy as np
 import pytest
 
@@ -74,10 +76,27 @@ def test_every_order_of_rows_joins(small_celeba):
     assert np.array_equal(found.identities, expected.identities)
 
 
+@pytest.mark.parametrize(
+    "split, other", [("identity", "official"), ("official", "identity")]
+)
+def test_a_cut_file_is_no_ground_to_split_by(small_celeba, split, other):
+    path = small_celeba.identity if split == "identity" else small_celeba.partition
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:20]))
+    small_celeba.image(60).unlink()  # what is not there need not be named
+    with pytest.raises(UserError, match=f"20 of the 59.*000021.*{other}") as caught:
+        load(small_celeba, split=split)
+    assert caught.value.exit_code == ExitCode.INPUT_DATA
+    assert len(load(small_celeba, split=other).rows) == 59
+    if split == "identity":
+        small_celeba.partition.unlink()
+        with pytest.raises(UserError, match="--split=random"):
+            load(small_celeba)
+
+
 def test_rows_that_other_files_lack(small_celeba):
     small_celeba.edit(small_celeba.identity, "000002.jpg 1000\n", "")
     small_celeba.image(4).unlink()
-    rows = load(small_celeba).rows
+    rows = load(small_celeba, split="official").rows
     assert rows.identities[:4].tolist() == [1000, -1, 1000, 1001]
     assert rows.missing.tolist() == [b"000004.jpg"] and len(rows) == 59
 
@@ -139,6 +158,19 @@ def test_header_without_rows(small_celeba):
     small_celeba.attributes.write_text(" ".join(celeba.ATTRIBUTES) + "\n")
     with pytest.raises(UserError, match="has no rows"):
         load(small_celeba)
+    small_celeba.partition.write_text("image_id,partition\n\n")
+    with pytest.raises(UserError, match="partition.*has no rows"):
+        annotations.read_numbers(small_celeba.partition)
+
+
+def test_unreadable_folders_are_input_errors(small_celeba, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr("support.images.os.scandir", refuse)
+    with pytest.raises(UserError, match="img_align_celeba cannot be read") as caught:
+        load(small_celeba)
+    assert caught.value.exit_code == ExitCode.INPUT_DATA
 
 
 def test_missing_parts_say_what_was_looked_for_and_found(small_celeba):

@@ -63,7 +63,8 @@ def test_images_of_unknown_people_are_people_of_their_own():
 def test_who_is_in_which_split_does_not_depend_on_the_number():
     few = selection.plan(ROWS, BuildConfig(num_examples=500))
     many = selection.plan(ROWS, BuildConfig(num_examples=2000))
-    assert np.array_equal(few.splits, many.splits)
+    for pool in few.pools:
+        assert np.array_equal(few.pools[pool], many.pools[pool])
     for split in range(3):
         assert set(few.selected(split)) <= set(many.selected(split))
 
@@ -220,3 +221,16 @@ def test_an_official_split_that_is_all_train():
     rows = dataclasses.replace(ROWS, official=np.zeros(len(ROWS), np.int8))
     with pytest.raises(UserError, match="validation and test.*--split=identity"):
         selection.plan(rows, BuildConfig(split="official"))
+    rows = dataclasses.replace(rows, identities=np.full(len(ROWS), -1, np.int32))
+    with pytest.raises(UserError, match="validation and test.*--split=random"):
+        selection.plan(rows, BuildConfig(split="official"))
+
+
+@pytest.mark.parametrize("num_examples", [0, 20, 100_000])
+def test_a_split_that_lacks_a_class_is_named(num_examples):
+    male = selection.attribute_bits(ROWS.attributes, "Male") == 1
+    official = np.where(male & (ROWS.official == 2), 0, ROWS.official).astype(np.int8)
+    rows = dataclasses.replace(ROWS, official=official)
+    config = BuildConfig(split="official", num_examples=num_examples)
+    with pytest.raises(UserError, match="No image with Male is in test.*identity"):
+        selection.plan(rows, config)
