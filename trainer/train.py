@@ -109,26 +109,7 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
     total = steps_per_epoch * config.epochs
     strategy = runtime.strategy
     with strategy.scope():
-        # What is evaluated, saved and predicted with is float32 under every policy.
-        with models.float32():
-            model, preprocessing = models.build_initial(
-                config.model,
-                config.input_size,
-                config.weights,
-                config.dropout,
-                config.seed,
-            )
-        learner = fused_norm.fuse(
-            models.build(
-                config.model,
-                config.input_size,
-                preprocessing,
-                config.dropout,
-                config.seed,
-            ),
-            norm_momentum(total),
-        )
-        learner.set_weights(model.get_weights())
+        model, learner, preprocessing = _build_models(config, norm_momentum(total))
         if config.regime == "transfer":
             models.freeze_backbone(learner)
         optimizer = Optimizer(
@@ -160,6 +141,23 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
         train_step=TrainStep(learner, optimizer, objective, runtime.xla, strategy),
         evaluation_step=EvaluationStep(model, strategy),
     )
+
+
+def _build_models(
+    config: TrainConfig, momentum: float
+) -> tuple[keras.Model, keras.Model, str]:
+    """The model that is evaluated, the one that trains, and their preprocessing."""
+    size, dropout, seed = config.input_size, config.dropout, config.seed
+    # What is evaluated, saved and predicted with is float32 under every policy.
+    with models.float32():
+        model, preprocessing = models.build_initial(
+            config.model, size, config.weights, dropout, seed
+        )
+    learner = fused_norm.fuse(
+        models.build(config.model, size, preprocessing, dropout, seed), momentum
+    )
+    learner.set_weights(model.get_weights())
+    return model, learner, preprocessing
 
 
 def norm_momentum(total_steps: int) -> float:
