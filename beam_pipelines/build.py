@@ -44,7 +44,8 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
     started = time.perf_counter()
     output = Path(os.path.realpath(config.output_dir))  # a link stays a link
     if not config.dry_run:
-        commit.check_output(output, config.overwrite)
+        with files.output_errors(output):
+            commit.check_output(output, config.overwrite)
     found = sources.load(config)
     config = dataclasses.replace(config, split=found.split)
     plan = selection.plan(found.rows, config)

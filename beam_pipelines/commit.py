@@ -3,7 +3,9 @@
 Everything is written to `OUT.building-<hash>`, where the hash is over configuration and
 sources: the same command finds its own unfinished work and goes on. The manifest is
 written last, then one rename publishes the folder; to overwrite, the two folders
-change places. So `OUT` is always a whole dataset, the old one or the new one.
+change places. So `OUT` is always a whole dataset, the old one or the new one, where the
+kernel can swap two folders (Linux, on most file systems); elsewhere `files.exchange`
+renames three times, and a crash between two of them leaves `OUT` to be renamed back.
 """
 
 import csv
@@ -158,13 +160,17 @@ def check_output(output: Path, overwrite: bool) -> None:
     """Refuses an output folder whose content would be lost.
 
     Raises:
-      UserError: exit 4, if it is a file, holds files that are not a dataset's, or
-        holds a dataset and `overwrite` is false.
+      UserError: exit 4, if it is a file or a mount point, holds files that are not a
+        dataset's, or holds a dataset and `overwrite` is false.
     """
     if not output.exists():
         return
     if not output.is_dir():
         raise _output_error(f"{output} is a file.", "Give --output_dir a new folder.")
+    if os.path.ismount(output):  # a rename cannot replace it
+        raise _output_error(
+            f"{output} is a mount point.", "Give --output_dir a folder inside it."
+        )
     entries = sorted(os.listdir(output))
     foreign = [name for name in entries if not _OURS.fullmatch(name)]
     if foreign:

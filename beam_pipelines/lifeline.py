@@ -5,6 +5,7 @@ so none of them writes on after the next build has begun. When a worker ends bef
 build does, the build sees that instead of waiting for it forever.
 """
 
+import contextlib
 import os
 import socket
 import threading
@@ -34,9 +35,8 @@ class Lifeline:
     def __exit__(self, *_exception: object) -> None:
         self._closing = True
         del os.environ[ADDRESS_VARIABLE]
-        self._server.close()
-        for connection in self._connections:
-            connection.close()
+        for end in (self._server, *self._connections):
+            _hang_up(end)
 
     def _accept(self) -> None:
         while True:
@@ -45,6 +45,8 @@ class Lifeline:
             except OSError:  # closed
                 return
             self._connections.append(connection)
+            if self._closing:  # accepted just before the server was closed
+                _hang_up(connection)
             threading.Thread(
                 target=self._watch, args=(connection,), daemon=True
             ).start()
@@ -73,6 +75,13 @@ def hold() -> Callable[[], None]:
 
     threading.Thread(target=end_with_the_build, daemon=True).start()
     return lambda: connection.sendall(b".")
+
+
+def _hang_up(end: socket.socket) -> None:
+    """Closes a socket at once: closing alone waits for threads that still read it."""
+    with contextlib.suppress(OSError):  # the other end was faster
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
 
 
 def _wait_for_end(connection: socket.socket) -> bool:

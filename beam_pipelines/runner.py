@@ -5,12 +5,10 @@ import contextlib
 import json
 import logging
 import os
-import queue
 import re
 import shlex
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -93,7 +91,7 @@ def run(graph: Graph, options: PipelineOptions, images: int) -> str:
         direct.direct_running_mode = "in_memory"
         _run_in_processes(graph, options)
     else:
-        _run(graph, FnApiRunner(), options)
+        _run_in_thread(graph, FnApiRunner(), options)
     return f"FnApiRunner, {mode}, {workers} worker{'s' * (workers > 1)}"
 
 
@@ -120,7 +118,51 @@ def _run(graph: Graph, runner: PipelineRunner, options: PipelineOptions) -> None
             graph(pipeline)
             pipeline.run().wait_until_finish()
     except Exception as error:
-        raise from_text(str(error)) or error from None
+        plain = _plain(error)
+        if plain is error:
+            raise
+        raise plain from error
+
+
+def _plain(error: Exception) -> Exception:
+    """What a worker raised; from a process it comes as the text of a traceback."""
+    text = str(error)
+    last = text.strip().split("\n")[-1]
+    if isinstance(error, MemoryError) or last.startswith("MemoryError"):
+        return _out_of_memory("A worker ran out of memory.")
+    is_traceback = "Traceback (most recent call last)" in text
+    return from_text(text) or (RuntimeError(last) if is_traceback else error)
+
+
+def _run_in_thread(
+    graph: Graph,
+    runner: PipelineRunner,
+    options: PipelineOptions,
+    lost: Callable[[], bool] = lambda: False,
+) -> None:
+    """Runs in a thread that can be left: when workers are lost, or by a signal.
+
+    Beam would take Ctrl-C for an error of the pipeline.
+    """
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            _run(graph, runner, options)
+        except BaseException as error:  # raised again in the thread that waits
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    while thread.is_alive() and not lost():
+        thread.join(0.05)
+    if errors:
+        raise errors[0]
+    if thread.is_alive():
+        raise _out_of_memory(
+            "A worker process was killed or could not start, perhaps because memory "
+            "ran out."
+        )
 
 
 def _run_in_processes(graph: Graph, options: PipelineOptions) -> None:
@@ -132,40 +174,32 @@ def _run_in_processes(graph: Graph, options: PipelineOptions) -> None:
     command = f"exec {shlex.quote(sys.executable)} -m beam_pipelines.worker"
     environment = SubprocessSDKEnvironment.from_command_string(command)
     runner = FnApiRunner(default_environment=environment)
-    outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            _run(graph, runner, options)
-            outcome.put(None)
-        except BaseException as error:  # raised again in the thread that waits
-            outcome.put(error)
-
-    with Lifeline() as lifeline, _silent_threads():
-        threading.Thread(target=work, daemon=True).start()
-        while outcome.empty() and not lifeline.broken.is_set():
-            time.sleep(0.05)
-        error = outcome.get() if not outcome.empty() else _worker_lost()
-        if error:
-            raise error
+    with Lifeline() as lifeline, _silent_threads(lifeline.broken):
+        _run_in_thread(graph, runner, options, lifeline.broken.is_set)
 
 
 @contextlib.contextmanager
-def _silent_threads() -> Iterator[None]:
+def _silent_threads(broken: threading.Event) -> Iterator[None]:
     """Keeps Beam's and gRPC's threads from printing tracebacks.
 
     They do when workers end before them, as after Ctrl-C: until this process is gone,
-    if the block is left by an error.
+    if the block is left by an error. Sets `broken` for a thread of Beam whose worker
+    failed: one that could not even start never held the lifeline.
     """
-    hook, threading.excepthook = threading.excepthook, lambda _arguments: None
+
+    def note(arguments: Any) -> None:
+        if arguments.thread and arguments.thread.name == "run_worker":
+            broken.set()
+
+    hook, threading.excepthook = threading.excepthook, note
     logging.getLogger("grpc").setLevel(logging.CRITICAL + 1)
     yield
     threading.excepthook = hook
 
 
-def _worker_lost() -> UserError:
+def _out_of_memory(cause: str) -> UserError:
     return UserError(
-        "A worker process was killed, perhaps because memory ran out.",
+        cause,
         "Run the same command again to go on; --direct_num_workers=1 takes less.",
         ExitCode.OUT_OF_MEMORY,
     )

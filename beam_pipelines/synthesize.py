@@ -26,6 +26,7 @@ from schemas import celeba
 from support import command, files
 from support.command import option
 from support.errors import ExitCode, UserError, usage_error
+from support.images import require_local
 
 #: JPEG quality, 4:2:0: files of 5 to 10 kB, as CelebA's are.
 QUALITY = 88
@@ -50,8 +51,7 @@ class SynthesizeConfig:
     num_workers: int = option(0, "Processes that draw; 0 means one per core.")
 
     def __post_init__(self):
-        if not self.output_dir:
-            raise usage_error("--output_dir is empty.", "Name a folder to make.")
+        require_local(self.output_dir, "output_dir")
         if not 1 <= self.num_examples <= _LARGEST:
             raise usage_error(
                 f"--num_examples must be 1 to {_LARGEST}, not {self.num_examples}.",
@@ -101,7 +101,7 @@ def synthesize(config: SynthesizeConfig) -> None:
             print(f"{config.output_dir} is already there, made by this very command.")
             return
         # The lock is ours: what lies here was left by a killed run.
-        building = folder.with_name(f"{folder.name}.building")
+        building = folder.with_name(f".{folder.name}.celeba-drawing")
         shutil.rmtree(building, ignore_errors=True)
         started = time.perf_counter()
         with files.output_errors(folder.parent):
@@ -191,6 +191,11 @@ def _is_there(folder: Path, config: SynthesizeConfig) -> bool:
             remedy,
             ExitCode.OUTPUT,
         )
+    for name in (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{config.output_dir} has lost its {name}.", remedy, ExitCode.OUTPUT
+            )
     return True
 
 

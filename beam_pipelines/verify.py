@@ -15,11 +15,13 @@ from typing import NoReturn
 
 from absl import flags
 
+from beam_pipelines import dataset_info
 from beam_pipelines.shards import DamagedRecord, read_records
 from schemas import celeba, example
 from schemas.manifest import FILE_NAME, Manifest, ManifestError, Shard
 from support import command
 from support.errors import ExitCode, UserError
+from support.files import input_errors
 from support.images import BadImage, check_header, require_local
 
 
@@ -59,14 +61,21 @@ def verify(folder: Path) -> Manifest:
     """Verifies a dataset folder and returns its manifest.
 
     Raises:
-      UserError: exit 5 for the first damage, exit 3 if there is no such folder.
+      UserError: exit 5 for the first damage, exit 3 if there is no such folder or it
+        cannot be read.
     """
+    with input_errors(folder):
+        return _verify(folder)
+
+
+def _verify(folder: Path) -> Manifest:
     manifest = read_manifest(folder)
     seen = _Seen()
     for shard in manifest.shards:
         data = _read(folder / shard.name, shard)
         records = _records(data, folder / shard.name, shard)
         _check_records(records, folder / shard.name, shard, manifest, seen)
+    _check_info(folder, manifest)
     return manifest
 
 
@@ -78,8 +87,9 @@ def read_manifest(folder: Path) -> Manifest:
         damaged, edited or foreign.
     """
     if not folder.is_dir():
+        state = "is a file" if folder.exists() else "does not exist"
         raise UserError(
-            f"The dataset folder {folder} does not exist.",
+            f"The dataset folder {folder} {state}.",
             "Build it with python -m beam_pipelines.build.",
             ExitCode.INPUT_DATA,
         )
@@ -95,6 +105,19 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
     except (ManifestError, UnicodeDecodeError) as error:
         raise _damaged(f"{path} is damaged: {error}.") from error
+
+
+def _check_info(folder: Path, manifest: Manifest) -> None:
+    """Compares the files for TensorFlow Datasets with what the manifest makes."""
+    for name, make in (
+        (dataset_info.INFO_FILE, dataset_info.info_json),
+        (dataset_info.FEATURES_FILE, dataset_info.features_json),
+    ):
+        path = folder / name
+        if not path.is_file():
+            raise _damaged(f"{path} is missing.")
+        if path.read_bytes() != make(manifest).encode():
+            raise _damaged(f"{path} does not say what the manifest says.")
 
 
 def _read(path: Path, shard: Shard) -> bytes:

@@ -23,7 +23,6 @@ class Feature:
     key: str
     kind: str
     length: int
-    meaning: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,18 +50,13 @@ IMAGE_ID = "image_id"
 IDENTITY = "identity"
 ATTRIBUTES = "attributes"
 
-#: In the order in which they are written.
+#: In the order in which they are written; `Example` says what they mean.
 FEATURES = (
-    Feature(IMAGE, "bytes", 1, "JPEG file, untouched unless resized or turned"),
-    Feature(LABEL, "int64", 1, "1 = the chosen attribute is perceived, 0 = not"),
-    Feature(IMAGE_ID, "bytes", 1, "file name, UTF-8"),
-    Feature(IDENTITY, "int64", 1, "person, -1 = unknown"),
-    Feature(
-        ATTRIBUTES,
-        "int64",
-        len(celeba.ATTRIBUTES),
-        "0 or 1 per attribute, official order",
-    ),
+    Feature(IMAGE, "bytes", 1),
+    Feature(LABEL, "int64", 1),
+    Feature(IMAGE_ID, "bytes", 1),
+    Feature(IDENTITY, "int64", 1),
+    Feature(ATTRIBUTES, "int64", len(celeba.ATTRIBUTES)),
 )
 
 _BYTES_LIST, _INT64_LIST = 1, 3  # field numbers in tf.train.Feature

@@ -184,6 +184,26 @@ def test_a_second_build_into_one_folder_is_refused(builder, capsys):
     assert f"process {os.getpid()}" in capsys.readouterr().err
 
 
+def test_a_mount_point_is_refused_before_the_build(builder, capsys):
+    assert builder("--output_dir=/", "--overwrite") == ExitCode.OUTPUT
+    assert "folder inside it" in capsys.readouterr().err
+
+
+def test_a_resumed_build_keeps_to_its_own_bad_fraction(
+    builder, small_celeba, monkeypatch
+):
+    small_celeba.image(5).write_bytes(b"")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("beam_pipelines.commit.Staging.publish", stop)
+        assert builder("--max_bad_fraction=0.2") == ExitCode.INTERRUPTED
+    assert builder("--max_bad_fraction=0") == ExitCode.INPUT_DATA
+    assert builder("--max_bad_fraction=0.2") == ExitCode.OK
+
+
 def test_an_interrupted_build_goes_on(builder, small_celeba, monkeypatch):
     flags = ("--num_examples=40", "--num_shards=2", "--max_bad_fraction=0.2")
     small_celeba.image(5).write_bytes(b"")

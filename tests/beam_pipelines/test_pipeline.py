@@ -3,6 +3,10 @@
 import errno
 import os
 import pickle
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import apache_beam as beam
@@ -10,6 +14,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import pipeline, runner, shards
+from beam_pipelines.lifeline import Lifeline
 from support.errors import ExitCode, UserError
 from support.images import open_source
 
@@ -55,9 +60,82 @@ def test_a_killed_worker_is_noticed():
     def graph(root):
         return root | beam.Create([3]) | beam.Reshuffle() | beam.Map(os._exit)
 
-    with pytest.raises(UserError, match="worker process was killed") as caught:
+    with pytest.raises(UserError, match="worker process was killed or") as caught:
         runner.run(graph, options, images=1)
     assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_start_are_noticed(monkeypatch):
+    monkeypatch.setattr(runner.sys, "executable", "/bin/false")
+    options = PipelineOptions(["--direct_num_workers=2"])
+    with pytest.raises(UserError, match="could not start") as caught:
+        runner.run(lambda root: root | beam.Create([3]), options, images=1)
+    assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY
+
+
+def test_a_worker_ends_with_the_lifeline():
+    code = "import time; from beam_pipelines import lifeline; lifeline.hold()"
+    with Lifeline() as line:
+        worker = subprocess.Popen([sys.executable, "-c", f"{code}; time.sleep(60)"])
+        while not line._connections:
+            time.sleep(0.01)
+        assert worker.poll() is None
+    assert worker.wait(timeout=30) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_worker_raises_is_one_line(workers):
+    def fail(_):
+        raise ZeroDivisionError("by nothing")
+
+    def exhaust(_):
+        raise MemoryError
+
+    options = PipelineOptions([f"--direct_num_workers={workers}"])
+    with pytest.raises((ZeroDivisionError, RuntimeError)) as raised:
+        runner.run(lambda root: root | beam.Create([3]) | beam.Map(fail), options, 1)
+    text = f"{type(raised.value).__name__}: {raised.value}"
+    assert "ZeroDivisionError: by nothing" in text and len(text.splitlines()) == 1
+    with pytest.raises(UserError, match="ran out of memory") as caught:
+        runner.run(lambda root: root | beam.Create([3]) | beam.Map(exhaust), options, 1)
+    assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "number, code",
+    [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.STOPPED)],
+)
+def test_signals_stop_a_build_in_this_process(builder, number, code):
+    script = (
+        "import signal, sys, time\n"
+        "from beam_pipelines import build, shards\n"
+        "from support import command\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "prepare = shards.prepare_jpeg\n"
+        "def slow(*arguments):\n"
+        "    print('working', flush=True)\n"
+        "    time.sleep(0.2)\n"
+        "    return prepare(*arguments)\n"
+        "shards.prepare_jpeg = slow\n"
+        "command.run(build.main, ['build', *sys.argv[1:]])\n"
+    )
+    flags = [f"--celeba_dir={builder.celeba_dir}", f"--output_dir={builder.output}"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while "working" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Stopped by" in error and len(error.splitlines()) == 2
+    assert not builder.output.exists()
 
 
 def test_options_are_parsed_once_and_completely():

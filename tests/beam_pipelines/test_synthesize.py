@@ -103,6 +103,11 @@ def test_run_again_changes_nothing_and_other_parameters_are_refused(tmp_path, ca
     with pytest.raises(UserError, match="num_examples 3, not 4") as refusal:
         make(folder, num_examples=4)
     assert refusal.value.exit_code == ExitCode.OUTPUT
+    identities = (folder / celeba.IDENTITY_FILE).read_bytes()
+    (folder / celeba.IDENTITY_FILE).unlink()
+    with pytest.raises(UserError, match="lost its identity_CelebA.txt"):
+        make(folder, num_examples=3)
+    (folder / celeba.IDENTITY_FILE).write_bytes(identities)
     (folder / celeba.IMAGE_FOLDER / "000002.jpg").unlink()
     with pytest.raises(UserError, match="2 of its 3 images"):
         make(folder, num_examples=3)
@@ -127,14 +132,22 @@ def test_interrupted_leaves_nothing_and_a_killed_run_is_cleaned_up(
         make(tmp_path / "s", num_examples=3)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
-    (tmp_path / "s.building").mkdir()
-    (tmp_path / "s.building" / "half.jpg").write_bytes(b"half")
+    (tmp_path / ".s.celeba-drawing").mkdir()
+    (tmp_path / ".s.celeba-drawing" / "half.jpg").write_bytes(b"half")
+    (tmp_path / "s.building").mkdir()  # the user's
     assert len(make(tmp_path / "s", num_examples=3)) == 7
-    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s", "s.building"]
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_examples": 0}, {"seed": -1}, {"num_workers": -1}]
+    "options",
+    [
+        {"num_examples": 0},
+        {"seed": -1},
+        {"num_workers": -1},
+        {"output_dir": "s3://bucket/sample"},
+        {"output_dir": ""},
+    ],
 )
 def test_bad_values_are_usage_errors(options):
     with pytest.raises(UserError) as error:

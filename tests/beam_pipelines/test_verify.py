@@ -75,6 +75,15 @@ def test_a_damaged_shard_is_named(dataset, damage, words):
     assert SHARD in cause and words in cause
 
 
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+def test_files_for_tensorflow_datasets_are_compared(dataset, name):
+    text = (dataset / name).read_text()
+    (dataset / name).write_text(text.replace('"', "'", 1))
+    assert f"{name} does not say what the manifest says" in error_of(dataset)
+    (dataset / name).unlink()
+    assert f"{name} is missing" in error_of(dataset)
+
+
 def test_a_missing_shard_is_named(dataset):
     (dataset / SHARD).unlink()
     assert f"{SHARD} is missing" in error_of(dataset)
