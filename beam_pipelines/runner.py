@@ -127,8 +127,8 @@ def _run(graph: Graph, runner: PipelineRunner, options: PipelineOptions) -> None
 def _plain(error: Exception) -> Exception:
     """What a worker raised; from a process it comes as the text of a traceback."""
     text = str(error)
-    last = text.strip().split("\n")[-1]
-    if isinstance(error, MemoryError) or last.startswith("MemoryError"):
+    last = text.strip().split("\n")[-1].removeprefix("RuntimeError: ")  # Beam's own
+    if isinstance(error, MemoryError) or re.match(r"(\w+: )*MemoryError\b", last):
         return _out_of_memory("A worker ran out of memory.")
     is_traceback = "Traceback (most recent call last)" in text
     return from_text(text) or (RuntimeError(last) if is_traceback else error)
