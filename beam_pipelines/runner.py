@@ -19,7 +19,13 @@ from apache_beam.options.pipeline_options import (
     PipelineOptions,
     StandardOptions,
 )
+from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
+    BeamFnControlServicer,
+    SubprocessSdkWorkerHandler,
+    WorkerHandler,
+)
 from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
@@ -216,6 +222,19 @@ def _choose_mode(options: PipelineOptions, images: int) -> tuple[str, int]:
     if "direct_running_mode" not in given and workers > 1:
         mode = "multi_processing"
     return mode, 1 if mode == "in_memory" else workers
+
+
+@WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
+class _WorkerHandler(SubprocessSdkWorkerHandler):
+    """Beam's, for workers that connect only when the run has ended, as by an error.
+
+    Beam tells the end to connected workers and then waits for all of them, forever for
+    one that comes later: here the message waits for it.
+    """
+
+    def close(self) -> None:
+        self.control_conn.push(BeamFnControlServicer._DONE_MARKER)
+        super().close()
 
 
 class _Parser(argparse.ArgumentParser):
