@@ -79,9 +79,11 @@ def test_lock_of_another_host_is_refused(tmp_path):
 
 
 def test_lock_file_cut_by_a_crash_is_taken_over(tmp_path):
-    (tmp_path / ".out.celeba-lock").write_text('{"host": "els')
+    lock = tmp_path / ".out.celeba-lock"
+    lock.write_text('{"host": "els')
     with files.FolderLock(tmp_path / "out"):
-        pass
+        assert json.loads(lock.read_text())["pid"] == os.getpid()
+    assert not lock.exists()
 
 
 def test_a_file_that_other_programs_call_a_lock_is_left_alone(tmp_path):
