@@ -13,14 +13,14 @@ import platform
 import socket
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 import apache_beam as beam
 from absl import flags
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import commit, rounds, runner, selection, sources
+from beam_pipelines import commit, rounds, runner, selection, sources, stores
 from beam_pipelines.config import BuildConfig
+from beam_pipelines.staging import Staging
 from schemas import celeba
 from support import command, files
 
@@ -42,10 +42,9 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
       UserError: with the exit code of what stands in the way.
     """
     started = time.perf_counter()
-    output = Path(os.path.realpath(config.output_dir))  # a link stays a link
+    output = _resolve(config.output_dir)
     if not config.dry_run:
-        with files.output_errors(output):
-            commit.check_output(output, config.overwrite)
+        commit.check_output(output, config.overwrite)
     found = sources.load(config)
     config = dataclasses.replace(config, split=found.split)
     plan = selection.plan(found.rows, config)
@@ -55,9 +54,9 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
     if config.dry_run:
         print("dry run: nothing was written")
         return
-    with files.FolderLock(output):
+    staging = commit.open_staging(output, config.recipe(), found.fingerprints)
+    with staging.hold():
         commit.check_output(output, config.overwrite)
-        staging = commit.Staging(output, config.recipe(), found.fingerprints)
         _write_and_publish(config, found, plan, staging, options)
     print(f"{output}: done in {time.perf_counter() - started:.1f} s")
 
@@ -80,21 +79,28 @@ def _write_and_publish(
     config: BuildConfig,
     found: sources.Sources,
     plan: selection.Plan,
-    staging: commit.Staging,
+    staging: Staging,
     options: PipelineOptions,
 ) -> None:
     started = time.perf_counter()
     if staging.open():
-        print(f"continuing the unfinished build in {staging.path}", flush=True)
+        print(f"continuing the unfinished build in {staging.store}", flush=True)
     needed = rounds.expected_bytes(plan, config)
-    files.check_free_space(staging.path, needed - staging.bytes() if needed else 0)
-    with files.output_errors(staging.path, needed):
+    if not stores.is_remote(staging.output):
+        left = needed - staging.bytes() if needed else 0
+        files.check_free_space(str(staging.store), left)
+    with files.output_errors(str(staging.store), needed):
         written = rounds.write(config, found, plan, staging, options)
         rounds.check_people(written.plan, config)
         manifest = rounds.manifest(config, found, written)
         facts = _facts(config, written, time.perf_counter() - started)
         staging.publish(manifest, written.rejected, facts, config.overwrite)
     _say(_result(config, written, facts["images_per_second"]))
+
+
+def _resolve(path: str) -> str:
+    """The output's own place: what a link leads to is replaced, the link stays."""
+    return path.rstrip("/") if stores.is_remote(path) else os.path.realpath(path)
 
 
 def _facts(config: BuildConfig, written: rounds.Written, seconds: float) -> dict:

@@ -5,20 +5,20 @@ Each worker reads, checks and writes whole shards.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import apache_beam as beam
 
 from beam_pipelines import runner, shards
+from beam_pipelines.stores import Store
 from support.errors import UserError
 from support.files import output_errors
 
 
 class PlanShards(beam.DoFn):
-    """Path of a plan file -> one `ShardPlan` per shard to write."""
+    """The store that holds the plan -> one `ShardPlan` per shard to write."""
 
-    def process(self, path: str) -> Iterator[shards.ShardPlan]:
-        yield from shards.load_plans(Path(path))
+    def process(self, store: Store) -> Iterator[shards.ShardPlan]:
+        yield from shards.load_plans(store)
 
 
 class WriteShard(beam.DoFn):
@@ -29,7 +29,7 @@ class WriteShard(beam.DoFn):
 
     def process(self, plan: shards.ShardPlan) -> Iterator[str]:
         try:
-            with output_errors(self.task.folder, self.task.needed):
+            with output_errors(str(self.task.store), self.task.needed):
                 shards.write_shard(plan, self.task)
         except UserError as error:
             # Beam turns what a worker raises into text; this text can be turned back.
@@ -37,13 +37,11 @@ class WriteShard(beam.DoFn):
         yield plan.name
 
 
-def write_shards(
-    pipeline: beam.Pipeline, plan_path: Path, task: shards.Task
-) -> beam.PCollection[str]:
+def write_shards(pipeline: beam.Pipeline, task: shards.Task) -> beam.PCollection[str]:
     """Adds the build to a pipeline; its result are the names of the written shards."""
     return (
         pipeline
-        | "PlanFile" >> beam.Create([str(plan_path)])
+        | "PlanFile" >> beam.Create([task.store])
         | "PlanShards" >> beam.ParDo(PlanShards())  # one ShardPlan per shard
         | "Spread" >> beam.Reshuffle()  # shards go to all workers
         | "WriteShard" >> beam.ParDo(WriteShard(task))

@@ -8,22 +8,19 @@ so a build that was killed repeats the same decisions.
 import collections
 import dataclasses
 import functools
-import shutil
 import time
 
 import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import pipeline, runner, selection, shards
-from beam_pipelines.commit import Rejection, Staging
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.selection import Plan
 from beam_pipelines.shards import Receipt
 from beam_pipelines.sources import Sources
+from beam_pipelines.staging import Rejection, Staging
 from schemas.manifest import Manifest, Shard
 from support.errors import ExitCode, UserError
-
-_PLAN_FILE = "plan.npz"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +64,7 @@ def write(
         if replacements run out.
     """
     needed = expected_bytes(plan, config)
-    task = shards.Task(found.images, staging.path, config.target_size(), needed)
+    task = shards.Task(found.images, staging.store, config.target_size(), needed)
     done = staging.load_rounds()
     for count, rejected in enumerate(done, 1):
         # Again: the fraction may be another one than the interrupted build had.
@@ -149,9 +146,8 @@ def _run(
     images: int,
     options: PipelineOptions,
 ) -> str:
-    plan_path = task.folder / _PLAN_FILE
-    shards.save_plans(plan_path, work)
-    graph = functools.partial(pipeline.write_shards, plan_path=plan_path, task=task)
+    shards.save_plans(task.store, work)
+    graph = functools.partial(pipeline.write_shards, task=task)
     return runner.run(graph, options, images)
 
 
@@ -211,7 +207,7 @@ def _check_sizes(receipts: tuple[Receipt, ...], staging: Staging) -> None:
         sizes.update(receipt.image_sizes)
     if len(sizes) <= 1:
         return
-    shutil.rmtree(staging.path)  # no other command can use it
+    staging.discard()
     common = [f"{size} ({count:,})" for size, count in sizes.most_common(4)]
     more = ", ..." if len(sizes) > 4 else ""
     raise UserError(

@@ -8,22 +8,23 @@ eight bytes, the record, masked CRC-32C of the record. Source: TensorFlow's
 import collections
 import dataclasses
 import hashlib
+import io
 import json
 import struct
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import google_crc32c
 import numpy as np
 
 from beam_pipelines.selection import Plan
+from beam_pipelines.stores import Store
 from schemas import example
 from schemas.celeba import ATTRIBUTES
-from support import files
 from support.images import BadImage, ImageSource, prepare_jpeg
 
 _BATCH = 1 << 20  # bytes gathered before one write
 _HEADER = 12
+_PLAN_FILE = "plan.npz"
 
 
 class DamagedRecord(ValueError):
@@ -68,13 +69,13 @@ class Task:
 
     Attributes:
       source: where the images come from.
-      folder: where shards and receipts go.
+      store: where shards and receipts go.
       size: (height, width) to resize to, None to leave images as they are.
       needed: bytes that the whole dataset takes, 0 if unknown.
     """
 
     source: ImageSource
-    folder: Path
+    store: Store
     size: tuple[int, int] | None
     needed: int = 0
 
@@ -105,15 +106,15 @@ class Receipt:
     turned: int
     rejected: tuple[tuple[str, str, str], ...]
 
-    def save(self, folder: Path) -> None:
-        text = json.dumps(dataclasses.asdict(self), indent=1)
-        files.atomic_write(receipt_path(folder, self.name), text)
+    def save(self, store: Store) -> None:
+        with store.writer(receipt_name(self.name)) as file:
+            file.write(json.dumps(dataclasses.asdict(self), indent=1).encode())
 
     @classmethod
-    def load(cls, folder: Path, name: str) -> "Receipt | None":
+    def load(cls, store: Store, name: str) -> "Receipt | None":
         """The receipt of a shard, None if there is none or it cannot be read."""
         try:
-            fields = json.loads(receipt_path(folder, name).read_text())
+            fields = json.loads(store.read(receipt_name(name)))
             fields["class_counts"] = tuple(fields["class_counts"])
             fields["rejected"] = tuple(tuple(row) for row in fields["rejected"])
             return cls(**fields)
@@ -121,8 +122,8 @@ class Receipt:
             return None
 
 
-def receipt_path(folder: Path, name: str) -> Path:
-    return folder / f"{name}.json"
+def receipt_name(shard: str) -> str:
+    return f"{shard}.json"
 
 
 def shard_plans(plan: Plan) -> Iterator[ShardPlan]:
@@ -137,11 +138,11 @@ def shard_plans(plan: Plan) -> Iterator[ShardPlan]:
         )
 
 
-def save_plans(path: Path, plans: Iterable[ShardPlan]) -> None:
+def save_plans(store: Store, plans: Iterable[ShardPlan]) -> None:
     """Writes shard plans as one compact file of arrays."""
     plans = list(plans)
     columns = [field.name for field in dataclasses.fields(ShardPlan)][1:]
-    with files.atomic_writer(path) as file:
+    with store.writer(_PLAN_FILE) as file:
         np.savez(
             file,
             shards=np.array([plan.name for plan in plans], "S"),
@@ -153,9 +154,9 @@ def save_plans(path: Path, plans: Iterable[ShardPlan]) -> None:
         )
 
 
-def load_plans(path: Path) -> Iterator[ShardPlan]:
+def load_plans(store: Store) -> Iterator[ShardPlan]:
     """Reads what `save_plans` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
+    with np.load(io.BytesIO(store.read(_PLAN_FILE)), allow_pickle=False) as stored:
         columns = dict(stored)
     shards, ends = columns.pop("shards"), columns.pop("ends")
     start = 0
@@ -167,30 +168,32 @@ def load_plans(path: Path) -> Iterator[ShardPlan]:
 
 def write_shard(plan: ShardPlan, task: Task) -> Receipt:
     """Writes a shard, then its receipt; returns at once if both are right already."""
-    folder = task.folder
-    known = Receipt.load(folder, plan.name)
-    if known and known.plan == plan.digest and _is_right(folder, known):
-        return known
+    store = task.store
+    known = Receipt.load(store, plan.name)
+    if known and known.plan == plan.digest:
+        if store.holds(plan.name, known.bytes, known.sha256):
+            return known
     tally = _Tally()
     sha256 = hashlib.sha256()
     framed = (frame(record) for record in _records(plan, task, tally))
-    with files.atomic_writer(folder / plan.name, durable=False) as file:
+    size = 0
+    with store.writer(plan.name, durable=False) as file:
         for batch in _batches(framed):
             sha256.update(batch)
             file.write(batch)
-        bytes_written = file.tell()
+            size += len(batch)
     receipt = Receipt(
         name=plan.name,
         plan=plan.digest,
         records=sum(tally.class_counts),
-        bytes=bytes_written,
+        bytes=size,
         sha256=sha256.hexdigest(),
         class_counts=tuple(tally.class_counts),
         image_sizes=dict(sorted(tally.image_sizes.items())),
         turned=tally.turned,
         rejected=tuple(tally.rejected),
     )
-    receipt.save(folder)
+    receipt.save(store)
     return receipt
 
 
@@ -279,12 +282,3 @@ def _masked_crc(data: bytes) -> bytes:
     crc = google_crc32c.value(data)
     masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
     return struct.pack("<I", masked)
-
-
-def _is_right(folder: Path, receipt: Receipt) -> bool:
-    path = folder / receipt.name
-    return (
-        path.is_file()
-        and path.stat().st_size == receipt.bytes
-        and files.sha256_file(path) == receipt.sha256
-    )

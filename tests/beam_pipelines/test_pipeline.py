@@ -15,17 +15,18 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import pipeline, runner, shards
 from beam_pipelines.lifeline import Lifeline
+from beam_pipelines.stores import LocalStore
 from support.errors import ExitCode, UserError
 from support.images import open_source
 
 
 def make_task():
-    return shards.Task(open_source("images"), Path("out"), None)
+    return shards.Task(open_source("images"), LocalStore(Path("out")), None)
 
 
 def test_the_graph_holds_no_names_and_no_data():
     graph = beam.Pipeline(runner=runner.FnApiRunner())
-    pipeline.write_shards(graph, Path("plan.npz"), make_task())
+    pipeline.write_shards(graph, make_task())
     assert len(graph.to_runner_api().SerializeToString()) < 20_000
 
 

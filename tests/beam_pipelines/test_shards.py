@@ -7,6 +7,7 @@ import pytest
 
 from beam_pipelines import shards
 from beam_pipelines.shards import DamagedRecord, Receipt, ShardPlan
+from beam_pipelines.stores import LocalStore
 from schemas import celeba, example
 from support.images import open_source
 
@@ -28,7 +29,7 @@ def make_plan(numbers, name=NAME):
 
 def write(plan, small_celeba, folder, size=None):
     source = open_source(small_celeba.folder / celeba.IMAGE_FOLDER)
-    return shards.write_shard(plan, shards.Task(source, folder, size))
+    return shards.write_shard(plan, shards.Task(source, LocalStore(folder), size))
 
 
 def test_tensorflow_reads_the_framing(tmp_path):
@@ -78,7 +79,7 @@ def test_the_receipt_describes_the_shard(small_celeba, tmp_path):
         ("000002.jpg", "not a JPEG", "it is a GIF image"),
         ("000099.jpg", "missing", "the file is gone"),
     )
-    assert Receipt.load(tmp_path, NAME) == receipt
+    assert Receipt.load(LocalStore(tmp_path), NAME) == receipt
 
 
 def test_right_shards_are_kept_and_others_written_again(small_celeba, tmp_path):
@@ -93,7 +94,7 @@ def test_right_shards_are_kept_and_others_written_again(small_celeba, tmp_path):
         path.write_bytes(damaged)
         assert write(plan, small_celeba, tmp_path) == receipt
         assert path.read_bytes() == good
-    shards.receipt_path(tmp_path, NAME).write_text("{}")
+    (tmp_path / shards.receipt_name(NAME)).write_text("{}")
     assert write(plan, small_celeba, tmp_path) == receipt
     other = dataclasses.replace(plan, labels=1 - plan.labels)
     assert write(other, small_celeba, tmp_path).sha256 != receipt.sha256
@@ -101,8 +102,8 @@ def test_right_shards_are_kept_and_others_written_again(small_celeba, tmp_path):
 
 def test_plans_survive_their_file(tmp_path):
     plans = [make_plan([1, 2, 3], "a"), make_plan([], "b"), make_plan([4], "c")]
-    shards.save_plans(tmp_path / "plan.npz", plans)
-    loaded = list(shards.load_plans(tmp_path / "plan.npz"))
+    shards.save_plans(LocalStore(tmp_path), plans)
+    loaded = list(shards.load_plans(LocalStore(tmp_path)))
     assert [plan.name for plan in loaded] == ["a", "b", "c"]
     assert [plan.digest for plan in loaded] == [plan.digest for plan in plans]
 
