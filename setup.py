@@ -8,13 +8,13 @@ BUILD = [
     # Beam writes TFRecords' checksums with it; plain apache-beam cannot.
     "google-crc32c>=1.7,<2",
     "numpy>=2.1,<3",
-    "pandas>=2.3,<4",
     "simplejpeg>=1.8,<2",
 ]
 TRAIN = [
     "jinja2>=3.1,<4",
     "keras>=3.15,<3.16",
     "matplotlib>=3.10,<4",
+    "pandas>=2.3,<4",
     "scikit-learn>=1.7,<2",
     "tensorflow>=2.21,<2.22",
     "tensorflow-datasets>=4.9.9,<5",
@@ -24,6 +24,7 @@ DEV = [
     "pytest>=8.4,<10",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.17,<0.18",
+    "setuptools>=77,<81",  # builds the wheel that a test runs the workers from
 ]
 GCP = ["apache-beam[gcp]>=2.77,<2.78"]
 GPU = ["tensorflow[and-cuda]>=2.21,<2.22"]

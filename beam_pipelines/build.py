@@ -16,13 +16,17 @@ from collections.abc import Iterable
 
 import apache_beam as beam
 from absl import flags
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import commit, rounds, runner, selection, sources, stores
+from beam_pipelines import cluster, commit, rounds, runner, selection, sources, stores
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.staging import Staging
 from schemas import celeba
 from support import command, files
+
+#: The flags that name data.
+_PLACES = ("celeba_dir", "output_dir")
 
 
 def main(argv: list[str]) -> None:
@@ -32,6 +36,7 @@ def main(argv: list[str]) -> None:
     words = command.parse(argv, values, known_only=True)
     names = [field.name for field in dataclasses.fields(BuildConfig)]
     options = runner.parse_options(words, names)
+    cluster.check(options, {name: values[name].value for name in _PLACES})
     build(command.from_flags(BuildConfig, values), options)
 
 
@@ -42,6 +47,9 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
       UserError: with the exit code of what stands in the way.
     """
     started = time.perf_counter()
+    FileSystems.set_options(
+        options
+    )  # whose project and credentials buckets are read with
     output = _resolve(config.output_dir)
     if not config.dry_run:
         commit.check_output(output, config.overwrite)
