@@ -1,0 +1,226 @@
+"""Images per second of the build at the size of CelebA, from a folder and from a zip.
+
+    python -m benchmarks.build --annotations_dir=FOLDER --write
+
+draws faces, copies them until there are as many as the annotation files name, builds
+all of them, every image checked, and measures from the start of the program to the
+published manifest. Beside it, in turns: a hand-written loop that only reads, decodes
+and writes, and the writers of other libraries, if `--peers_python` has them.
+"""
+
+import dataclasses
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from benchmarks import harness
+from schemas import celeba
+from support import command
+from support.errors import usage_error
+
+_DRAWN = 2000  # faces; the others are copies with another comment in the file
+_PEERS = ("webdataset", "litdata", "tfds")
+_TEXTS = (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE)
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildBenchmarkConfig:
+    """What to measure."""
+
+    annotations_dir: str = command.option(
+        "", "Folder of CelebA's annotation files; empty = those of the drawn faces."
+    )
+    num_images: int = command.option(202_599, "Images to build.")
+    smaller: tuple[int, ...] = command.option(
+        (2000, 20_000), "Other numbers of images, to see how the cost grows."
+    )
+    work_dir: str = command.option(
+        "data/benchmark", "Folder for the images, 3 GB at full size; kept."
+    )
+    peers_python: str = command.option(
+        "", "A Python that has benchmarks/requirements-peers.txt; empty = no peers."
+    )
+    rounds: int = command.option(3, "Measured rounds; one more warms up.")
+    write: bool = command.option(False, "Write the result to benchmarks/results.")
+
+    def __post_init__(self):
+        if self.rounds < 1 or min(self.num_images, *self.smaller) < 100:
+            raise usage_error(
+                f"--rounds={self.rounds}, --num_images={self.num_images} or --smaller "
+                "is too few.",
+                "Use 1 round and 100 images or more.",
+            )
+
+
+def main(argv: list[str]) -> None:
+    values = flags.FlagValues()
+    command.define_flags(BuildBenchmarkConfig, values)
+    command.refuse_words(command.parse(argv, values))
+    config = command.from_flags(BuildBenchmarkConfig, values)
+    work = Path(config.work_dir)
+    folder = make_images(work, config.num_images, config.annotations_dir)
+    facts: dict[str, float] = {}
+    cases = list(_cases(config, work, folder, facts))
+    measurements = harness.measure(cases, config.rounds)
+    settings = {
+        "num_images": config.num_images,
+        "official_annotations": bool(config.annotations_dir),
+        "bytes_per_image": _bytes_per_image(folder),
+        "largest_process_mb": facts,
+    }
+    result = harness.document("build", "images", measurements, settings)
+    print(harness.table(result))
+    for name, fact in facts.items():
+        print(f"{name}: largest process {fact} MB")
+    if config.write:
+        print(harness.write(result))
+
+
+def make_images(work: Path, count: int, annotations_dir: str) -> Path:
+    """A CelebA folder of `count` different files, made once; returns its path."""
+    folder = work / f"celeba-{count}"
+    if (folder / "complete").exists():
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    drawn = work / "drawn"
+    words = [f"--output_dir={drawn}", f"--num_examples={_DRAWN}"]
+    _run(["-m", "beam_pipelines.synthesize", *words])
+    images = folder / celeba.IMAGE_FOLDER
+    images.mkdir(parents=True)
+    sources = sorted((drawn / celeba.IMAGE_FOLDER).iterdir())
+    faces = [path.read_bytes() for path in sources]
+    for index in range(count):
+        face = faces[index % len(faces)]
+        (images / f"{index + 1:06d}.jpg").write_bytes(_commented(face, index))
+    for name in _TEXTS:
+        lines = (Path(annotations_dir or drawn) / name).read_bytes().split(b"\r\n")
+        (folder / name).write_bytes(_repeat(lines, count, header="attr" in name))
+    (folder / "complete").touch()
+    return folder
+
+
+def _cases(
+    config: BuildBenchmarkConfig, work: Path, folder: Path, facts: dict[str, float]
+) -> Iterator[harness.Case]:
+    count = config.num_images
+    build = functools.partial(_build, output=work / "tfrecords", facts=facts)
+    yield _case(f"build, folder, {count:,}", build, folder, count)
+    zipped = _zipped(work, folder)
+    yield _case(f"build, zip, {count:,}", build, zipped, count)
+    images = str(folder / celeba.IMAGE_FOLDER)
+    output = str(work / "other")
+    yield harness.Case(
+        f"hand-written loop, {count:,}",
+        lambda: _write_otherwise(["-m", "benchmarks.hand_loop", images, output]),
+    )
+    for number in config.smaller:
+        part = make_images(work, number, config.annotations_dir)
+        yield _case(f"build, folder, {number:,}", build, part, number)
+    for name in _PEERS if config.peers_python else ():
+        script = Path(__file__).parent / "peers" / f"{name}_writer.py"
+        words = [str(script), images, output]
+        yield harness.Case(
+            f"{name}, unchecked, {count:,}",
+            functools.partial(_write_otherwise, words, config.peers_python),
+        )
+
+
+def _case(name: str, build: Callable, folder: Path, count: int) -> harness.Case:
+    def do() -> int:
+        written = build(name, folder)
+        if written != count:
+            raise ValueError(f"{name} wrote {written} of {count} images")
+        return written
+
+    return harness.Case(name, do)
+
+
+def _build(name: str, folder: Path, output: Path, facts: dict[str, float]) -> int:
+    """Builds everything in a program of its own and notes how much memory it took."""
+    words = [
+        "--runner=DirectRunner",
+        "--balance=none",
+        f"--celeba_dir={folder}",
+        f"--output_dir={output}",
+        "--overwrite",
+    ]
+    memory = _run(["-m", "beam_pipelines.build", *words])
+    facts[name] = max(facts.get(name, 0), memory)
+    document = json.loads((output / "manifest.json").read_text())
+    return sum(shard["records"] for shard in document["shards"])
+
+
+def _write_otherwise(words: Sequence[str], python: str = sys.executable) -> int:
+    output = Path(words[-1])
+    shutil.rmtree(output, ignore_errors=True)
+    done = subprocess.run(
+        [python, *words],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    return int(done.stdout.split()[-1])
+
+
+def _run(words: Sequence[str]) -> float:
+    """Runs a program of ours; returns the MB that its largest process took."""
+    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, list(words))
+    return round(usage.ru_maxrss / 1024, 1)
+
+
+def _zipped(work: Path, folder: Path) -> Path:
+    """The same folder with its images in a zip file, stored as in the official one."""
+    target = work / f"{folder.name}-zip"
+    if (target / "complete").exists():
+        return target
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in _TEXTS:
+        shutil.copy(folder / name, target)
+    with zipfile.ZipFile(target / f"{celeba.IMAGE_FOLDER}.zip", "w") as archive:
+        for path in sorted((folder / celeba.IMAGE_FOLDER).iterdir()):
+            archive.write(path, f"{celeba.IMAGE_FOLDER}/{path.name}")
+    (target / "complete").touch()
+    return target
+
+
+def _commented(jpeg: bytes, number: int) -> bytes:
+    """The file with a comment segment behind its first marker."""
+    text = f"copy {number}".encode()
+    comment = b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text
+    return jpeg[:2] + comment + jpeg[2:]
+
+
+def _repeat(lines: Sequence[bytes], count: int, header: bool) -> bytes:
+    """An annotation file of `count` rows; rows are used again under other names."""
+    top = [str(count).encode(), lines[1]] if header else []
+    rows = [line for line in lines[2 if header else 0 :] if line]
+    values = [row.split(None, 1)[1] for row in rows]
+    body = [
+        f"{index + 1:06d}.jpg ".encode() + values[index % len(values)]
+        for index in range(count)
+    ]
+    return b"\r\n".join([*top, *body, b""])
+
+
+def _bytes_per_image(folder: Path) -> int:
+    with os.scandir(folder / celeba.IMAGE_FOLDER) as entries:
+        sizes = [entry.stat().st_size for entry in entries]
+    return round(sum(sizes) / len(sizes))
+
+
+if __name__ == "__main__":
+    command.run(main)
