@@ -1,4 +1,4 @@
-"""CelebA's annotation files: found, parsed fast, and blamed by line when wrong.
+"""CelebA's annotation files: parsed fast, and blamed by line when wrong.
 
 Tokens are found with array operations over blocks of the file, commas counting as
 blanks, so that the official text files and CSV copies of them take one path. Only when
@@ -7,33 +7,17 @@ that fails are the lines read one by one, to name the first that is wrong.
 
 import dataclasses
 import hashlib
-import os
-import shlex
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 
 from schemas import celeba
 from support.errors import ExitCode, UserError, did_you_mean
+from support.folders import InputFile, name_foreign_file
 
 _BLOCK = 4 << 20
 _LONGEST_NAME = 255
 _DIGITS = 9  # of an identity or a split code: fits int32
-
-#: Folders inside the CelebA folder where a file may lie: the official archive's own.
-_TEXT_FOLDERS = ("", "Anno", "Eval")
-_IMAGE_FOLDERS = ("", "Img", celeba.IMAGE_FOLDER)
-
-
-@dataclasses.dataclass(frozen=True)
-class Layout:
-    """Where the parts of CelebA lie; None for an optional file that is not there."""
-
-    attributes: Path
-    partition: Path | None
-    identity: Path | None
-    images: Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +28,13 @@ class Table:
       names: (rows,) bytes strings: the file name of each image.
       values: (rows,) int32, or for the attributes (rows, 5) uint8: 40 bits per row.
       fingerprint: file name, sha256, rows, and whether it is the official file.
+      spelling: how the values are written, if otherwise than in the official file.
     """
 
     names: np.ndarray
     values: np.ndarray
     fingerprint: dict[str, str | int | bool]
+    spelling: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,33 +49,8 @@ class _Format:
     complain: Callable[[list[bytes]], str | None]
 
 
-def find_layout(folder: Path) -> Layout:
-    """Finds the annotation files and the images of an extracted CelebA.
-
-    Raises:
-      UserError: exit 3, saying what was looked for and what the folder holds.
-    """
-    if not folder.is_dir():
-        state = "is a file" if folder.is_file() else "does not exist"
-        raise _input_error(
-            f"The CelebA folder {folder} {state}.",
-            f"Give --celeba_dir the folder that holds {celeba.ATTRIBUTES_FILE} and "
-            f"{celeba.IMAGE_FOLDER}/, or make a sample with "
-            "python -m beam_pipelines.synthesize.",
-        )
-    attributes = _find_text(folder, celeba.ATTRIBUTES_FILE)
-    if attributes is None:
-        raise _not_found(folder, celeba.ATTRIBUTES_FILE, _TEXT_FOLDERS)
-    return Layout(
-        attributes=attributes,
-        partition=_find_text(folder, celeba.PARTITION_FILE),
-        identity=_find_text(folder, celeba.IDENTITY_FILE),
-        images=_find_images(folder),
-    )
-
-
-def read_attributes(path: Path) -> Table:
-    """Parses `list_attr_celeba.txt`: values -1 and 1 become bits 0 and 1.
+def read_attributes(path: InputFile) -> Table:
+    """Parses `list_attr_celeba.txt`: values -1 and 1, or 0 and 1, become bits 0 and 1.
 
     Raises:
       UserError: exit 3, naming file and line.
@@ -102,15 +63,13 @@ def read_attributes(path: Path) -> Table:
         columns = columns[1:]
     order = _column_order(path, line - 1, columns)
 
-    def parse(words: _Words) -> np.ndarray | None:
-        signs = words.signs()
-        return None if signs is None else np.packbits(signs[:, order], axis=1)
-
-    kind = _Format(1 + len(order), parse, _complain_of_signs)
-    return _parse(path, data, start, line, count, kind)
+    signs = _Signs(order)
+    kind = _Format(1 + len(order), signs.parse, signs.complain)
+    table = _parse(path, data, start, line, count, kind)
+    return dataclasses.replace(table, spelling="values 0/1" if signs.low == "0" else "")
 
 
-def read_numbers(path: Path, highest: int = 10**_DIGITS - 1) -> Table:
+def read_numbers(path: InputFile, highest: int = 10**_DIGITS - 1) -> Table:
     """Parses a file of names and numbers: the partition or the identities.
 
     Args:
@@ -182,12 +141,18 @@ class _Words:
         letters = np.where(columns < size[:, None], self.text[where], 0)
         return letters.astype(np.uint8).view(f"S{longest}")[:, 0]
 
-    def signs(self) -> np.ndarray | None:
-        """(lines, words - 1) bool of the words -1 and 1; None if another is there."""
+    def signs(self, low: str) -> np.ndarray | None:
+        """(lines, words - 1) bool of the words `low` and 1; None if another is there.
+
+        Args:
+          low: "-1" or "0".
+        """
         start, end = self.starts[:, 1:], self.ends[:, 1:]
         size, first = end - start, self.text[start]
         positive = (size == 1) & (first == ord("1"))
-        negative = (size == 2) & (first == ord("-")) & (self.text[end - 1] == ord("1"))
+        negative = (size == len(low)) & (first == ord(low[0]))
+        if low == "-1":
+            negative &= self.text[end - 1] == ord("1")
         return positive if (positive | negative).all() else None
 
     def numbers(self) -> np.ndarray | None:
@@ -207,8 +172,44 @@ class _Words:
         return value
 
 
+class _Signs:
+    """The attributes' values: -1 and 1 or, in copies, 0 and 1, throughout a file.
+
+    Attributes:
+      low: what stands for "not" in this file; empty until a line shows it.
+    """
+
+    def __init__(self, order: np.ndarray):
+        self.order = order  # where each official attribute stands in a line
+        self.low = ""
+        self._seen = b""  # the same while lines are read one by one
+
+    def parse(self, words: _Words) -> np.ndarray | None:
+        for low in (self.low,) if self.low else ("-1", "0"):
+            signs = words.signs(low)
+            if signs is not None:
+                self.low = self.low or ("" if signs.all() else low)
+                return np.packbits(signs[:, self.order], axis=1)
+        return None
+
+    def complain(self, words: list[bytes]) -> str | None:
+        """What is wrong with a line, given those before it one by one."""
+        for column, word in enumerate(words[1:], 1):
+            if not self._seen and word in (b"-1", b"0"):
+                self._seen = word
+            if word not in (b"1", self._seen):
+                low = self._seen.decode() or "-1"
+                return f"value {_show(word)} in column {column}, expected {low} or 1"
+        return None
+
+
 def _parse(
-    path: Path, data: bytes, start: int, line: int, count: int | None, kind: _Format
+    path: InputFile,
+    data: bytes,
+    start: int,
+    line: int,
+    count: int | None,
+    kind: _Format,
 ) -> Table:
     names, values = [], []
     for block in _blocks(data, start):
@@ -242,7 +243,7 @@ def _blocks(data: bytes, start: int) -> Iterator[bytes]:
         start = end
 
 
-def _blame(path: Path, data: bytes, start: int, line: int, kind: _Format) -> None:
+def _blame(path: InputFile, data: bytes, start: int, line: int, kind: _Format) -> None:
     """Reads line by line and raises for the first wrong one."""
     seen: dict[bytes, int] = {}
     for number, text in enumerate(data[start:].split(b"\n"), line):
@@ -262,14 +263,7 @@ def _blame(path: Path, data: bytes, start: int, line: int, kind: _Format) -> Non
     raise _input_error(f"{path} cannot be parsed.", "Download the file again.")
 
 
-def _complain_of_signs(words: list[bytes]) -> str | None:
-    for column, word in enumerate(words[1:]):
-        if word not in (b"-1", b"1"):
-            return f"value {_show(word)} in column {column + 1}, expected -1 or 1"
-    return None
-
-
-def _column_order(path: Path, line: int, columns: list[bytes]) -> np.ndarray:
+def _column_order(path: InputFile, line: int, columns: list[bytes]) -> np.ndarray:
     """Where each official attribute stands in the file's header."""
     names = [column.decode(errors="replace") for column in columns]
     missing = [name for name in celeba.ATTRIBUTES if name not in names]
@@ -294,7 +288,7 @@ def _has_duplicates(names: np.ndarray) -> bool:
     return bool((ordered[1:] == ordered[:-1]).any())
 
 
-def _read(path: Path) -> bytes:
+def _read(path: InputFile) -> bytes:
     """The file without its byte order mark, if it is text."""
     try:
         data = path.read_bytes()
@@ -303,12 +297,10 @@ def _read(path: Path) -> bytes:
             f"{path} cannot be read: {error.strerror}.", "Check its permissions."
         ) from error
     data = data.removeprefix(b"\xef\xbb\xbf")
-    start = data[:65_536].lstrip().lower()
-    if start.startswith((b"<!doctype", b"<html", b"<head")):
-        quota = b"quota" in start
-        page = "Google Drive's 'Quota exceeded' page" if quota else "a web page"
+    foreign = name_foreign_file(data[:65_536])
+    if foreign:
         raise _input_error(
-            f"{path} is not an annotation file but {page}.",
+            f"{path} is not an annotation file but {foreign}.",
             f"Download it again, later or in a browser, from {celeba.HOME_PAGE}.",
         )
     if not data.strip():
@@ -337,52 +329,18 @@ def _next_line(data: bytes, start: int, line: int) -> tuple[bytes, int, int]:
     return data[start:end].strip(), end + 1, line + 1
 
 
-def _fingerprint(path: Path, data: bytes, rows: int) -> dict[str, str | int | bool]:
+def _fingerprint(
+    path: InputFile, data: bytes, rows: int
+) -> dict[str, str | int | bool]:
     digest = hashlib.sha256(data).hexdigest()
     official = celeba.OFFICIAL_FILES.get(digest) == rows
     return {"file": path.name, "sha256": digest, "rows": rows, "official": official}
 
 
-def _find_text(folder: Path, name: str) -> Path | None:
-    for inside in _TEXT_FOLDERS:
-        for candidate in (name, Path(name).stem + ".csv"):
-            if (folder / inside / candidate).is_file():
-                return folder / inside / candidate
-    return None
-
-
-def _find_images(folder: Path) -> Path:
-    for inside in _IMAGE_FOLDERS[::-1]:  # a doubled folder, as unpackers make it, first
-        if (folder / inside / celeba.IMAGE_FOLDER).is_dir():
-            return folder / inside / celeba.IMAGE_FOLDER
-    for inside in _IMAGE_FOLDERS:
-        archive = folder / inside / f"{celeba.IMAGE_FOLDER}.zip"
-        if archive.is_file():
-            raise _input_error(
-                f"{archive} is not unpacked.",
-                f"Run: unzip -d {_quote(archive.parent)} {_quote(archive)}",
-            )
-    raise _not_found(folder, celeba.IMAGE_FOLDER + "/", _IMAGE_FOLDERS[:2])
-
-
-def _not_found(folder: Path, name: str, inside: tuple[str, ...]) -> UserError:
-    found = sorted(os.listdir(folder))
-    shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
-    places = " and ".join(str(folder / place) for place in inside)
-    return _input_error(
-        f"There is no {name}: looked in {places}; {folder} holds {shown or 'nothing'}.",
-        "Put it there, or give --celeba_dir the folder that holds it.",
-    )
-
-
-def _line_error(path: Path, line: int, complaint: str) -> UserError:
+def _line_error(path: InputFile, line: int, complaint: str) -> UserError:
     return _input_error(
         f"{path}:{line}: {complaint}.", "Correct the line or download the file again."
     )
-
-
-def _quote(path: Path) -> str:
-    return shlex.quote(str(path))
 
 
 def _show(word: bytes) -> str:

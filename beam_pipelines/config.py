@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
+from beam_pipelines import remote
 from schemas import celeba
 from support import images
 from support.command import option
@@ -21,7 +22,9 @@ class BuildConfig:
       UserError: exit 2, for a value that no data could make right.
     """
 
-    celeba_dir: str = option("data/celeba", "Folder of CelebA: annotations and images.")
+    celeba_dir: str = option(
+        "data/celeba", "CelebA: a folder with images or their zip, or a zip; or gs://."
+    )
     output_dir: str = option("data/tfrecords", "Folder that the dataset becomes.")
     attribute: str = option("Male", "The attribute that is the label.")
     num_examples: int = option(0, "Examples over all splits; 0 = all there are.")
@@ -43,7 +46,7 @@ class BuildConfig:
     overwrite: bool = option(False, "Replace a dataset that is already there.")
 
     def __post_init__(self):
-        images.require_local(self.celeba_dir, "celeba_dir")
+        remote.require_readable(self.celeba_dir, "celeba_dir")
         images.require_local(self.output_dir, "output_dir")
         _check_choice("attribute", self.attribute, celeba.ATTRIBUTES)
         _check_choice("balance", self.balance, BALANCES)

@@ -15,7 +15,7 @@ from beam_pipelines.annotations import Table, attribute_bits
 from beam_pipelines.config import BuildConfig
 from schemas import celeba
 from support.errors import ExitCode, UserError
-from support.images import Listing
+from support.folders import Listing
 
 #: By default a dataset has about this many shards, each of a size between the two.
 _SHARDS, _SMALLEST_SHARD, _LARGEST_SHARD = 128, 256, 16_384

@@ -20,7 +20,8 @@ from beam_pipelines.selection import Plan
 from beam_pipelines.stores import Store
 from schemas import example
 from schemas.celeba import ATTRIBUTES
-from support.images import BadImage, ImageSource, prepare_jpeg
+from support.folders import ImageSource
+from support.images import BadImage, prepare_jpeg
 
 _BATCH = 1 << 20  # bytes gathered before one write
 _HEADER = 12

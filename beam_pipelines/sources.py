@@ -3,18 +3,18 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from beam_pipelines import annotations, selection
+from beam_pipelines import annotations, layout, selection
 from beam_pipelines.annotations import Table
 from beam_pipelines.config import BuildConfig
+from beam_pipelines.layout import Layout
 from schemas import celeba
 from support.errors import ExitCode, UserError
 from support.files import input_errors
-from support.images import ImageSource, open_source
+from support.folders import ImageSource, Listing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,46 +47,44 @@ def load(config: BuildConfig) -> Sources:
 
 
 def _load(config: BuildConfig) -> Sources:
-    layout = annotations.find_layout(Path(config.celeba_dir))
-    split = _choose_split(config, layout)
+    found = layout.find_layout(config.celeba_dir)
+    split = _choose_split(config, found)
     highest = len(celeba.SPLITS) - 1
     tables = {
-        "attributes": annotations.read_attributes(layout.attributes),
-        "partition": annotations.read_numbers(layout.partition, highest)
-        if split == "official" and layout.partition
+        "attributes": annotations.read_attributes(found.attributes),
+        "partition": annotations.read_numbers(found.partition, highest)
+        if split == "official" and found.partition
         else None,
-        "identity": annotations.read_numbers(layout.identity)
-        if layout.identity
+        "identity": annotations.read_numbers(found.identity)
+        if found.identity
         else None,
     }
-    images = open_source(layout.images)
-    rows = selection.join(*tables.values(), images.list())
+    listing = found.images.list()
+    rows = selection.join(*tables.values(), listing)
     if not len(rows):
         raise UserError(
-            f"{layout.images} holds none of the {len(rows.missing):,} images that "
-            f"{layout.attributes} names, such as {rows.missing[0].decode()}.",
-            f"Unpack {celeba.IMAGE_FOLDER}.zip into {layout.images.parent}.",
+            f"{found.images} holds none of the {len(rows.missing):,} images that "
+            f"{found.attributes} names, such as {rows.missing[0].decode()}.",
+            f"Put {celeba.IMAGE_FOLDER}/ or {celeba.IMAGE_ARCHIVE} of the same CelebA "
+            "there.",
             ExitCode.INPUT_DATA,
         )
-    _check_complete(rows, split, layout)
+    _check_complete(rows, split, found)
     fingerprints = {name: table.fingerprint for name, table in tables.items() if table}
     described = [_describe(table) for table in tables.values() if table]
     fingerprints["images"] = _fingerprint(rows)
-    described.append(
-        f"{len(rows):,} images in {layout.images}"
-        + (f", {len(rows.missing):,} missing" if len(rows.missing) else "")
-    )
-    notes = _notes(config, split, fingerprints)
-    return Sources(rows, images, fingerprints, (*described, *notes), split)
+    described.append(_describe_images(rows, listing, found.images))
+    notes = (*listing.notes, *_notes(config, split, fingerprints))
+    return Sources(rows, found.images, fingerprints, (*described, *notes), split)
 
 
-def _choose_split(config: BuildConfig, layout: annotations.Layout) -> str:
+def _choose_split(config: BuildConfig, found: Layout) -> str:
     """Falls back from identity to official; refuses what no file supports."""
-    if config.split == "identity" and layout.identity is None:
-        if layout.partition:
+    if config.split == "identity" and found.identity is None:
+        if found.partition:
             return "official"
         raise _no_file(config, celeba.IDENTITY_FILE)
-    if config.split == "official" and layout.partition is None:
+    if config.split == "official" and found.partition is None:
         raise _no_file(config, celeba.PARTITION_FILE)
     return config.split
 
@@ -103,11 +101,11 @@ def _notes(
         yield "The official split has its own shares: --split_fractions is not used."
 
 
-def _check_complete(rows: selection.Rows, split: str, layout: annotations.Layout):
+def _check_complete(rows: selection.Rows, split: str, found: Layout):
     """Refuses a split by a file that does not name every image."""
     path, column, other = {
-        "identity": (layout.identity, rows.identities, layout.partition and "official"),
-        "official": (layout.partition, rows.official, layout.identity and "identity"),
+        "identity": (found.identity, rows.identities, found.partition and "official"),
+        "official": (found.partition, rows.official, found.identity and "identity"),
         "random": (None, np.zeros(1), None),
     }[split]
     unknown = np.flatnonzero(column < 0)
@@ -131,7 +129,22 @@ def _no_file(config: BuildConfig, name: str) -> UserError:
 
 def _describe(table: Table) -> str:
     official = "official " if table.fingerprint["official"] else ""
-    return f"{official}{table.fingerprint['file']}, {len(table):,} rows"
+    spelling = f" ({table.spelling})" if table.spelling else ""
+    return f"{official}{table.fingerprint['file']}{spelling}, {len(table):,} rows"
+
+
+def _describe_images(
+    rows: selection.Rows, listing: Listing, images: ImageSource
+) -> str:
+    """How many images there are, and whether their archive is the official one."""
+    packing = f" ({listing.packing})" if listing.packing else ""
+    same = (len(rows), listing.archive_bytes)
+    official = same == (celeba.IMAGE_COUNT, celeba.IMAGE_ARCHIVE_BYTES)
+    return (
+        f"{len(rows):,} images in {images}{packing}"
+        + (", official size" if official else "")
+        + (f", {len(rows.missing):,} missing" if len(rows.missing) else "")
+    )
 
 
 def _fingerprint(rows: selection.Rows) -> dict[str, Any]:

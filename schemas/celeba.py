@@ -8,6 +8,11 @@ ATTRIBUTES_FILE = "list_attr_celeba.txt"
 PARTITION_FILE = "list_eval_partition.txt"
 IDENTITY_FILE = "identity_CelebA.txt"
 
+#: The official archive of the aligned images: its name, its bytes, its images.
+IMAGE_ARCHIVE = "img_align_celeba.zip"
+IMAGE_ARCHIVE_BYTES = 1_443_490_838
+IMAGE_COUNT = 202_599
+
 #: (height, width) of the official aligned and cropped images, pixels.
 ALIGNED_SIZE = (218, 178)
 

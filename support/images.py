@@ -1,17 +1,14 @@
-"""Images from a folder: listed, read, checked, turned upright, resized."""
+"""JPEG images: checked, turned upright, resized."""
 
-import dataclasses
 import functools
 import os
 import re
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import simplejpeg
 
 from support.errors import usage_error
-from support.files import input_errors
 
 #: Quality of the JPEGs that are written: those turned upright or resized. 95 without
 #: chroma subsampling keeps the loss below what the source's own encoding lost.
@@ -44,67 +41,6 @@ class BadImage(Exception):
         super().__init__(reason, detail)
         self.reason = reason
         self.detail = detail
-
-
-@dataclasses.dataclass(frozen=True)
-class Listing:
-    """The files of a source, in no particular order.
-
-    Attributes:
-      names: (files,) bytes strings, without folder.
-      sizes: (files,) int64, bytes.
-    """
-
-    names: np.ndarray
-    sizes: np.ndarray
-
-
-class ImageSource(Protocol):
-    """Where images come from. Sources pickle, so that workers can open them."""
-
-    def list(self) -> Listing:
-        """Names and sizes of all files."""
-
-    def read(self, name: str) -> bytes:
-        """The bytes of one file.
-
-        Raises:
-          BadImage: the file is gone.
-          UserError: exit 3, if reading fails otherwise: that says nothing of the image.
-        """
-
-
-@dataclasses.dataclass(frozen=True)
-class FolderSource:
-    """The files at the top of a local folder; links to files count as files."""
-
-    folder: str
-
-    def list(self) -> Listing:
-        names, sizes = [], []
-        with os.scandir(os.fsencode(self.folder)) as entries:
-            for entry in entries:
-                try:
-                    if entry.is_file():
-                        sizes.append(entry.stat().st_size)
-                        names.append(entry.name)
-                except OSError:  # a link that leads nowhere, or a file just removed
-                    continue
-        return Listing(np.array(names, "S"), np.array(sizes, np.int64))
-
-    def read(self, name: str) -> bytes:
-        path = os.path.join(self.folder, name)
-        with input_errors(path):
-            try:
-                with open(path, "rb", buffering=0) as file:
-                    return file.read()
-            except FileNotFoundError as error:
-                raise BadImage("missing", "the file is gone") from error
-
-
-def open_source(path: str | os.PathLike) -> ImageSource:
-    """The source of images at `path`, a local folder."""
-    return FolderSource(str(path))
 
 
 def require_local(path: str, flag: str) -> Path:

@@ -167,7 +167,7 @@ def test_unreadable_folders_are_input_errors(small_celeba, monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
-    monkeypatch.setattr("support.images.os.scandir", refuse)
+    monkeypatch.setattr("support.folders.os.scandir", refuse)
     with pytest.raises(UserError, match="img_align_celeba cannot be read") as caught:
         load(small_celeba)
     assert caught.value.exit_code == ExitCode.INPUT_DATA
@@ -184,8 +184,8 @@ def test_missing_image_folder(small_celeba):
     folder.rename(small_celeba.folder / "images")
     with pytest.raises(UserError, match="no img_align_celeba/.*identity_CelebA.txt"):
         load(small_celeba)
-    (small_celeba.folder / "img_align_celeba.zip").touch()
-    with pytest.raises(UserError, match="is not unpacked. Run: unzip"):
+    (small_celeba.folder / "archive.zip").touch()
+    with pytest.raises(UserError, match="use --celeba_dir=.*/archive.zip"):
         load(small_celeba)
 
 

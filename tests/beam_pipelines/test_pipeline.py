@@ -17,11 +17,11 @@ from beam_pipelines import pipeline, runner, shards
 from beam_pipelines.lifeline import Lifeline
 from beam_pipelines.stores import LocalStore
 from support.errors import ExitCode, UserError
-from support.images import open_source
+from support.folders import FolderSource
 
 
 def make_task():
-    return shards.Task(open_source("images"), LocalStore(Path("out")), None)
+    return shards.Task(FolderSource("images"), LocalStore(Path("out")), None)
 
 
 def test_the_graph_holds_no_names_and_no_data():

@@ -9,7 +9,7 @@ from beam_pipelines import shards
 from beam_pipelines.shards import DamagedRecord, Receipt, ShardPlan
 from beam_pipelines.stores import LocalStore
 from schemas import celeba, example
-from support.images import open_source
+from support.folders import FolderSource
 
 NAME = "celeba-train.tfrecord-00000-of-00001"
 
@@ -28,7 +28,7 @@ def make_plan(numbers, name=NAME):
 
 
 def write(plan, small_celeba, folder, size=None):
-    source = open_source(small_celeba.folder / celeba.IMAGE_FOLDER)
+    source = FolderSource(str(small_celeba.folder / celeba.IMAGE_FOLDER))
     return shards.write_shard(plan, shards.Task(source, LocalStore(folder), size))
 
 
