@@ -49,6 +49,31 @@ def test_other_spellings_of_the_same_file(small_celeba, change):
     assert np.array_equal(found.names, expected.names)
 
 
+def test_zeros_may_stand_for_minus_ones(small_celeba):
+    expected = annotations.read_attributes(small_celeba.attributes)
+    assert expected.spelling == ""
+    text = small_celeba.attributes.read_bytes().replace(b"-1", b" 0")
+    small_celeba.attributes.write_bytes(text)
+    found = annotations.read_attributes(small_celeba.attributes)
+    assert np.array_equal(found.values, expected.values)
+    assert found.spelling == "values 0/1"
+
+
+@pytest.mark.parametrize("block", [1, 1 << 20])
+def test_a_file_holds_zeros_or_minus_ones(small_celeba, monkeypatch, block):
+    monkeypatch.setattr(annotations, "_BLOCK", block)
+    lines = small_celeba.attributes.read_text().splitlines()
+    lines[2] = "000001.jpg" + " 1" * 40  # says nothing of the others
+    zeros = [line.replace("-1", " 0") for line in lines]
+    for mixture, words in (
+        (lines[:10] + zeros[10:], ":11: value '0' in column .*, expected -1 or 1"),
+        (zeros[:10] + lines[10:], ":11: value '-1' in column .*, expected 0 or 1"),
+    ):
+        small_celeba.attributes.write_text("\n".join(mixture))
+        with pytest.raises(UserError, match=words):
+            annotations.read_attributes(small_celeba.attributes)
+
+
 def test_columns_in_another_order(small_celeba):
     expected = annotations.read_attributes(small_celeba.attributes)
     lines = small_celeba.attributes.read_text().splitlines()

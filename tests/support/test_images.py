@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 import struct
 
 import numpy as np
@@ -140,31 +139,6 @@ def test_prepare_resizes_and_keeps_gray():
     data, shape, turned = images.prepare_jpeg(gray, (24, 20))
     assert (shape, turned) == ((24, 20), False)
     assert images.check_header(data) == (24, 20, "Gray")
-
-
-def test_folders_list_files_whatever_their_names(tmp_path):
-    (tmp_path / "b.jpg").write_bytes(b"12")
-    (tmp_path / "ä '\n.jpg").write_bytes(b"1")
-    (tmp_path / "folder.jpg").mkdir()
-    (tmp_path / "link.jpg").symlink_to(tmp_path / "b.jpg")
-    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nowhere")
-    open(os.fsencode(tmp_path) + b"/\xff.jpg", "wb").close()
-    source = images.open_source(tmp_path)
-    listing = source.list()
-    found = dict(zip(listing.names.tolist(), listing.sizes.tolist(), strict=True))
-    assert found == {
-        b"b.jpg": 2,
-        "ä '\n.jpg".encode(): 1,
-        b"link.jpg": 2,
-        b"\xff.jpg": 0,
-    }
-    assert source.read("link.jpg") == b"12"
-    with pytest.raises(images.BadImage) as caught:
-        source.read("gone.jpg")
-    assert caught.value.reason == "missing"
-    with pytest.raises(UserError, match="folder.jpg cannot be read") as stopped:
-        source.read("folder.jpg")
-    assert stopped.value.exit_code == ExitCode.INPUT_DATA
 
 
 @pytest.mark.parametrize("path", ["s3://b/x", "http://h/x", "gs://b/x", "", "~/x"])
