@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from beam_pipelines import remote
+from beam_pipelines import remote, stores
 from schemas import celeba
 from support.errors import ExitCode, UserError
 from support.folders import Folder, ImageSource, InputFile, LocalFolder
@@ -54,7 +54,7 @@ def find_layout(location: str) -> Layout:
 
 def _open(location: str) -> tuple[Folder, str]:
     """Returns the folder to look into, and the name of the zip file in it or ""."""
-    if remote.is_remote(location):
+    if stores.is_remote(location):
         location = location.rstrip("/")
         parent, _, name = location.rpartition("/")
         if name.lower().endswith(".zip"):

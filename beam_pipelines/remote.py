@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
-import shutil
 import tempfile
 import threading
 from collections.abc import Hashable, Iterator
@@ -32,11 +31,7 @@ _EXTRAS = {
     "hdfs": ("hdfs", "apache-beam[hadoop]"),
 }
 _PATTERN_LETTERS = "*?["
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path has a scheme, as `gs://bucket/folder` has."""
-    return FileSystems.get_scheme(path) is not None
+_PART = 16 << 20  # bytes of one request, as Beam's readers make them
 
 
 def require_readable(path: str, flag: str) -> None:
@@ -185,12 +180,25 @@ def _download(file: RemoteFile, _version: Hashable) -> RandomAccess:
     folder = tempfile.gettempdir()
     with output_errors(folder, file.size()):
         with tempfile.NamedTemporaryFile(prefix="celeba-") as copy:
-            with _remote_errors(file.path), _open(file.path) as source:
-                shutil.copyfileobj(source, copy, 16 << 20)
+            for part in _parts(file.path):
+                copy.write(part)
             copy.flush()
             near = LocalFile(copy.name)
             near.read_at(0, 1)  # opened: it stays readable when its name is gone
     return near
+
+
+def _parts(path: str) -> Iterator[bytes]:
+    """A file's bytes in order; errors of reading stay apart from those of writing."""
+    with _remote_errors(path):
+        file = _open(path)
+    with file:
+        while True:
+            with _remote_errors(path):
+                part = file.read(_PART)
+            if not part:
+                return
+            yield part
 
 
 def _list(folder: str, limit: int | None = None) -> list[tuple[str, int]]:

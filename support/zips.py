@@ -37,6 +37,7 @@ _ENTRY = np.dtype(
         "itemsize": 46,
     }
 )
+_KEPT = np.dtype([("flags", "<u2"), ("method", "<u2"), ("crc", "<u4")])
 _ELSEWHERE = 0xFFFFFFFF  # the number is too large for its field: see the extra field
 _LONGEST_END = 22 + 65_535  # with the longest comment
 _LONGEST_PATH = 512  # no image of CelebA is behind a longer one
@@ -140,7 +141,7 @@ class _Contents:
     Attributes:
       file: the zip file that it describes.
       bytes: the file's size.
-      entries: (entries,) of type `_ENTRY`.
+      entries: (entries,) of type `_KEPT`.
       sizes, packed, offsets: (entries,) int64: bytes of a member unpacked and packed,
         and where its local header begins.
       index: the last part of each path -> its row.
@@ -170,13 +171,16 @@ def _open(file: RandomAccess, version: Hashable, whole: int) -> _Contents:
     if len(starts):
         text = np.frombuffer(raw, np.uint8)
         entries = _windows(text, starts, _ENTRY.itemsize).view(_ENTRY)[:, 0]
-    columns = [entries[column] for column in ("size", "packed", "offset")]
-    numbers = np.array(columns, np.int64)
+    large = ("size", "packed", "offset")
+    numbers = np.array([entries[column] for column in large], np.int64)
     for row in np.flatnonzero((numbers == _ELSEWHERE).any(axis=0)).tolist():
         _read_large_numbers(raw, int(starts[row]), entries[row], numbers[:, row])
-    index, notes = _index(raw, starts, entries["name"].astype(np.int64), file)
+    lengths = entries["name"].astype(np.int64)
+    entries = entries[list(_KEPT.names)].astype(_KEPT)  # the rest is not needed again
+    index, notes = _index(raw, starts, lengths, file)
     sizes, packed, offsets = numbers
-    return _Contents(file, size, entries, sizes, packed, offsets + base, index, notes)
+    offsets += base
+    return _Contents(file, size, entries, sizes, packed, offsets, index, notes)
 
 
 def _read_directory(file: RandomAccess, size: int, whole: int) -> tuple[bytes, int]:

@@ -1,8 +1,9 @@
 """A `gs://` for tests: Beam's file system interface over a local folder.
 
 It does as Google's storage does: there are objects and prefixes but no folders, an
-object appears whole when its writer is closed, and replaces what had its name. Only
-while `FAKE_GCS_ROOT` is set does it answer to the scheme, in worker processes too.
+object appears whole when its writer is closed, and replaces what had its name. It
+answers to the scheme only while `FAKE_GCS_ROOT` is set, and only in processes that
+import it: builds that use it run in memory.
 """
 
 import hashlib
