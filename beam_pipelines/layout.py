@@ -19,12 +19,19 @@ _DOUBLED = f"{celeba.IMAGE_FOLDER}/{celeba.IMAGE_FOLDER}"
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the parts of CelebA lie; None for an optional file that is not there."""
+    """Where the parts of CelebA lie; None for an optional file that is not there.
+
+    Attributes:
+      attributes, partition, identity: the annotation files.
+      images: the folder or zip file that is read.
+      unused: a zip file of the images beside the folder that is read instead.
+    """
 
     attributes: InputFile
     partition: InputFile | None
     identity: InputFile | None
     images: ImageSource
+    unused: ZipSource | None
 
 
 def find_layout(location: str) -> Layout:
@@ -49,7 +56,13 @@ def find_layout(location: str) -> Layout:
     }
     if texts[celeba.ATTRIBUTES_FILE] is None:
         raise _not_found(folder, celeba.ATTRIBUTES_FILE, _TEXT_FOLDERS, archive)
-    return Layout(*texts.values(), images=source or _find_images(folder))
+    beside = None if source else _find_zip(folder)
+    images = source or _find_folder(folder) or beside
+    if images is None:
+        what = f"{celeba.IMAGE_FOLDER}/ and no {celeba.IMAGE_ARCHIVE}"
+        raise _not_found(folder, what, _IMAGE_FOLDERS)
+    unused = None if images is beside else beside
+    return Layout(*texts.values(), images=images, unused=unused)
 
 
 def _open(location: str) -> tuple[Folder, str]:
@@ -87,18 +100,19 @@ def _find_text(folder: Folder, source: ZipSource | None, name: str) -> InputFile
     return next((file for files in (found, beside) for file in files if file), None)
 
 
-def _find_images(folder: Folder) -> ImageSource:
+def _find_folder(folder: Folder) -> ImageSource | None:
     for name in (_DOUBLED, celeba.IMAGE_FOLDER):
         for place in _IMAGE_FOLDERS[::-1]:
             source = folder.images(_inside(place, name))
             if source:
                 return source
-    for place in _IMAGE_FOLDERS:
-        source = _zip_source(folder, _inside(place, celeba.IMAGE_ARCHIVE))
-        if source:
-            return source
-    what = f"{celeba.IMAGE_FOLDER}/ and no {celeba.IMAGE_ARCHIVE}"
-    raise _not_found(folder, what, _IMAGE_FOLDERS)
+    return None
+
+
+def _find_zip(folder: Folder) -> ZipSource | None:
+    places = (_inside(place, celeba.IMAGE_ARCHIVE) for place in _IMAGE_FOLDERS)
+    found = (_zip_source(folder, place) for place in places)
+    return next((source for source in found if source), None)
 
 
 def _zip_source(folder: Folder, name: str) -> ZipSource | None:

@@ -125,7 +125,9 @@ class RemoteFolder:
         return self.path
 
     def names(self) -> list[str]:
-        return sorted(path.rpartition("/")[2] for path, _ in _list(self.path, 100))
+        start = len(self.path) + 1
+        paths = [path[start:] for path, _ in _list(self.path, "**", 100)]
+        return sorted({path.partition("/")[0] for path in paths})
 
     def text(self, name: str) -> InputFile | None:
         return self._file(name)
@@ -135,7 +137,7 @@ class RemoteFolder:
 
     def images(self, name: str) -> ImageSource | None:
         path = f"{self.path}/{name}"
-        return RemoteSource(path) if _list(path, 1) else None
+        return RemoteSource(path) if _list(path, limit=1) else None
 
     def _file(self, name: str) -> RemoteFile | None:
         path = f"{self.path}/{name}"
@@ -201,10 +203,12 @@ def _parts(path: str) -> Iterator[bytes]:
             yield part
 
 
-def _list(folder: str, limit: int | None = None) -> list[tuple[str, int]]:
-    """Path and size of the files at the top of a folder."""
+def _list(
+    folder: str, pattern: str = "*", limit: int | None = None
+) -> list[tuple[str, int]]:
+    """Path and size of files in a folder: at its top, or at any depth with `**`."""
     with _remote_errors(folder):
-        (found,) = FileSystems.match([f"{folder}/*"], [limit])
+        (found,) = FileSystems.match([f"{folder}/{pattern}"], [limit])
     return [(entry.path, entry.size_in_bytes) for entry in found.metadata_list]
 
 

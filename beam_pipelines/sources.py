@@ -62,19 +62,15 @@ def _load(config: BuildConfig) -> Sources:
     listing = found.images.list()
     rows = selection.join(*tables.values(), listing)
     if not len(rows):
-        raise UserError(
-            f"{found.images} holds none of the {len(rows.missing):,} images that "
-            f"{found.attributes} names, such as {rows.missing[0].decode()}.",
-            f"Put {celeba.IMAGE_FOLDER}/ or {celeba.IMAGE_ARCHIVE} of the same CelebA "
-            "there.",
-            ExitCode.INPUT_DATA,
-        )
+        raise _no_image(rows, found)
     _check_complete(rows, split, found)
     fingerprints = {name: table.fingerprint for name, table in tables.items() if table}
     described = [_describe(table) for table in tables.values() if table]
     fingerprints["images"] = _fingerprint(rows)
     described.append(_describe_images(rows, listing, found.images))
-    notes = (*listing.notes, *_notes(config, split, fingerprints))
+    notes = [*listing.notes, *_notes(config, split, fingerprints)]
+    if found.unused and len(rows.missing):
+        notes.append(f"{found.unused} is not read, because there is a folder.")
     return Sources(rows, found.images, fingerprints, (*described, *notes), split)
 
 
@@ -117,6 +113,18 @@ def _check_complete(rows: selection.Rows, split: str, found: Layout):
             remedy + ("." if other else ", which may put a person into two splits."),
             ExitCode.INPUT_DATA,
         )
+
+
+def _no_image(rows: selection.Rows, found: Layout) -> UserError:
+    remedy = f"Put {celeba.IMAGE_FOLDER}/ or {celeba.IMAGE_ARCHIVE} of CelebA there."
+    if found.unused:
+        remedy = f"Remove that folder, and {found.unused} will be read."
+    return UserError(
+        f"{found.images} holds none of the {len(rows.missing):,} images that "
+        f"{found.attributes} names, such as {rows.missing[0].decode()}.",
+        remedy,
+        ExitCode.INPUT_DATA,
+    )
 
 
 def _no_file(config: BuildConfig, name: str) -> UserError:

@@ -18,6 +18,10 @@ import numpy as np
 from support.files import input_errors
 from support.images import BadImage
 
+_PAGES = {
+    b"quota": "Google Drive's 'Quota exceeded' page",
+    b"virus scan": "Google Drive's 'Virus scan warning' page",
+}
 _SIGNATURES = {
     b"Rar!": "a RAR archive",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
@@ -206,8 +210,10 @@ def name_foreign_file(start: bytes) -> str | None:
     """What a download turned out to be, by its first bytes; None if nothing known."""
     text = start[:65_536].lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<head")):
-        quota = b"quota" in text
-        return "Google Drive's 'Quota exceeded' page" if quota else "a web page"
+        for words, page in _PAGES.items():
+            if words in text:
+                return page
+        return "a web page"
     if start[257:262] == b"ustar":
         return "a tar archive"
     for signature, name in _SIGNATURES.items():

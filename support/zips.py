@@ -359,11 +359,14 @@ def _not_a_zip(file: RandomAccess, size: int, whole: int) -> UserError:
     if not size:
         return _input_error(f"{file} is empty.", "Download it again.")
     what = name_foreign_file(start)
+    if what is None:
+        remedy = "Give --celeba_dir a folder or a zip file; if it is one, get it again."
+    elif "archive" in what:
+        remedy = "Unpack it and give --celeba_dir the folder."
+    else:
+        remedy = "Download it again, later or in a browser."
     return _input_error(
-        f"{file} is not a zip file{f' but {what}' if what else ''}.",
-        "Unpack it and give --celeba_dir the folder."
-        if what and "archive" in what
-        else "Download it again, later or in a browser.",
+        f"{file} is not a zip file{f' but {what}' if what else ''}.", remedy
     )
 
 

@@ -14,7 +14,7 @@ from beam_pipelines.stores import LocalStore
 from schemas import celeba
 from support import command
 from support.errors import ExitCode
-from support.images import open_source
+from support.folders import FolderSource
 
 ROOT = Path(__file__).parents[2]
 FLAGS = {
@@ -83,7 +83,7 @@ def test_a_worker_needs_nothing_but_the_wheel(small_celeba, tmp_path):
         identities=np.array([3, -1], np.int32),
         attributes=np.zeros((2, 5), np.uint8),
     )
-    source = open_source(small_celeba.folder / celeba.IMAGE_FOLDER)
+    source = FolderSource(str(small_celeba.folder / celeba.IMAGE_FOLDER))
     digests = []
     for folder in (tmp_path / "here", tmp_path / "there"):
         folder.mkdir()

@@ -137,6 +137,19 @@ def test_damaged_members_are_replaced_and_listed(builder, small_celeba, tmp_path
     assert sum(sum(shard.class_counts) for shard in builder.manifest.shards) == 58
 
 
+def test_a_zip_beside_an_incomplete_folder_is_pointed_to(small_celeba):
+    archive = pack(small_celeba, small_celeba.folder / celeba.IMAGE_ARCHIVE)
+    assert not any(str(archive) in note for note in load(small_celeba.folder).notes)
+    small_celeba.image(1).unlink()
+    assert any(f"{archive} is not" in note for note in load(small_celeba.folder).notes)
+    for number in range(2, 61):
+        small_celeba.image(number).unlink()
+    with pytest.raises(UserError, match=f"Remove that folder, and {archive} will"):
+        load(small_celeba.folder)
+    (small_celeba.folder / celeba.IMAGE_FOLDER).rmdir()
+    assert len(load(small_celeba.folder).rows) == 60
+
+
 def test_a_zip_without_the_images(small_celeba, tmp_path):
     archive = tmp_path / "celeba" / "other.zip"
     with zipfile.ZipFile(archive, "w") as file:
@@ -169,7 +182,11 @@ def test_buckets(builder, small_celeba, bucket, layout):  # noqa: F811
 def test_remote_errors_are_plain(small_celeba, bucket):  # noqa: F811
     with pytest.raises(UserError, match="looked in gs://bucket/x and .*holds nothing"):
         load("gs://bucket/x")
-    with pytest.raises(UserError, match="gs://bucket/x.zip: looked in|no list_attr"):
+    (bucket / "x" / "Img").mkdir(parents=True)
+    (bucket / "x" / "Img" / "1.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="gs://bucket/x holds Img."):
+        load("gs://bucket/x")
+    with pytest.raises(UserError, match="looked in gs://bucket/x.zip and"):
         load("gs://bucket/x.zip")
     source = remote.RemoteSource("gs://bucket")
     with pytest.raises(BadImage, match="missing"):
