@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from beam_pipelines import quotas, selection
+from beam_pipelines import hashing, quotas, selection
 from beam_pipelines.config import BuildConfig
 from schemas import celeba
 from support.errors import ExitCode, UserError
@@ -113,8 +113,8 @@ def test_the_hash_is_pinned():
     """Datasets of other versions and machines rely on it."""
     names = np.array(["000001.jpg", "a-much-longer-name.jpeg"], "S")
     expected = [11851481848076195750, 1322624093328905472]
-    assert selection.name_keys(names).tolist() == expected
-    assert selection.name_keys(names[:1].astype("S10")).tolist() == expected[:1]
+    assert hashing.name_keys(names).tolist() == expected
+    assert hashing.name_keys(names[:1].astype("S10")).tolist() == expected[:1]
 
 
 def test_seeds_choose_differently():
