@@ -122,7 +122,7 @@ def plan(rows: Rows, config: BuildConfig) -> Plan:
     order = hashing.seeded(hashing.name_keys(rows.names), config.seed)
     rank = np.argsort(order, kind="stable")
     # What is left out never moves a person to another split: see `_narrow`.
-    candidates = _narrow(rows, rank, config)
+    candidates = _narrow(rows, order, rank, config)
     _check_classes(labels[candidates], config)
     split_of = _split(rows, labels, order, rank, config)
     code = split_of[candidates] * 2 + labels[candidates]
@@ -219,14 +219,16 @@ def match(names: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.where(others[place] == names, place, -1)
 
 
-def _narrow(rows: Rows, rank: np.ndarray, config: BuildConfig) -> np.ndarray:
+def _narrow(
+    rows: Rows, order: np.ndarray, rank: np.ndarray, config: BuildConfig
+) -> np.ndarray:
     """The rows that may be selected, in rank order.
 
-    Of each person the first `max_per_identity` of those that pass the filter stay. An
-    image of an unknown person is a person of its own.
+    Of each person's images that pass the filter, `max_per_identity` stay. An image of
+    an unknown person is a person of its own.
     """
     for attribute, value in config.required().items():
-        rank = rank[attribute_bits(rows.attributes[rank], attribute) == value]
+        rank = rank[attribute_bits(rows.attributes, attribute)[rank] == value]
     limit = config.max_per_identity
     if not limit:
         return rank
@@ -237,14 +239,15 @@ def _narrow(rows: Rows, rank: np.ndarray, config: BuildConfig) -> np.ndarray:
             "Put it there, or leave --max_per_identity out.",
             ExitCode.INPUT_DATA,
         )
-    people = rows.identities[rank]
-    order = np.argsort(people, kind="stable")
-    people = people[order]
-    # In this order, an image is beyond the limit if the one `limit` before it shows
-    # the same person.
+    # By a hash of its own: a random split cuts the rank order, and whoever is first in
+    # that is in train.
+    choice = hashing.seeded(order[rank], config.seed)
+    turn = np.lexsort((choice, rows.identities[rank]))
+    people = rows.identities[rank[turn]]
+    # An image is beyond the limit if the one `limit` before it shows the same person.
     beyond = (people[limit:] == people[:-limit]) & (people[limit:] >= 0)
     keep = np.ones(len(rank), bool)
-    keep[order[limit:][beyond]] = False
+    keep[turn[limit:][beyond]] = False
     return rank[keep]
 
 

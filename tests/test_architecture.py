@@ -12,6 +12,7 @@ import pytest
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.synthesize import SynthesizeConfig
 from beam_pipelines.verify import VerifyConfig
+from benchmarks.planner import PlannerConfig
 from benchmarks.stages import StagesConfig
 from schemas import example
 from support import command
@@ -39,6 +40,7 @@ CONFIGS = (
     PredictConfig,
     ReportConfig,
     StagesConfig,
+    PlannerConfig,
 )
 
 
