@@ -115,10 +115,11 @@ def _check_both_classes(
 def ran_out(config: BuildConfig, split: str, label: int, rejected: int) -> UserError:
     """The error for a pool whose last replacement was unusable too."""
     sign = "with" if label else "without"
+    other = "--balance=undersample" if config.is_balanced else "0"
     return UserError(
         f"--num_examples={config.num_examples}: after {rejected:,} unusable images no "
         f"image {sign} {config.attribute} is left to replace them in {split}.",
-        "Lower --num_examples, or use 0 to take what there is.",
+        f"Lower --num_examples, or use {other} to take what there is.",
         ExitCode.INPUT_DATA,
     )
 
