@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable
 
 import apache_beam as beam
+import numpy as np
 from absl import flags
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -70,17 +71,36 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
 
 
 def describe(plan: selection.Plan, config: BuildConfig) -> Iterable[str]:
-    """The plan in lines: per split its examples, classes, people and shards."""
+    """The plan in lines: per split its examples, classes, people and shards; notes."""
     for index, split in enumerate(celeba.SPLITS):
         rows = plan.selected(index)
         zeros, ones = plan.class_counts()[index]
         people = plan.rows.identities[rows]
-        known = len(set(people[people >= 0].tolist()))
+        known = len(np.unique(people[people >= 0]))
         yield (
             f"{split:<10} {len(rows):>9,} examples: {ones:,} with, {zeros:,} without "
             f"{config.attribute}; {known:,} people; {len(plan.bounds[index]) - 1} "
             f"shard(s), {files.megabytes(int(plan.rows.sizes[rows].sum()))}"
         )
+
+    yield from _selection_notes(plan, config)
+
+
+def _selection_notes(plan: selection.Plan, config: BuildConfig) -> Iterable[str]:
+    """What the counts per split do not show."""
+    if config.narrowing:
+        left = sum(len(pool) for pool in plan.pools.values())
+        yield f"{config.narrowing} leaves {left:,} of {len(plan.rows):,} images"
+    counts = plan.class_counts().sum(axis=1)
+    away = np.abs(counts - counts.sum() * np.array(config.split_fractions))
+    if config.split != "official" and (away > 2 + 0.005 * counts.sum()).any():
+        shares = ", ".join(f"{count / counts.sum():.3f}" for count in counts)
+        yield f"--split_fractions cannot be kept with these images: they are {shares}"
+    share = selection.leakage(plan)
+    if config.split != "identity" and share is None:
+        yield "how many test images show a person of train is unknown: no identities"
+    elif config.split != "identity":
+        yield f"{share:.1%} of the test images show a person who is also in train"
 
 
 def _write_and_publish(

@@ -10,8 +10,11 @@ from support import images
 from support.command import option
 from support.errors import UserError, did_you_mean, usage_error
 
-BALANCES = ("exact", "none")
+BALANCES = ("exact", "undersample", "none")
 SPLIT_RULES = ("identity", "official", "random")
+
+#: The files spell "absent" -1; both spellings are understood.
+_FILTER_VALUES = {"1": 1, "0": 0, "-1": 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +31,12 @@ class BuildConfig:
     output_dir: str = option("data/tfrecords", "Folder that the dataset becomes.")
     attribute: str = option("Male", "The attribute that is the label.")
     num_examples: int = option(0, "Examples over all splits; 0 = all there are.")
-    balance: str = option("exact", f"Classes in each split: {' or '.join(BALANCES)}.")
+    balance: str = option(
+        "exact",
+        "Classes in each split: exact (equally often, and --num_examples must be "
+        "reached), undersample (all of the rarer class, as many of the other, at most "
+        "--num_examples) or none (as they come, with class weights in the manifest).",
+    )
     split: str = option(
         "identity",
         "What splits go by: identity (nobody is in two), official, or random.",
@@ -36,6 +44,10 @@ class BuildConfig:
     split_fractions: tuple[float, ...] = option(
         (0.64, 0.16, 0.20), "Shares of train, validation and test; they add up to 1."
     )
+    filter: tuple[str, ...] = option(
+        (), "Use only images with these attributes, like Young=1,Blurry=0."
+    )
+    max_per_identity: int = option(0, "Images of one person at most; 0 = no limit.")
     seed: int = option(0, "Seed of the selection and of the order.")
     num_shards: int = option(0, "Shards per split; 0 = by the number of records.")
     image_size: str = option("", "Resize images to S or H,W pixels; empty = do not.")
@@ -52,6 +64,7 @@ class BuildConfig:
         _check_choice("balance", self.balance, BALANCES)
         _check_choice("split", self.split, SPLIT_RULES)
         _check_range("num_examples", self.num_examples, 0, 2**40)
+        _check_range("max_per_identity", self.max_per_identity, 0, 2**31 - 1)
         _check_range("num_shards", self.num_shards, 0, 99_999)
         _check_range("seed", self.seed, 0, 2**63 - 1)
         _check_range("max_bad_fraction", self.max_bad_fraction, 0.0, 1.0)
@@ -63,6 +76,54 @@ class BuildConfig:
                 f"Use --num_examples={self.num_examples + 1} or --balance=none.",
             )
         self.target_size()
+        if self.attribute in self.required():
+            raise usage_error(
+                f"--filter={','.join(self.filter)} leaves only one class of the label, "
+                f"--attribute={self.attribute}.",
+                "Filter by other attributes, or choose another --attribute.",
+            )
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether every split holds both classes equally often."""
+        return self.balance != "none"
+
+    @property
+    def is_number_due(self) -> bool:
+        """Whether fewer examples than `num_examples` are an error."""
+        return bool(self.num_examples) and self.balance != "undersample"
+
+    @property
+    def narrowing(self) -> str:
+        """The flags that leave images out, as they were given; "" without any."""
+        flags = [f"--filter={','.join(self.filter)}"] if self.filter else []
+        if self.max_per_identity:
+            flags.append(f"--max_per_identity={self.max_per_identity}")
+        return " ".join(flags)
+
+    def required(self) -> dict[str, int]:
+        """The attributes that `filter` asks for, 0 or 1 each, in the official order.
+
+        Raises:
+          UserError: exit 2, for a word that is no condition, an unknown attribute, or
+            one that is asked for with both values.
+        """
+        found: dict[str, int] = {}
+        for word in self.filter:
+            name, _, value = (part.strip() for part in word.partition("="))
+            if value not in _FILTER_VALUES or not name:
+                raise usage_error(
+                    f"--filter: {word!r} is not ATTRIBUTE=1 or ATTRIBUTE=0.",
+                    "Write it like --filter=Young=1,Blurry=0.",
+                )
+            _check_choice("filter", name, celeba.ATTRIBUTES)
+            if found.setdefault(name, _FILTER_VALUES[value]) != _FILTER_VALUES[value]:
+                raise usage_error(
+                    f"--filter={','.join(self.filter)} asks for {name}=1 and "
+                    f"{name}=0; no image has both.",
+                    "Leave one of them out.",
+                )
+        return {name: found[name] for name in celeba.ATTRIBUTES if name in found}
 
     def target_size(self) -> tuple[int, int] | None:
         """(height, width) that images are resized to; None = they stay as they are."""
@@ -87,6 +148,8 @@ class BuildConfig:
             "balance": self.balance,
             "split": self.split,
             "split_fractions": None if official else list(self.split_fractions),
+            "filter": self.required(),
+            "max_per_identity": self.max_per_identity,
             "seed": self.seed,
             "num_shards": self.num_shards,
             "image_size": None if size is None else list(size),

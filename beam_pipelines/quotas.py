@@ -33,25 +33,33 @@ def per_class(
       people_known: whether a split by identity is possible.
 
     Returns:
-      (splits, 2) int64, nowhere more than `available`.
+      (splits, 2) int64, nowhere more than `available`. Splits get their shares of
+      `num_examples`, except that what one of them cannot hold goes to the others.
 
     Raises:
       UserError: exit 3, if a split stays empty, or lacks a class that must be there,
         or too few images exist.
     """
     check_no_split_is_empty(available, config, people_known)
-    if config.balance == "exact":
+    room, unit = available.sum(axis=1), 1
+    if config.is_balanced:
         _check_both_classes(available, config, people_known)
+        room, unit = available.min(axis=1), 2  # in pairs
+    total = room.sum()
     if config.num_examples:
-        wanted = _share(config.num_examples, available, config)
-        if (wanted > available).any():
-            raise _too_many(available, config)
-    elif config.balance == "exact":
-        wanted = np.repeat(available.min(axis=1, keepdims=True), 2, axis=1)
+        if config.is_number_due and config.num_examples > total * unit:
+            raise _too_many(available, total * unit, config)
+        total = min(total, config.num_examples // unit)
+    official = config.split == "official"
+    weights = available.sum(axis=1) if official else np.array(config.split_fractions)
+    shares = _fill(total, weights, room)
+    if config.is_balanced:
+        wanted = np.repeat(shares[:, None], 2, axis=1)
     else:
-        wanted = available
+        each = zip(shares, available, strict=True)
+        wanted = np.array([largest_remainder(share, there) for share, there in each])
     check_no_split_is_empty(wanted, config, people_known)
-    return wanted.astype(np.int64)
+    return wanted
 
 
 def check_no_split_is_empty(
@@ -66,6 +74,8 @@ def check_no_split_is_empty(
     if not empty:
         return
     remedy = "Use more images, or other --split_fractions."
+    if config.narrowing:
+        remedy = f"Leave out less than {config.narrowing}."
     if config.split == "official":
         remedy = _own_splits(people_known)
     elif config.num_examples:
@@ -88,13 +98,15 @@ def _check_both_classes(
     available: np.ndarray, config: BuildConfig, people_known: bool
 ) -> None:
     """Raises exit 3 for the first split that has no image of a class."""
+    left = f" under {config.narrowing}" if config.narrowing else ""
     for split, label in np.argwhere(available == 0):
         remedy = "Use --balance=none or more images."
         if config.split == "official":
             remedy = _own_splits(people_known)
         raise UserError(
             f"No image {'with' if label else 'without'} {config.attribute} is in "
-            f"{celeba.SPLITS[split]}, and --balance=exact takes as many of both.",
+            f"{celeba.SPLITS[split]}{left}, and --balance={config.balance} takes as "
+            "many of both.",
             remedy,
             ExitCode.INPUT_DATA,
         )
@@ -103,47 +115,31 @@ def _check_both_classes(
 def ran_out(config: BuildConfig, split: str, label: int, rejected: int) -> UserError:
     """The error for a pool whose last replacement was unusable too."""
     sign = "with" if label else "without"
+    other = "--balance=undersample" if config.is_balanced else "0"
     return UserError(
         f"--num_examples={config.num_examples}: after {rejected:,} unusable images no "
         f"image {sign} {config.attribute} is left to replace them in {split}.",
-        "Lower --num_examples, or use 0 to take what there is.",
+        f"Lower --num_examples, or use {other} to take what there is.",
         ExitCode.INPUT_DATA,
     )
 
 
-def _share(total: int, available: np.ndarray, config: BuildConfig) -> np.ndarray:
-    """Shares a total among splits, then among the classes of each."""
-    if config.split == "official":
-        weights = available.sum(axis=1)
-    else:
-        weights = np.asarray(config.split_fractions)
-    if config.balance == "exact":
-        return np.repeat(largest_remainder(total // 2, weights)[:, None], 2, axis=1)
-    shares = largest_remainder(total, weights)
-    return np.array(
-        [
-            largest_remainder(share, count)
-            for share, count in zip(shares, available, strict=True)
-        ]
-    )
+def _fill(total: int, weights: np.ndarray, room: np.ndarray) -> np.ndarray:
+    """Shares `total` by weights, and what does not fit among those with room left."""
+    shares = np.zeros(len(room), np.int64)
+    while rest := total - shares.sum():
+        free = np.where(shares < room, weights, 0)
+        shares = np.minimum(shares + largest_remainder(rest, free), room)
+    return shares
 
 
-def _too_many(available: np.ndarray, config: BuildConfig) -> UserError:
-    """Says how many examples could be had: found by bisection."""
-    step = 2 if config.balance == "exact" else 1
-    low, high = 0, config.num_examples // step  # low is possible, high is not
-    while high - low > 1:
-        middle = (low + high) // 2
-        fits = (_share(middle * step, available, config) <= available).all()
-        low, high = (middle, high) if fits else (low, middle)
+def _too_many(available: np.ndarray, possible: int, config: BuildConfig) -> UserError:
     zeros, ones = available.sum(axis=0)
-    # A number that would leave a split empty is none that helps.
-    possible = _share(low * step, available, config).sum(axis=1).all()
-    offer = f"{low * step}, or 0" if possible else "0"
+    left = f" under {config.narrowing}" if config.narrowing else ""
     return UserError(
         f"--num_examples={config.num_examples} with --balance={config.balance} and "
         f"--split={config.split} is more than there is: {ones:,} images with and "
-        f"{zeros:,} without {config.attribute} allow {low * step:,}.",
-        f"Use --num_examples={offer} to take what there is.",
+        f"{zeros:,} without {config.attribute}{left} allow {possible:,}.",
+        f"Use --num_examples={possible}, or 0 to take what there is.",
         ExitCode.INPUT_DATA,
     )

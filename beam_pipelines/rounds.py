@@ -171,7 +171,7 @@ def _missing(plan: Plan) -> list[Rejection]:
 
 def _class_weights(plan: Plan, config: BuildConfig) -> tuple[float, float]:
     """Weights that make both classes of the training split count the same."""
-    if config.balance == "exact":
+    if config.is_balanced:
         return 1.0, 1.0
     zeros, ones = plan.class_counts()[0].tolist()
     if not zeros or not ones:

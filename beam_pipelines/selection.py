@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from beam_pipelines import quotas
+from beam_pipelines import hashing, quotas, splits
 from beam_pipelines.annotations import Table, attribute_bits
 from beam_pipelines.config import BuildConfig
 from schemas import celeba
@@ -52,9 +52,9 @@ class Plan:
     """Who is in which split, and which image is in which slot of which shard.
 
     Attributes:
-      rows: all candidates.
+      rows: all annotated images that exist, candidates or not.
       labels: (rows,) uint8, 0 or 1.
-      pools: per (split, label) the rows of that pool in rank order.
+      pools: per (split, label) the candidates of that pool in rank order.
       used: (splits, 2) how many rows of each pool have been given a slot.
       slots: per split the row in each slot, -1 if the slot is given up.
       bounds: per split the first slot of each shard, and the number of slots.
@@ -111,47 +111,40 @@ def join(
 def plan(rows: Rows, config: BuildConfig) -> Plan:
     """Filters, splits, balances, orders and shards.
 
+    The splits are made of all rows, before `filter` and `max_per_identity` leave any
+    out: with the same attribute and seed, who is a test person does not depend on them.
+
     Raises:
-      UserError: exit 3, if a class or a split is empty or too few images exist.
+      UserError: exit 3, if a class or a split is empty, too few images exist, or
+        images per person are to be limited and no identity is known.
     """
     labels = attribute_bits(rows.attributes, config.attribute)
-    totals = np.bincount(labels, minlength=2)
-    for label, count in enumerate(totals):
-        if not count:
-            sign = "with" if label else "without"
-            raise UserError(
-                f"None of the {len(rows):,} images is {sign} {config.attribute}.",
-                "Choose another --attribute or add images of both classes.",
-                ExitCode.INPUT_DATA,
-            )
-    order = _hash(name_keys(rows.names), config.seed)
+    order = hashing.seeded(hashing.name_keys(rows.names), config.seed)
     rank = np.argsort(order, kind="stable")
-    splits = _split(rows, labels, order, rank, config)
-    code = splits[rank] * 2 + labels[rank]
+    # What is left out never moves a person to another split: see `_narrow`.
+    candidates = _narrow(rows, order, rank, config)
+    _check_classes(labels[candidates], config)
+    split_of = _split(rows, labels, order, rank, config)
+    code = split_of[candidates] * 2 + labels[candidates]
     pools = {
-        (split, label): rank[code == split * 2 + label]
+        (split, label): candidates[code == split * 2 + label]
         for split in range(len(celeba.SPLITS))
         for label in (0, 1)
     }
     sizes = np.array([len(pool) for pool in pools.values()]).reshape(-1, 2)
     used = quotas.per_class(sizes, config, people_known(rows))
     slots = tuple(_interleave(pools, used, order, split) for split in range(len(used)))
-    return Plan(
-        rows,
-        labels,
-        pools,
-        used,
-        slots,
-        _shard_bounds(slots, config.num_shards),
-    )
+    bounds = _shard_bounds(slots, config.num_shards)
+    return Plan(rows, labels, pools, used, slots, bounds)
 
 
 def replace(plan: Plan, rejected: np.ndarray, config: BuildConfig) -> Plan:
     """Gives each slot with a rejected image the next image of the same pool.
 
-    Slots are served in order. Where a pool runs dry and all images were asked for, its
-    slots are given up, and with `balance=exact` as many of the other class, the last
-    ones.
+    Slots are served in order. Where a pool runs dry and no number must be reached, its
+    slots are given up, and as many of the other class, the last ones, if classes are
+    balanced. Only images of the pools step in, so that `filter` and `max_per_identity`
+    hold: a person of whom the limit left images out is not replaced by those.
 
     Args:
       plan: the plan of the round before.
@@ -159,7 +152,7 @@ def replace(plan: Plan, rejected: np.ndarray, config: BuildConfig) -> Plan:
       config: the build's options.
 
     Raises:
-      UserError: exit 3, if `num_examples` was given and cannot be reached.
+      UserError: exit 3, if `num_examples` must be reached and cannot be.
     """
     used = plan.used.copy()
     slots = tuple(part.copy() for part in plan.slots)
@@ -170,12 +163,12 @@ def replace(plan: Plan, rejected: np.ndarray, config: BuildConfig) -> Plan:
         held = taken != _EMPTY
         holes = np.flatnonzero(held & is_bad[taken] & (plan.labels[taken] == label))
         spare = pool[used[split, label] :][: len(holes)]
-        if config.num_examples and len(spare) < len(holes):
+        if config.is_number_due and len(spare) < len(holes):
             raise quotas.ran_out(config, celeba.SPLITS[split], label, len(rejected))
         taken[holes] = _EMPTY
         taken[holes[: len(spare)]] = spare
         used[split, label] += len(spare)
-    if config.balance == "exact":
+    if config.is_balanced:
         for part in slots:
             _even_out(part, plan.labels)
     result = dataclasses.replace(plan, used=used, slots=slots)
@@ -199,13 +192,26 @@ def people_in_two_splits(plan: Plan) -> int:
     return len(together) - len(np.unique(together))
 
 
+def leakage(plan: Plan) -> float | None:
+    """The share of the test images whose person is in train too, 0 to 1.
+
+    Images of unknown people do not count; None if there are no others in test.
+    """
+    train, test = (
+        plan.rows.identities[plan.selected(celeba.SPLITS.index(split))]
+        for split in ("train", "test")
+    )
+    test = test[test >= 0]
+    return float(np.isin(test, train).mean()) if len(test) else None
+
+
 def match(names: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Where each name stands in `others`, -1 if nowhere; (names,) int64."""
     if len(names) == len(others) and (names == others).all():
         return np.arange(len(names))
     if not len(others):
         return np.full(len(names), -1)
-    keys, other_keys = name_keys(names), name_keys(others)
+    keys, other_keys = hashing.name_keys(names), hashing.name_keys(others)
     order = np.argsort(other_keys, kind="stable")
     place = np.searchsorted(other_keys[order], keys)
     place = order[np.minimum(place, len(others) - 1)]
@@ -213,15 +219,53 @@ def match(names: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.where(others[place] == names, place, -1)
 
 
-def name_keys(names: np.ndarray) -> np.ndarray:
-    """A 64-bit key per name, the same on every platform and for any array width."""
-    width = -(-names.dtype.itemsize // 8) * 8
-    words = names.astype(f"S{width}").view("<u8").reshape(len(names), width // 8)
-    keys = np.zeros(len(names), np.uint64)
-    for word in words.T:
-        # Zero words are the padding of the longest name's width: they do not count.
-        keys = np.where(word != 0, _mix(keys ^ word), keys)
-    return keys
+def _narrow(
+    rows: Rows, order: np.ndarray, rank: np.ndarray, config: BuildConfig
+) -> np.ndarray:
+    """The rows that may be selected, in rank order.
+
+    Of each person's images that pass the filter, `max_per_identity` stay. An image of
+    an unknown person is a person of its own.
+    """
+    for attribute, value in config.required().items():
+        rank = rank[attribute_bits(rows.attributes, attribute)[rank] == value]
+    limit = config.max_per_identity
+    if not limit:
+        return rank
+    if len(rows) and (rows.identities < 0).all():
+        raise UserError(
+            f"--max_per_identity={limit} needs {celeba.IDENTITY_FILE}, which is not in "
+            f"{config.celeba_dir}.",
+            "Put it there, or leave --max_per_identity out.",
+            ExitCode.INPUT_DATA,
+        )
+    # By a hash of its own: a random split cuts the rank order, and whoever is first in
+    # that is in train.
+    choice = hashing.seeded(order[rank], config.seed)
+    turn = np.lexsort((choice, rows.identities[rank]))
+    people = rows.identities[rank[turn]]
+    # An image is beyond the limit if the one `limit` before it shows the same person.
+    beyond = (people[limit:] == people[:-limit]) & (people[limit:] >= 0)
+    keep = np.ones(len(rank), bool)
+    keep[turn[limit:][beyond]] = False
+    return rank[keep]
+
+
+def _check_classes(labels: np.ndarray, config: BuildConfig) -> None:
+    """Raises exit 3 if the candidates are of one class only, or none."""
+    left = f" that {config.narrowing} leaves" if config.narrowing else ""
+    remedy = "Choose another --attribute or add images of both classes."
+    if left:
+        remedy = "Leave out less, or choose another --attribute."
+    for label, count in enumerate(np.bincount(labels, minlength=2)):
+        if not count:
+            sign = "with" if label else "without"
+            raise UserError(
+                f"None of the {len(labels):,} images{left} is {sign} "
+                f"{config.attribute}.",
+                remedy,
+                ExitCode.INPUT_DATA,
+            )
 
 
 def _split(
@@ -231,54 +275,13 @@ def _split(
     rank: np.ndarray,
     config: BuildConfig,
 ) -> np.ndarray:
+    """The split of every row: (rows,) int8 index into `celeba.SPLITS`."""
+    shares = config.split_fractions
     if config.split == "official":
         return rows.official
     if config.split == "random":
-        return _split_at_random(labels, rank, config.split_fractions)
-    return _split_by_identity(rows.identities, labels, order, config)
-
-
-def _split_at_random(
-    labels: np.ndarray, rank: np.ndarray, fractions: tuple[float, ...]
-) -> np.ndarray:
-    """Cuts each class, in rank order, by the fractions."""
-    splits = np.empty(len(labels), np.int8)
-    for label in (0, 1):
-        members = rank[labels[rank] == label]
-        shares = quotas.largest_remainder(len(members), fractions)
-        splits[members] = np.repeat(np.arange(len(shares)), shares)
-    return splits
-
-
-def _split_by_identity(
-    identities: np.ndarray, labels: np.ndarray, order: np.ndarray, config: BuildConfig
-) -> np.ndarray:
-    """Gives every person whole to the split that is furthest below its quotas.
-
-    People with many images come first, those with equally many in hash order: the
-    small ones at the end fill the gaps, so that quotas are met within an image or so.
-    An image of an unknown person is a person of its own.
-    """
-    known = identities >= 0
-    alone = -2 - np.arange(len(identities))
-    people, person = np.unique(np.where(known, identities, alone), return_inverse=True)
-    counts = np.bincount(person * 2 + labels, minlength=2 * len(people)).reshape(-1, 2)
-    keys = np.empty(len(people), np.uint64)
-    keys[person] = np.where(
-        known, _hash(identities.astype(np.uint64), config.seed), order
-    )
-    turn = np.lexsort((keys, -counts.sum(axis=1)))
-    quota = np.outer(config.split_fractions, np.maximum(counts.sum(axis=0), 1))
-    per_image = (1.0 / quota).tolist()
-    filled = [[0.0, 0.0] for _ in per_image]
-    choice = np.empty(len(people), np.int8)
-    for index, (zeros, ones) in zip(turn.tolist(), counts[turn].tolist(), strict=True):
-        levels = [zeros * level[0] + ones * level[1] for level in filled]
-        split = levels.index(min(levels))
-        filled[split][0] += zeros * per_image[split][0]
-        filled[split][1] += ones * per_image[split][1]
-        choice[index] = split
-    return choice[person]
+        return splits.at_random(labels, rank, shares)
+    return splits.by_identity(rows.identities, labels, order, shares, config.seed)
 
 
 def _interleave(
@@ -318,19 +321,3 @@ def _look_up(table: Table | None, names: np.ndarray, kind: type) -> np.ndarray:
         return np.full(len(names), -1, kind)
     found = match(names, table.names)
     return np.where(found >= 0, table.values[found], -1).astype(kind)
-
-
-def _hash(keys: np.ndarray, seed: int) -> np.ndarray:
-    return _mix(keys ^ _mix(np.array([seed], np.uint64)))
-
-
-def _mix(keys: np.ndarray) -> np.ndarray:
-    """splitmix64, a bijection of 64-bit numbers without visible structure.
-
-    Source: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators",
-    OOPSLA 2014.
-    """
-    keys = keys + np.uint64(0x9E3779B97F4A7C15)
-    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return keys ^ (keys >> np.uint64(31))

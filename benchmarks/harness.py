@@ -42,10 +42,17 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """Rates of one case, units per second, one for each round."""
+    """Rates of one case, units per second, one for each round.
+
+    Attributes:
+      name: of the case.
+      samples: the rates.
+      facts: other numbers that were measured of it, such as memory; name to value.
+    """
 
     name: str
     samples: tuple[float, ...]
+    facts: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -112,6 +119,7 @@ def document(
                 "median": measurement.median,
                 "spread": measurement.spread,
                 "samples": list(measurement.samples),
+                "facts": measurement.facts,
             }
             for measurement in measurements
         },
@@ -142,6 +150,9 @@ def check(result: Any) -> None:
         for field in ("median", "spread"):
             if abs(case[field] - getattr(measurement, field)) > 1e-9 * case["median"]:
                 raise ValueError(f"{name}: {field} is not that of its samples")
+        for fact, value in case.get("facts", {}).items():
+            if not isinstance(value, int | float):
+                raise ValueError(f"{name}: {fact} is not a number")
 
 
 def write(result: dict[str, Any], folder: Path = RESULTS) -> Path:
@@ -155,12 +166,21 @@ def write(result: dict[str, Any], folder: Path = RESULTS) -> Path:
 
 def table(result: dict[str, Any]) -> str:
     """The result as a Markdown table."""
-    lines = [f"| case | {result['unit']} | spread |", "|---|---:|---:|"]
-    lines += [
-        f"| {name} | {case['median']:,.0f} | ±{case['spread']:.0%} |"
-        for name, case in result["cases"].items()
-    ]
+    cases = result["cases"]
+    facts = list(dict.fromkeys(key for case in cases.values() for key in _facts(case)))
+    columns = ["case", result["unit"], "spread", *facts]
+    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
+    for name, case in cases.items():
+        cells = [name, f"{case['median']:,.0f}", f"±{case['spread']:.0%}"]
+        cells += [
+            f"{_facts(case)[key]:,.4g}" if key in _facts(case) else "" for key in facts
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _facts(case: dict[str, Any]) -> dict[str, float]:
+    return case.get("facts", {})  # older results have none
 
 
 def hardware() -> dict[str, Any]:

@@ -94,6 +94,47 @@ def test_unbalanced_classes_get_weights(builder, small_celeba):
     assert weights[1] * ones == pytest.approx((zeros + ones) / 2)
 
 
+def test_filter_and_limit_hold_in_the_records(builder, capsys):
+    flags = ("--filter=Young=1,Blurry=-1", "--max_per_identity=1", "--balance=none")
+    assert builder(*flags, "--split=random") == ExitCode.OK
+    found = records(builder)
+    young, blurry = (celeba.ATTRIBUTES.index(name) for name in ("Young", "Blurry"))
+    assert {record.attributes[young] for record in found} == {1}
+    assert {record.attributes[blurry] for record in found} == {0}
+    assert len({record.identity for record in found}) == len(found) > 5
+    config = builder.manifest.config
+    assert config["filter"] == {"Blurry": 0, "Young": 1}
+    assert config["max_per_identity"] == 1
+    out = capsys.readouterr().out
+    assert f"leaves {len(found)} of 60 images" in out
+    assert "0.0% of the test images show a person who is also in train" in out
+
+
+def test_a_random_split_says_how_many_test_people_are_in_train(builder, capsys):
+    assert builder("--split=random", "--balance=none") == ExitCode.OK
+    train = {record.identity for record in records(builder, "train")}
+    test = [record.identity in train for record in records(builder, "test")]
+    share = sum(test) / len(test)
+    out = capsys.readouterr().out
+    assert share > 0.5 and f"{share:.1%} of the test images" in out
+
+
+def test_undersampling_shrinks_both_classes_instead_of_failing(builder, small_celeba):
+    small_celeba.image(1).write_bytes(b"")
+    assert builder("--balance=exact", "--num_examples=60") == ExitCode.INPUT_DATA
+    assert builder("--balance=undersample", "--num_examples=60") == ExitCode.OK
+    counts = [builder.manifest.class_counts(split) for split in celeba.SPLITS]
+    assert all(zeros == ones for zeros, ones in counts)
+    assert sum(zeros + ones for zeros, ones in counts) == 58
+    assert builder.manifest.class_weights == (1.0, 1.0)
+
+
+def test_a_limit_per_person_needs_the_identity_file(builder, small_celeba, capsys):
+    small_celeba.identity.unlink()
+    assert builder("--max_per_identity=2") == ExitCode.INPUT_DATA
+    assert "leave --max_per_identity out" in capsys.readouterr().err
+
+
 def test_unusable_images_are_replaced_and_listed(builder, small_celeba, capsys):
     assert builder("--num_examples=40") == ExitCode.OK
     chosen = sorted(record.image_id for record in records(builder))
@@ -307,10 +348,16 @@ def test_the_manifest_says_nothing_of_time_or_place(builder, tmp_path):
         (["--num_examples=41"], 2, "--num_examples=42"),
         (["--split_fractions=0.5,0.5"], 2, "three positive numbers"),
         (["--split_fractions=a,b,c"], 2, "not a list of floats"),
+        (["--filter=Young"], 2, "like --filter=Young=1,Blurry=0"),
+        (["--filter=Young=2"], 2, "'Young=2' is not ATTRIBUTE=1 or ATTRIBUTE=0"),
+        (["--filter=Yuong=1"], 2, "Did you mean Young"),
+        (["--filter=Young=1,Young=0"], 2, "no image has both"),
+        (["--filter=Male=1"], 2, "leaves only one class"),
+        (["--max_per_identity=-1"], 2, "out of range"),
         (["--image_size=4"], 2, "8 to 4096"),
         (["--celeba_dir=s3://bucket/celeba"], 2, "s3://"),
         (["--output_dir=hdfs://host/out"], 2, "hdfs://"),
-        (["--num_examples=62"], 3, "allow 58"),
+        (["--num_examples=62"], 3, "allow 60"),
         (["--num_examples=2"], 3, "validation"),
         (["--celeba_dir=/no/such/folder"], 3, "does not exist"),
     ],

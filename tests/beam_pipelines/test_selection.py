@@ -5,32 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from beam_pipelines import quotas, selection
+from beam_pipelines import hashing, quotas, selection
 from beam_pipelines.config import BuildConfig
-from schemas import celeba
 from support.errors import ExitCode, UserError
-
-_MALE = celeba.ATTRIBUTES.index("Male")
-
-
-def make_rows(people=300, seed=0):
-    """1 to 30 images per person, two in five people with Male."""
-    rng = np.random.default_rng(seed)
-    identities = np.repeat(np.arange(people), rng.integers(1, 31, people))
-    count = len(identities)
-    bits = rng.integers(0, 2, (count, len(celeba.ATTRIBUTES)), np.uint8)
-    bits[:, _MALE] = rng.random(people)[identities] < 0.4
-    return selection.Rows(
-        names=np.array([f"{index:06d}.jpg" for index in range(count)], "S"),
-        sizes=np.full(count, 1000),
-        identities=identities.astype(np.int32),
-        attributes=np.packbits(bits, axis=1),
-        official=rng.choice(3, count, p=[0.8, 0.1, 0.1]).astype(np.int8),
-        missing=np.array([], "S"),
-    )
-
-
-ROWS = make_rows()
+from tests.beam_pipelines.tables import ROWS, turned
 
 
 def test_largest_remainder_adds_up():
@@ -94,18 +72,12 @@ def test_official_proportions_are_kept():
 
 
 def test_the_order_of_rows_does_not_matter():
-    turn = np.random.default_rng(1).permutation(len(ROWS))
-    columns = {
-        field.name: getattr(ROWS, field.name)[turn]
-        for field in dataclasses.fields(ROWS)
-        if field.name != "missing"
-    }
-    turned = dataclasses.replace(ROWS, **columns)
+    again = turned(ROWS, np.random.default_rng(1))
     config = BuildConfig(num_examples=1000)
-    plan, other = selection.plan(ROWS, config), selection.plan(turned, config)
+    plan, other = selection.plan(ROWS, config), selection.plan(again, config)
     for split in range(3):
         assert np.array_equal(
-            ROWS.names[plan.selected(split)], turned.names[other.selected(split)]
+            ROWS.names[plan.selected(split)], again.names[other.selected(split)]
         )
 
 
@@ -113,8 +85,8 @@ def test_the_hash_is_pinned():
     """Datasets of other versions and machines rely on it."""
     names = np.array(["000001.jpg", "a-much-longer-name.jpeg"], "S")
     expected = [11851481848076195750, 1322624093328905472]
-    assert selection.name_keys(names).tolist() == expected
-    assert selection.name_keys(names[:1].astype("S10")).tolist() == expected[:1]
+    assert hashing.name_keys(names).tolist() == expected
+    assert hashing.name_keys(names[:1].astype("S10")).tolist() == expected[:1]
 
 
 def test_seeds_choose_differently():

@@ -51,6 +51,21 @@ def test_results_are_written_and_checked(tmp_path):
     assert "| a | 2 | " in harness.table(result())
 
 
+def test_facts_stand_beside_the_rates(tmp_path):
+    measured = [Measurement("a", (2.0,), {"bytes/row": 88}), Measurement("b", (4.0,))]
+    made = harness.document("demo", "rows", measured, {})
+    harness.check(json.loads(harness.write(made, tmp_path).read_text()))
+    assert harness.table(made).splitlines() == [
+        "| case | rows/s | spread | bytes/row |",
+        "|---|---:|---:|---:|",
+        "| a | 2 | ±0% | 88 |",
+        "| b | 4 | ±0% |  |",
+    ]
+    made["cases"]["a"]["facts"]["bytes/row"] = "88"
+    with pytest.raises(ValueError, match="bytes/row is not a number"):
+        harness.check(made)
+
+
 def test_an_edited_result_is_noticed():
     edited = result()
     edited["cases"]["a"]["median"] = 3.0

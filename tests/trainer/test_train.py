@@ -1,9 +1,11 @@
 """Whole runs through the real path: results, resume, replicas, precision, refusals."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 
@@ -13,6 +15,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+from schemas.manifest import FILE_NAME, Manifest
 from support import command
 from support.errors import ExitCode, UserError
 from trainer import checkpoint, input_pipeline, main, models, runtime, train
@@ -272,6 +275,24 @@ def test_class_weights_of_the_manifest_enter_the_loss(config):
     objective = train.Objective(8, 0.0, (0.5, 2.0))
     losses = objective.losses(tf.constant([0.0, 1.0]), tf.constant([0.0, 0.0]))
     np.testing.assert_allclose(losses, np.log(2) * np.array([0.5, 2.0]), rtol=1e-6)
+
+
+def test_the_class_weights_that_train_are_those_of_the_manifest(
+    changed, dataset_dir, tmp_path
+):
+    folder = shutil.copytree(dataset_dir, tmp_path / "weighted")
+    text = (folder / FILE_NAME).read_text()
+    weighted = dataclasses.replace(Manifest.from_json(text), class_weights=(3.0, 3.0))
+    (folder / FILE_NAME).write_text(weighted.to_json())
+    losses = []
+    for data_dir in (dataset_dir, folder):
+        built = job(changed(data_dir=str(data_dir)))
+        batches = input_pipeline.train_batches(
+            built.dataset, 8, 0, 0, input_pipeline.Augmentation(0, (0, 0), False)
+        )
+        built.train_step(next(iter(batches)))
+        losses.append(float(built.train_step.sums[0]))
+    assert losses[1] == pytest.approx(3 * losses[0], rel=1e-4)
 
 
 def test_a_run_goes_on_as_it_was_computed(changed, tmp_path, capsys):
