@@ -28,7 +28,9 @@ class BuildConfig:
     celeba_dir: str = option(
         "data/celeba", "CelebA: a folder with images or their zip, or a zip; or gs://."
     )
-    output_dir: str = option("data/tfrecords", "Folder that the dataset becomes.")
+    output_dir: str = option(
+        "data/tfrecords", "Folder or gs:// prefix that the dataset becomes."
+    )
     attribute: str = option("Male", "The attribute that is the label.")
     num_examples: int = option(0, "Examples over all splits; 0 = all there are.")
     balance: str = option(
@@ -58,8 +60,8 @@ class BuildConfig:
     overwrite: bool = option(False, "Replace a dataset that is already there.")
 
     def __post_init__(self):
-        remote.require_readable(self.celeba_dir, "celeba_dir")
-        images.require_local(self.output_dir, "output_dir")
+        remote.require_served(self.celeba_dir, "celeba_dir")
+        remote.require_served(self.output_dir, "output_dir")
         _check_choice("attribute", self.attribute, celeba.ATTRIBUTES)
         _check_choice("balance", self.balance, BALANCES)
         _check_choice("split", self.split, SPLIT_RULES)

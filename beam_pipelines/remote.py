@@ -34,7 +34,7 @@ _PATTERN_LETTERS = "*?["
 _PART = 16 << 20  # bytes of one request, as Beam's readers make them
 
 
-def require_readable(path: str, flag: str) -> None:
+def require_served(path: str, flag: str) -> None:
     """Checks a flag's value: a local path, or one of a scheme that Beam serves here.
 
     Raises:
@@ -49,7 +49,7 @@ def require_readable(path: str, flag: str) -> None:
         _, package = _EXTRAS.get(scheme, ("", ""))
         works = ", ".join(f"{name}://" for name in served) or "only local paths"
         raise usage_error(
-            f"--{flag}={path}: {scheme}:// cannot be read here; what works: {works}.",
+            f"--{flag}={path}: {scheme}:// is not available here; what is: {works}.",
             f"Run: pip install '{package}'"
             if package
             else "Copy or mount the data first.",

@@ -203,7 +203,7 @@ def test_remote_errors_are_plain(small_celeba, bucket):  # noqa: F811
 def test_schemes_that_beam_cannot_read(bucket, monkeypatch):  # noqa: F811
     BuildConfig(celeba_dir="gs://bucket/celeba")
     for path, words in (
-        ("foo://x/y", r"foo:// cannot be read here; what works: gs://. Copy or mount"),
+        ("foo://x/y", r"foo:// is not available here; what is: gs://. Copy or mount"),
         ("gs://bucket/[a]", "for patterns"),
         ("~/celeba", "the shell"),
         ("", "no folder"),
