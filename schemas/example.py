@@ -139,13 +139,18 @@ def parse(serialized: Any) -> dict[str, Any]:
 
 
 def _bytes_feature(key: str, value: bytes) -> bytes:
-    """One entry of the map of features; the value is copied only once."""
-    size = len(value)
+    """One entry of the map of features."""
+    return _bytes_head(key, len(value)) + value
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _bytes_head(key: str, size: int) -> bytes:
+    """What stands before a value of `size` bytes."""
     head = _header(1, size)
     for number in (_BYTES_LIST, 2):
         head = _header(number, len(head) + size) + head
     head = _field(1, key.encode()) + head
-    return b"".join((_header(1, len(head) + size), head, value))
+    return _header(1, len(head) + size) + head
 
 
 @functools.lru_cache(maxsize=1 << 16)

@@ -18,6 +18,8 @@ import numpy as np
 from support.files import input_errors
 from support.images import BadImage
 
+_CHUNK = 1 << 16  # bytes; nearly every image is smaller
+
 _PAGES = {
     b"quota": "Google Drive's 'Quota exceeded' page",
     b"virus scan": "Google Drive's 'Virus scan warning' page",
@@ -197,13 +199,26 @@ class FolderSource:
         return Listing(np.array(names, "S"), np.array(sizes, np.int64))
 
     def read(self, name: str) -> bytes:
-        path = os.path.join(self.folder, name)
-        with input_errors(path):
-            try:
-                with open(path, "rb", buffering=0) as file:
-                    return file.read()
-            except FileNotFoundError as error:
-                raise BadImage("missing", "the file is gone") from error
+        path = f"{self.folder}/{name}"
+        try:
+            return _read_small(path)
+        except FileNotFoundError as error:
+            raise BadImage("missing", "the file is gone") from error
+        except OSError:
+            with input_errors(path):
+                raise
+
+
+def _read_small(path: str) -> bytes:
+    """A file's bytes: Python's own file objects take twice as long for small ones."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(descriptor, _CHUNK)
+        while part := os.read(descriptor, _CHUNK):
+            data += part
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def name_foreign_file(start: bytes) -> str | None:

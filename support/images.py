@@ -26,6 +26,7 @@ _SIGNATURES = {
     b"<": "a web page or another text",
 }
 _EXIF = b"Exif\x00\x00"
+_SCAN = b"\xff\xda"  # the marker that the coded picture follows
 _ONE = 1 << 20  # what the weights of a resized pixel add up to
 
 
@@ -217,7 +218,8 @@ def _orientation(data: bytes) -> int:
 
     Source: TIFF 6.0 and Exif 2.32, tag 0x0112 of the first directory.
     """
-    at = data.find(_EXIF, 0, 65_536)
+    # It stands before the picture's own data, whose search would take longer.
+    at = data.find(_EXIF, 0, data.find(_SCAN))
     if data[at - 4 : at - 2] != b"\xff\xe1":  # not there, or not in an APP1 segment
         return 1
     tiff = data[at + len(_EXIF) : at + 65_536]
