@@ -19,13 +19,14 @@ Panel = Callable[[Axes], None]
 
 # Blue and orange of Okabe and Ito's palette, darkened: safe for color-blind readers.
 PRIMARY, SECONDARY = "#0a66a8", "#c2570c"
-INK, MUTED, GRID = "#1a1d21", "#5c656d", "#e3e7ea"
+INK, MUTED, GRID, PAPER = "#1a1d21", "#5c656d", "#e3e7ea", "#ffffff"
 _CSS_NAMES = {
     PRIMARY: "--primary",
     SECONDARY: "--secondary",
     INK: "--ink",
     MUTED: "--muted",
     GRID: "--chart-grid",
+    PAPER: "--paper",
 }
 _SIZE = (4.6, 3.5)  # inches; text keeps 10 points or more on a phone
 _STYLE = {

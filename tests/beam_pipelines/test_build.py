@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from beam_pipelines import verify
+from beam_pipelines import report, verify
 from beam_pipelines.shards import read_records
 from schemas import celeba, example
 from support.errors import ExitCode
@@ -24,7 +24,7 @@ def records(builder, split=None):
     ]
 
 
-def contents(folder, but=("build.json",)):
+def contents(folder, but=("build.json", *report.FILE_NAMES)):
     return {
         path.name: path.read_bytes()
         for path in folder.iterdir()
