@@ -29,11 +29,19 @@ _PLAN_FILE = "plan.npz"
 
 
 class DamagedRecord(ValueError):
-    """A record that its framing shows to be damaged; `index` counts from 0."""
+    """A record that its framing shows to be damaged.
 
-    def __init__(self, index: int, what: str):
+    Attributes:
+      index: counts from 0.
+      what: is wrong with it.
+      payload: the damaged record, if it is there in full length, else empty.
+    """
+
+    def __init__(self, index: int, what: str, payload: bytes = b""):
         super().__init__(f"record {index}: {what}")
         self.index = index
+        self.what = what
+        self.payload = payload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +231,7 @@ def read_records(data: bytes) -> Iterator[bytes]:
         if len(checksum) < 4:
             raise DamagedRecord(index, "the file ends inside it")
         if _masked_crc(record) != checksum:
-            raise DamagedRecord(index, "its checksum differs")
+            raise DamagedRecord(index, "its checksum differs", record)
         yield record
         at += _HEADER + length + 4
         index += 1

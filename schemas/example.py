@@ -110,6 +110,17 @@ def decode(serialized: bytes) -> Example:
     )
 
 
+def peek_image_id(serialized: bytes) -> str | None:
+    """The image id of a record that may be damaged, None if it cannot be read."""
+    try:
+        for key, values in _decode_features(serialized):
+            if key == IMAGE_ID:
+                return values[0] if values[0].isprintable() else None
+    except (DecodeError, IndexError, UnicodeDecodeError):
+        return None
+    return None
+
+
 def feature_spec() -> dict[str, Any]:
     """The table as `tf.io.FixedLenFeature`s: no default, so nothing may be missing."""
     import tensorflow as tf
