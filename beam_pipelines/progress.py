@@ -66,7 +66,7 @@ class Meter:
         self._clock = clock
         self._live = self._output.isatty()
         self._interval = LIVE_INTERVAL if self._live else LOG_INTERVAL
-        self._started = self._shown = clock()
+        self._began = self._shown = clock()
         self._line = False
 
     def update(self, images: int, rejected: int = 0) -> None:
@@ -77,10 +77,12 @@ class Meter:
           rejected: how many of them are unusable.
         """
         now = self._clock()
+        if not images:  # workers are starting: that is no part of their speed
+            self._began = now
         if not self._total or now - self._shown < self._interval:
             return
         self._shown = now
-        text = self._text(images, rejected, now - self._started)
+        text = self._text(images, rejected, now - self._began)
         if self._live:
             # Written over the old line, then its rest is cleared: that cannot flicker.
             # A longer line than the terminal's would wrap and stay.
@@ -97,13 +99,11 @@ class Meter:
             self._line = False
 
     def _text(self, images: int, rejected: int, seconds: float) -> str:
-        rate = images / seconds
-        parts = [
-            f"{images:,} of {self._total:,} images {self._done}",
-            f"{rate:,.0f} images/s",
-        ]
+        parts = [f"{images:,} of {self._total:,} images {self._done}"]
         if images:
-            parts.append(f"{_duration((self._total - images) / rate)} left")
+            rate = images / max(seconds, 1e-9)
+            left = (self._total - images) / rate
+            parts += [f"{rate:,.0f} images/s", f"{_duration(left)} left"]
         if rejected:
             parts.append(f"{rejected:,} rejected")
         return "  ".join(parts)

@@ -66,8 +66,20 @@ def test_a_terminal_shows_one_line_and_ends_clean(clock, monkeypatch):
     meter.close()
     lines = screen.getvalue().split("\r")
     assert lines[0] == ""
-    assert lines[1] == "0 of 8,000,000 images verified  0 images/s\033[K"
+    assert lines[1] == "0 of 8,000,000 images verified\033[K"
     assert len(lines) == 3 and lines[-1] == "\033[K"
+
+
+def test_starting_is_no_part_of_the_speed(clock):
+    log = io.StringIO()
+    meter = Meter(2000, output=log, clock=clock)
+    for images in (0, 0, 1000):
+        clock.now += 10
+        meter.update(images)
+    assert log.getvalue().splitlines()[1:] == [
+        "0 of 2,000 images written",
+        "1,000 of 2,000 images written  100 images/s  10 s left",
+    ]
 
 
 def test_a_long_line_is_cut_to_the_terminal(clock, monkeypatch):
