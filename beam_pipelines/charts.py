@@ -10,13 +10,13 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from beam_pipelines.summary import GROUPS, Summary
 from schemas import celeba
 from support import figures
-from support.figures import MUTED, PAPER, PRIMARY, SECONDARY, Panel
+from support.figures import MUTED, PAPER, PRIMARY, SECONDARY, Layout, Panel
 
-#: PNG file -> size of its panels, inches. Each holds the panels of that name.
-FILES = {
-    "report-classes.png": (4.6, 3.5),
-    "report-people.png": (4.6, 3.5),
-    "report-attributes.png": (4.6, 6.2),
+#: PNG file -> layout of its panels.
+_LAYOUTS = {
+    "report-classes.png": Layout(4.6, 3.5, left=0.9, right=0.35, bottom=0.8, top=0.4),
+    "report-people.png": Layout(4.6, 3.5, left=0.9, right=0.35, bottom=0.6, top=0.4),
+    "report-attributes.png": Layout(4.6, 6, left=1.6, right=0.2, bottom=0.65, top=0.4),
 }
 _HALVES = 2  # the chart of attributes has two columns
 
@@ -41,11 +41,11 @@ def draw(
         panels["report-people.png"] = [_people(summary), _images_per_person(summary)]
     pictures, elements = {}, {}
     for name, members in panels.items():
-        size = FILES[name]
-        pictures[name] = figures.png(members, size)
+        layout = _LAYOUTS[name]
+        pictures[name] = figures.png(members, layout)
         stem = name.removesuffix(".png")
         elements[name] = [
-            figures.svg(panel, f"{stem}-{number}", size)
+            figures.svg(panel, f"{stem}-{number}", layout)
             for number, panel in enumerate(members, 1)
         ]
     return pictures, elements
@@ -212,6 +212,4 @@ def _legend_below(axes: Axes) -> None:
     figure = axes.get_figure()
     handles, names = axes.get_legend_handles_labels()
     if figure is not None and not figure.legends:
-        figure.legend(
-            handles, names, loc="outside lower left", ncols=len(names), fontsize=9
-        )
+        figure.legend(handles, names, loc="lower left", ncols=len(names), fontsize=9)

@@ -29,8 +29,8 @@ FILE_NAMES = (
 )
 
 NO_CHARTS = (
-    "report.html has no charts: they need matplotlib, "
-    "which pip install 'celeba-attributes[report]' adds"
+    "report.html has no charts: they need matplotlib (pip install matplotlib, or this "
+    "package's extra named report)"
 )
 
 _SPLIT_RULES = {

@@ -7,6 +7,7 @@ follows the reader's color scheme. Neither holds a date: same data, same bytes.
 Needs matplotlib, which the base installation does not have.
 """
 
+import dataclasses
 import io
 import re
 from collections.abc import Callable, Sequence
@@ -58,26 +59,51 @@ _STYLE = {
 }
 
 
-def png(panels: Sequence[Panel], size: tuple[float, float] = _SIZE) -> bytes:
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Size of one panel and the room around its axes, inches.
+
+    Room that is given saves matplotlib the search for it, half the time of a figure.
+    """
+
+    width: float
+    height: float
+    left: float
+    right: float
+    bottom: float
+    top: float
+
+    def axes(self, figure: Figure, panel: int, panels: int) -> Axes:
+        """Adds the axes of one of several panels side by side."""
+        place = (
+            (panel * self.width + self.left) / (panels * self.width),
+            self.bottom / self.height,
+            (self.width - self.left - self.right) / (panels * self.width),
+            (self.height - self.bottom - self.top) / self.height,
+        )
+        return figure.add_axes(place)
+
+
+def png(panels: Sequence[Panel], layout: Layout | None = None) -> bytes:
     """The panels side by side on white, as a PNG of 160 dots per inch.
 
     Args:
       panels: what to draw.
-      size: (width, height) of each panel, inches.
+      layout: of each panel; None leaves the room to matplotlib.
     """
-    return _draw(panels, size, format="png", dpi=160, metadata={"Software": None})
+    return _draw(panels, layout, format="png", dpi=160, metadata={"Software": None})
 
 
-def svg(panel: Panel, name: str, size: tuple[float, float] = _SIZE) -> str:
+def svg(panel: Panel, name: str, layout: Layout | None = None) -> str:
     """One panel as an `<svg>` element.
 
     Args:
       panel: what to draw.
       name: unique in the page; it keeps the ids of two figures apart.
-      size: (width, height), inches.
+      layout: of the panel; None leaves the room to matplotlib.
     """
     metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    data = _draw([panel], size, format="svg", transparent=True, metadata=metadata)
+    data = _draw([panel], layout, format="svg", transparent=True, metadata=metadata)
     text = data.decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
@@ -90,10 +116,15 @@ def svg(panel: Panel, name: str, size: tuple[float, float] = _SIZE) -> str:
     return text
 
 
-def _draw(panels: Sequence[Panel], size: tuple[float, float], **options) -> bytes:
+def _draw(panels: Sequence[Panel], layout: Layout | None, **options) -> bytes:
+    count = len(panels)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure((size[0] * len(panels), size[1]), layout="constrained")
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        if layout is None:
+            figure = Figure((_SIZE[0] * count, _SIZE[1]), layout="constrained")
+            axes = figure.subplots(1, count, squeeze=False)[0]
+        else:
+            figure = Figure((layout.width * count, layout.height))
+            axes = [layout.axes(figure, panel, count) for panel in range(count)]
         for draw, pair in zip(panels, axes, strict=True):
             draw(pair)
         buffer = io.BytesIO()
