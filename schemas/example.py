@@ -269,6 +269,9 @@ def _decode_values(message: bytes, feature: Feature) -> Iterator[Any]:
 
 
 def _unpack(packed: bytes) -> Iterator[int]:
+    if packed.isascii():  # numbers below 128 are their own varints
+        yield from packed
+        return
     at = 0
     while at < len(packed):
         value, at = _read_varint(packed, at)

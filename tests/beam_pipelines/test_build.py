@@ -310,6 +310,7 @@ def test_processes_write_the_same_bytes(builder):
 @pytest.mark.filterwarnings("ignore")  # those of its own libraries
 def test_tensorflow_datasets_opens_the_folder(builder):
     tfds = pytest.importorskip("tensorflow_datasets")
+    builder.charts = True  # the report's files lie in the folder, too
     assert builder() == ExitCode.OK
     dataset = tfds.builder_from_directory(str(builder.output))
     for split in celeba.SPLITS:
