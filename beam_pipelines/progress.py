@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TextIO
 
 from beam_pipelines.shards import Receipt, ShardPlan, receipt_name
@@ -116,15 +115,15 @@ class Meter:
 
 
 class Receipts:
-    """Counts what the receipts in a staging folder say, looking only at new ones.
+    """Counts what the receipts in a folder say, looking only at new ones.
 
     Attributes:
       images: read so far, the unusable ones included.
       rejected: the unusable ones.
     """
 
-    def __init__(self, folder: Path, plans: Sequence[ShardPlan]):
-        self._folder = folder
+    def __init__(self, store: LocalStore, plans: Sequence[ShardPlan]):
+        self._store = store
         self._waiting = {receipt_name(plan.name): plan for plan in plans}
         # Receipts of an earlier round or run, which the writers will replace.
         self._stale = {entry.name: _state(entry) for entry in self._entries()}
@@ -135,26 +134,31 @@ class Receipts:
         for entry in self._entries():
             if self._stale.get(entry.name) == _state(entry):
                 continue
-            receipt = Receipt.load(self._folder, self._waiting[entry.name].name)
+            receipt = Receipt.load(self._store, self._waiting[entry.name].name)
             if receipt is not None:
                 del self._waiting[entry.name]
                 self.images += receipt.records + len(receipt.rejected)
                 self.rejected += len(receipt.rejected)
 
     def _entries(self) -> list[os.DirEntry]:
-        with os.scandir(self._folder) as entries:
+        with os.scandir(self._store.folder) as entries:
             return [entry for entry in entries if entry.name in self._waiting]
 
 
 @contextlib.contextmanager
-def watch(folder: Path, plans: Sequence[ShardPlan]) -> Iterator[None]:
-    """Shows the progress of the block, which writes shards into a local folder.
+def watch(store: Store, plans: Sequence[ShardPlan]) -> Iterator[None]:
+    """Shows the progress of the block, which writes shards into a store.
+
+    A remote store is not watched: it would have to be listed again and again.
 
     Args:
-      folder: where receipts appear.
+      store: where receipts appear.
       plans: of the shards that are not yet as they shall be.
     """
-    receipts = Receipts(folder, plans)
+    if not isinstance(store, LocalStore):
+        yield
+        return
+    receipts = Receipts(store, plans)
     meter = Meter(sum(len(plan.names) for plan in plans))
     ended = threading.Event()
 

@@ -8,6 +8,7 @@ import pytest
 
 from beam_pipelines import progress, shards
 from beam_pipelines.progress import Meter, Receipts
+from beam_pipelines.stores import LocalStore
 
 
 class Clock:
@@ -107,17 +108,17 @@ def receipt(name, records, rejected=0):
 
 
 def test_only_new_receipts_of_the_plans_count(tmp_path):
-    receipt("a", 9).save(tmp_path)  # of an earlier round
-    receipts = Receipts(tmp_path, [shard_plan("a", 10), shard_plan("b", 5)])
+    receipt("a", 9).save(LocalStore(tmp_path))  # of an earlier round
+    receipts = Receipts(LocalStore(tmp_path), [shard_plan("a", 10), shard_plan("b", 5)])
     receipts.poll()
     assert (receipts.images, receipts.rejected) == (0, 0)
-    receipt("b", 3, rejected=2).save(tmp_path)
-    receipt("other", 7).save(tmp_path)
+    receipt("b", 3, rejected=2).save(LocalStore(tmp_path))
+    receipt("other", 7).save(LocalStore(tmp_path))
     (tmp_path / "c.json").write_text("")
     for _ in range(2):
         receipts.poll()
         assert (receipts.images, receipts.rejected) == (5, 2)
-    receipt("a", 10).save(tmp_path)
+    receipt("a", 10).save(LocalStore(tmp_path))
     receipts.poll()
     assert (receipts.images, receipts.rejected) == (15, 2)
 
@@ -125,7 +126,7 @@ def test_only_new_receipts_of_the_plans_count(tmp_path):
 def test_watching_leaves_neither_thread_nor_text_behind(tmp_path, capsys):
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        with progress.watch(tmp_path, [shard_plan("a", 10)]):
+        with progress.watch(LocalStore(tmp_path), [shard_plan("a", 10)]):
             assert threading.active_count() == before + 1
             raise KeyboardInterrupt
     assert threading.active_count() == before
