@@ -9,7 +9,7 @@ from typing import NoReturn
 import numpy as np
 import simplejpeg
 
-from beam_pipelines.shards import DamagedRecord, read_records
+from beam_pipelines.framing import DamagedRecord, read_records
 from schemas import celeba, example
 from schemas.manifest import Manifest, Shard
 from support.errors import ExitCode, UserError

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from beam_pipelines import report, verify
-from beam_pipelines.shards import read_records
+from beam_pipelines.framing import read_records
 from schemas import celeba, example
 from support.errors import ExitCode
 from support.files import FolderLock

@@ -6,8 +6,9 @@ import threading
 import numpy as np
 import pytest
 
-from beam_pipelines import progress, shards
-from beam_pipelines.progress import Meter, Receipts
+from beam_pipelines import build_progress, progress, shards
+from beam_pipelines.build_progress import Receipts
+from beam_pipelines.progress import Meter
 from beam_pipelines.stores import LocalStore
 
 
@@ -126,7 +127,7 @@ def test_only_new_receipts_of_the_plans_count(tmp_path):
 def test_watching_leaves_neither_thread_nor_text_behind(tmp_path, capsys):
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt):
-        with progress.watch(LocalStore(tmp_path), [shard_plan("a", 10)]):
+        with build_progress.watch(LocalStore(tmp_path), [shard_plan("a", 10)]):
             assert threading.active_count() == before + 1
             raise KeyboardInterrupt
     assert threading.active_count() == before

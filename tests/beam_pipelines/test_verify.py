@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from beam_pipelines import dataset_info, verify
-from beam_pipelines.shards import frame, read_records
+from beam_pipelines.framing import frame, read_records
 from schemas import example
 from schemas.manifest import FILE_NAME, Manifest
 from support import command, files
