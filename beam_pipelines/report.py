@@ -204,9 +204,10 @@ def _attributes(numbers: Summary, charts: Mapping[str, list[str]]) -> Html:
         [name.replace("_", " "), *map(_percent, shares)]
         for name, shares in zip(celeba.ATTRIBUTES, numbers.prevalence.T, strict=True)
     ]
-    table = _table(["", *GROUPS], rows)
+    table = _table(["", "all", *GROUPS[1:]], rows)
     if charts:
-        table = tag("details", tag("summary", "All 40 attributes as numbers"), table)
+        head = tag("summary", "All 40 attributes as numbers")
+        table = tag("details", head, tag("div", table))  # the div keeps the margins
     return _section(
         "Attributes",
         tag(
