@@ -201,12 +201,12 @@ def _leakage(numbers: Summary) -> Html:
 
 def _attributes(numbers: Summary, charts: Mapping[str, list[str]]) -> Html:
     rows = [
-        [name.replace("_", " "), *map(_percent, shares)]
+        [name.replace("_", " "), *(_percent(share, "") for share in shares)]
         for name, shares in zip(celeba.ATTRIBUTES, numbers.prevalence.T, strict=True)
     ]
     table = _table(["", "all", *GROUPS[1:]], rows)
     if charts:
-        head = tag("summary", "All 40 attributes as numbers")
+        head = tag("summary", "All 40 attributes in per cent")
         table = tag("details", head, tag("div", table))  # the div keeps the margins
     return _section(
         "Attributes",
@@ -350,9 +350,9 @@ def _share(class_counts: Sequence[int]) -> str:
     return _percent(ones / (zeros + ones)) if zeros + ones else "–"
 
 
-def _percent(share: float) -> str:
+def _percent(share: float, unit: str = _PERCENT) -> str:
     """0.4165 -> "41.7 %"; NaN is a dash."""
-    return "–" if np.isnan(share) else f"{100 * share:.1f}{_PERCENT}"
+    return "–" if np.isnan(share) else f"{100 * share:.1f}{unit}"
 
 
 def _words(value: Any) -> str:
