@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from beam_pipelines import selection
 from beam_pipelines.selection import Plan, Rows
 from schemas import celeba
 
@@ -24,7 +25,8 @@ class Summary:
       unknown: (4,) int64, images whose person is unknown.
       missing: images that are annotated but not there.
       candidates: images that the options allow in some split.
-      leaked: test images whose person is in the training split too.
+      leakage: share of the test images whose person is in train too, see
+        `selection.leakage`.
     """
 
     class_counts: np.ndarray
@@ -34,7 +36,7 @@ class Summary:
     unknown: np.ndarray
     missing: int
     candidates: int
-    leaked: int
+    leakage: float | None
 
     @property
     def images(self) -> np.ndarray:
@@ -42,13 +44,10 @@ class Summary:
         return self.class_counts.sum(axis=1)
 
     @property
-    def leakage(self) -> float | None:
-        """Share of the test images of known people that leaked; None if there is none.
-
-        0..1; an image whose person is unknown may have leaked too, unseen.
-        """
+    def leaked(self) -> int:
+        """Test images whose person is in train too, as far as people are known."""
         known = self.images[-1] - self.unknown[-1]
-        return self.leaked / known if known else None
+        return round((self.leakage or 0) * known)
 
 
 def summarize(plan: Plan) -> Summary:
@@ -69,7 +68,7 @@ def summarize(plan: Plan) -> Summary:
         unknown=np.array([(rows.identities[members] < 0).sum() for members in groups]),
         missing=len(rows.missing),
         candidates=sum(len(pool) for pool in plan.pools.values()),
-        leaked=_leaked(rows.identities[splits[0]], rows.identities[splits[-1]]),
+        leakage=selection.leakage(plan),
     )
 
 
@@ -85,7 +84,3 @@ def _prevalence(packed: np.ndarray) -> np.ndarray:
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
     counts = [np.bincount(column, minlength=256) @ bits for column in packed.T]
     return np.concatenate(counts)[: len(celeba.ATTRIBUTES)] / len(packed)
-
-
-def _leaked(train: np.ndarray, test: np.ndarray) -> int:
-    return int(np.isin(test[test >= 0], train).sum())
