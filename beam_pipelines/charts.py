@@ -15,7 +15,7 @@ from support.figures import MUTED, PAPER, PRIMARY, SECONDARY, Layout, Panel
 #: PNG file -> layout of its panels.
 _LAYOUTS = {
     "report-classes.png": Layout(4.6, 3.5, left=0.9, right=0.35, bottom=0.8, top=0.4),
-    "report-people.png": Layout(4.6, 3.5, left=0.9, right=0.35, bottom=0.6, top=0.4),
+    "report-people.png": Layout(4.6, 3.5, left=0.9, right=0.35, bottom=0.8, top=0.4),
     "report-attributes.png": Layout(4.6, 6, left=1.6, right=0.2, bottom=0.65, top=0.4),
 }
 _HALVES = 2  # the chart of attributes has two columns
@@ -139,7 +139,13 @@ def _images_per_person(summary: Summary) -> Panel:
         axes.grid(False, axis="x")
         axes.set(xlabel="images of one person", ylabel="people")
         axes.set_title("Images per person")
-        axes.legend(loc="upper right", fontsize=9)
+        axes.legend(
+            loc="upper left",
+            bbox_to_anchor=(0, -0.19),
+            ncols=2,
+            fontsize=9,
+            borderpad=0,
+        )
 
     return draw
 
