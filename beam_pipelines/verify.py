@@ -33,7 +33,7 @@ from support.images import require_local
 
 #: Records below which starting processes takes longer than it saves: without and with
 #: decoding every image.
-_FEW = {False: 20_000, True: 2_000}
+_FEW = {False: 50_000, True: 5_000}
 
 
 @dataclasses.dataclass(frozen=True)
