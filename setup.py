@@ -10,10 +10,11 @@ BUILD = [
     "numpy>=2.1,<3",
     "simplejpeg>=1.8,<2",
 ]
+REPORT = ["matplotlib>=3.10,<4"]  # the charts of both reports
 TRAIN = [
+    *REPORT,
     "jinja2>=3.1,<4",
     "keras>=3.15,<3.16",
-    "matplotlib>=3.10,<4",
     "pandas>=2.3,<4",
     "scikit-learn>=1.7,<2",
     "tensorflow>=2.21,<2.22",
@@ -39,6 +40,7 @@ setup(
     package_data={"support": ["*.html", "*.css"], "trainer": ["*.html"]},
     install_requires=BUILD,
     extras_require={
+        "report": REPORT,
         "train": TRAIN,
         "gpu": TRAIN + GPU,
         "gcp": GCP,

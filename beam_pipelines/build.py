@@ -11,7 +11,6 @@ import datetime
 import os
 import platform
 import socket
-import time
 from collections.abc import Iterable
 
 import apache_beam as beam
@@ -20,7 +19,17 @@ from absl import flags
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import cluster, commit, rounds, runner, selection, sources, stores
+from beam_pipelines import (
+    cluster,
+    commit,
+    progress,
+    report,
+    rounds,
+    runner,
+    selection,
+    sources,
+    stores,
+)
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.staging import Staging
 from schemas import celeba
@@ -47,7 +56,7 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
     Raises:
       UserError: with the exit code of what stands in the way.
     """
-    started = time.perf_counter()
+    watch = progress.Stopwatch()
     FileSystems.set_options(
         options
     )  # whose project and credentials buckets are read with
@@ -55,9 +64,11 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
     if not config.dry_run:
         commit.check_output(output, config.overwrite)
     found = sources.load(config)
+    watch.lap("reading annotations, listing images")
     config = dataclasses.replace(config, split=found.split)
     plan = selection.plan(found.rows, config)
     rounds.check_people(plan, config)
+    watch.lap("planning")
     _say(found.notes)
     _say(describe(plan, config))
     if config.dry_run:
@@ -66,8 +77,8 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
     staging = commit.open_staging(output, config.recipe(), found.fingerprints)
     with staging.hold():
         commit.check_output(output, config.overwrite)
-        _write_and_publish(config, found, plan, staging, options)
-    print(f"{output}: done in {time.perf_counter() - started:.1f} s")
+        _write_and_publish(config, found, plan, staging, options, watch)
+    print(f"{output}: done in {watch.total:.1f} s")
 
 
 def describe(plan: selection.Plan, config: BuildConfig) -> Iterable[str]:
@@ -109,8 +120,8 @@ def _write_and_publish(
     plan: selection.Plan,
     staging: Staging,
     options: PipelineOptions,
+    watch: progress.Stopwatch,
 ) -> None:
-    started = time.perf_counter()
     if staging.open():
         print(f"continuing the unfinished build in {staging.store}", flush=True)
     needed = rounds.expected_bytes(plan, config)
@@ -119,10 +130,17 @@ def _write_and_publish(
         files.check_free_space(str(staging.store), left)
     with files.output_errors(str(staging.store), needed):
         written = rounds.write(config, found, plan, staging, options)
+        watch.lap("reading, checking and writing images")
         rounds.check_people(written.plan, config)
         manifest = rounds.manifest(config, found, written)
-        facts = _facts(config, written, time.perf_counter() - started)
+        facts = _facts(config, written, watch)
         staging.publish(manifest, written.rejected, facts, config.overwrite)
+    watch.lap("publishing")
+    # Only now: drawing takes a second, for which no reader of the data should wait.
+    facts |= {"stages": watch.seconds}
+    staging.add(report.make(manifest, written.plan, written.rejected, facts))
+    if not report.can_draw():
+        print(report.NO_CHARTS)
     _say(_result(config, written, facts["images_per_second"]))
 
 
@@ -131,7 +149,9 @@ def _resolve(path: str) -> str:
     return path.rstrip("/") if stores.is_remote(path) else os.path.realpath(path)
 
 
-def _facts(config: BuildConfig, written: rounds.Written, seconds: float) -> dict:
+def _facts(
+    config: BuildConfig, written: rounds.Written, watch: progress.Stopwatch
+) -> dict:
     """What `build.json` holds: all that must not be in the manifest."""
     reasons = collections.Counter(reason for _, reason, _ in written.rejected)
     rate = written.images_read / written.seconds if written.seconds else 0.0
@@ -143,7 +163,8 @@ def _facts(config: BuildConfig, written: rounds.Written, seconds: float) -> dict
         "beam": beam.__version__,
         "runner": written.runner,
         "config": dataclasses.asdict(config),
-        "seconds": round(seconds, 2),
+        "seconds": round(watch.total, 2),
+        "stages": {name: round(value, 3) for name, value in watch.seconds.items()},
         "seconds_in_runner": round(written.seconds, 2),
         "images_read": written.images_read,
         "images_per_second": round(rate, 1),

@@ -13,7 +13,7 @@ import time
 import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import pipeline, runner, selection, shards
+from beam_pipelines import build_progress, pipeline, runner, selection, shards
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.selection import Plan
 from beam_pipelines.shards import Receipt
@@ -79,7 +79,8 @@ def write(
         work = plans if first else pending
         if work:
             started = time.perf_counter()
-            name = _run(work, task, images, options)
+            with build_progress.watch(staging.store, pending):
+                name = _run(work, task, images, options)
             seconds += time.perf_counter() - started
         images_read, first = images_read + images, False
         receipts = tuple(staging.receipts(part.name for part in plans).values())

@@ -1,21 +1,15 @@
-"""One shard: what it shall hold, how it is framed, written and read back.
-
-TFRecord framing, per record: length (uint64, little endian), masked CRC-32C of those
-eight bytes, the record, masked CRC-32C of the record. Source: TensorFlow's
-`lib/io/record_writer.h`.
-"""
+"""One shard: what it shall hold, how it is written, and the receipt for it."""
 
 import collections
 import dataclasses
 import hashlib
 import io
 import json
-import struct
 from collections.abc import Iterable, Iterator
 
-import google_crc32c
 import numpy as np
 
+from beam_pipelines.framing import frame
 from beam_pipelines.selection import Plan
 from beam_pipelines.stores import Store
 from schemas import example
@@ -24,16 +18,7 @@ from support.folders import ImageSource
 from support.images import BadImage, prepare_jpeg
 
 _BATCH = 1 << 20  # bytes gathered before one write
-_HEADER = 12
 _PLAN_FILE = "plan.npz"
-
-
-class DamagedRecord(ValueError):
-    """A record that its framing shows to be damaged; `index` counts from 0."""
-
-    def __init__(self, index: int, what: str):
-        super().__init__(f"record {index}: {what}")
-        self.index = index
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,37 +183,6 @@ def write_shard(plan: ShardPlan, task: Task) -> Receipt:
     return receipt
 
 
-def frame(record: bytes) -> bytes:
-    """A record with its TFRecord header and checksums."""
-    length = struct.pack("<Q", len(record))
-    return b"".join((length, _masked_crc(length), record, _masked_crc(record)))
-
-
-def read_records(data: bytes) -> Iterator[bytes]:
-    """Yields the records of a TFRecord file's bytes.
-
-    Raises:
-      DamagedRecord: at the first record that is cut or whose checksum differs.
-    """
-    at, index = 0, 0
-    while at < len(data):
-        header = data[at : at + _HEADER]
-        if len(header) < _HEADER:
-            raise DamagedRecord(index, "the file ends inside its header")
-        if _masked_crc(header[:8]) != header[8:]:
-            raise DamagedRecord(index, "the checksum of its length differs")
-        (length,) = struct.unpack("<Q", header[:8])
-        record = data[at + _HEADER : at + _HEADER + length]
-        checksum = data[at + _HEADER + length : at + _HEADER + length + 4]
-        if len(checksum) < 4:
-            raise DamagedRecord(index, "the file ends inside it")
-        if _masked_crc(record) != checksum:
-            raise DamagedRecord(index, "its checksum differs")
-        yield record
-        at += _HEADER + length + 4
-        index += 1
-
-
 @dataclasses.dataclass
 class _Tally:
     """What is counted while a shard is written."""
@@ -277,9 +231,3 @@ def _batches(parts: Iterable[bytes]) -> Iterator[bytes]:
             yield b"".join(batch)
             batch, size = [], 0
     yield b"".join(batch)
-
-
-def _masked_crc(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
-    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
-    return struct.pack("<I", masked)

@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from beam_pipelines import dataset_info
+from beam_pipelines import dataset_info, report
 from beam_pipelines.shards import Receipt, receipt_name
-from beam_pipelines.stores import RemoteStore, Store
+from beam_pipelines.stores import RemoteStore, Store, open_store
 from schemas.manifest import FILE_NAME as MANIFEST
 from schemas.manifest import Manifest
+from support import files
 from support.errors import ExitCode, UserError
 
 BUILD_FILE, REJECTED_FILE = "build.json", "rejected.csv"
@@ -35,6 +36,7 @@ OURS = re.compile(
             re.escape(dataset_info.INFO_FILE),
             re.escape(dataset_info.FEATURES_FILE),
             re.escape(ROUNDS_FILE),
+            *map(re.escape, report.FILE_NAMES),
             r"celeba-[a-z]+\.tfrecord-\d+-of-\d+(\.json)?",
         ]
     )
@@ -98,6 +100,14 @@ class Staging:
     ) -> None:
         """Completes the dataset; its manifest is written last."""
         raise NotImplementedError
+
+    def add(self, pages: Mapping[str, bytes]) -> None:
+        """Writes files, name -> content, beside the published dataset."""
+        store = open_store(self.output)
+        with files.output_errors(self.output):
+            for name, content in pages.items():
+                with store.writer(name) as file:
+                    file.write(content)
 
     def write_rejected(self, rejected: Sequence[Rejection]) -> str:
         """Writes the list of unusable images of a build that cannot go on."""

@@ -92,6 +92,9 @@ def decode(serialized: bytes) -> Example:
       DecodeError: malformed, or a feature missing, unknown, doubled, of another kind
         or of another length.
     """
+    quick = _decode_our_own(serialized)
+    if quick is not None:
+        return quick
     try:
         values = dict(_decode_features(serialized))
     except (IndexError, UnicodeDecodeError) as error:
@@ -108,6 +111,17 @@ def decode(serialized: bytes) -> Example:
         identity=values[IDENTITY][0],
         attributes=bytes(values[ATTRIBUTES]),
     )
+
+
+def peek_image_id(serialized: bytes) -> str | None:
+    """The image id of a record that may be damaged, None if it cannot be read."""
+    try:
+        for key, values in _decode_features(serialized):
+            if key == IMAGE_ID:
+                return values[0] if values[0].isprintable() else None
+    except (DecodeError, IndexError, UnicodeDecodeError):
+        return None
+    return None
 
 
 def feature_spec() -> dict[str, Any]:
@@ -204,6 +218,38 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
             raise DecodeError("a number longer than 64 bits")
 
 
+def _decode_our_own(serialized: bytes) -> Example | None:
+    """Parses what `encode` wrote, in a third of the time; None for all else.
+
+    The values are picked from where `encode` puts them; that they are the right ones is
+    proved by encoding them again.
+    """
+    try:
+        at = serialized.rindex(_LABEL_HEAD)
+        size, start = _skip_lengths(serialized, (1, 1, len(IMAGE) + 3, 1, 1))
+        label_at = at + len(_LABEL_HEAD)
+        name_at = label_at + 1 + _ID_HEAD
+        name_end = name_at + 1 + serialized[name_at]
+        found = Example(
+            image=serialized[start : start + size],
+            label=serialized[label_at],
+            image_id=serialized[name_at + 1 : name_end].decode(),
+            identity=next(_unpack(serialized[name_end + _IDENTITY_HEAD :])),
+            attributes=serialized[-len(celeba.ATTRIBUTES) :],
+        )
+        return found if encode(found) == serialized else None
+    except (ValueError, IndexError, StopIteration):
+        return None
+
+
+def _skip_lengths(data: bytes, steps: tuple[int, ...]) -> tuple[int, int]:
+    """Reads a number after each step of so many bytes; the last, and where it ends."""
+    value = at = 0
+    for step in steps:
+        value, at = _read_varint(data, at + step)
+    return value, at
+
+
 def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Yields (field number, payload) of a message of length-delimited fields."""
     at = 0
@@ -258,7 +304,17 @@ def _decode_values(message: bytes, feature: Feature) -> Iterator[Any]:
 
 
 def _unpack(packed: bytes) -> Iterator[int]:
+    if packed.isascii():  # numbers below 128 are their own varints
+        yield from packed
+        return
     at = 0
     while at < len(packed):
         value, at = _read_varint(packed, at)
         yield value - (1 << 64) if value >> 63 else value
+
+
+#: What `encode` writes before a label of one byte, and how much of an entry comes
+#: before the length of an image id below 100 bytes and before an identity.
+_LABEL_HEAD = _int64_feature(LABEL, 0)[:-1]
+_ID_HEAD = len(_bytes_feature(IMAGE_ID, b"")) - 1
+_IDENTITY_HEAD = len(_int64_feature(IDENTITY, 0)) - 1

@@ -1,90 +1,22 @@
 """The figures of a report: learning curves, confusion matrix, ROC, reliability.
 
-A panel is a function that draws on one pair of axes. `png` sets panels side by side
-for a file; `svg` makes one for the page, with its colors as CSS variables so that it
-follows the reader's color scheme. Neither holds a date: same run, same bytes.
+Each function returns a panel, which `support.figures` draws as PNG or SVG.
 """
 
-import io
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from sklearn.metrics import roc_curve
 
-Panel = Callable[[Axes], None]
+from support.figures import MUTED, PRIMARY, SECONDARY, Panel
 
-# Blue and orange of Okabe and Ito's palette, darkened: safe for color-blind readers.
-_PRIMARY, _SECONDARY = "#0a66a8", "#c2570c"
-_INK, _MUTED, _GRID = "#1a1d21", "#5c656d", "#e3e7ea"
-_CSS_NAMES = {
-    _PRIMARY: "--primary",
-    _SECONDARY: "--secondary",
-    _INK: "--ink",
-    _MUTED: "--muted",
-    _GRID: "--chart-grid",
-}
-_SIZE = (4.6, 3.5)  # inches; text keeps 10 points or more on a phone
-_STYLE = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": _GRID,
-    "axes.grid": True,
-    "axes.labelcolor": _MUTED,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlecolor": _INK,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 12,
-    "axes.titlesize": 12,
-    "axes.titleweight": "bold",
-    "font.size": 10,
-    "grid.color": _GRID,
-    "legend.frameon": False,
-    "legend.labelcolor": _MUTED,
-    "lines.linewidth": 2,
-    "lines.markersize": 4,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "celeba",
-    "text.color": _INK,
-    "xtick.color": _MUTED,
-    "xtick.major.size": 0,
-    "ytick.color": _MUTED,
-    "ytick.major.size": 0,
-    "ytick.minor.size": 0,
-}
 _BINS = 10
 #: Times the highest training loss: where the loss axis ends at most.
 _HIGHEST_LOSS = 3
-
-
-def png(panels: Sequence[Panel]) -> bytes:
-    """The panels side by side on white, as a PNG of 160 dots per inch."""
-    return _draw(panels, format="png", dpi=160, metadata={"Software": None})
-
-
-def svg(panel: Panel, name: str) -> str:
-    """One panel as an `<svg>` element.
-
-    Args:
-      panel: what to draw.
-      name: unique in the page; it keeps the ids of two figures apart.
-    """
-    metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
-    text = _draw([panel], format="svg", transparent=True, metadata=metadata).decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r' (width|height)="[\d.]+pt"', "", text, count=2)
-    text = text.replace("<svg", f'<svg role="img" aria-label="{name}"', 1)
-    for prefix in (' id="', 'href="#', "url(#"):
-        text = text.replace(prefix, f"{prefix}{name}-")
-    for color, variable in _CSS_NAMES.items():
-        text = text.replace(color, f"var({variable})")
-    return text
 
 
 def loss(history: pd.DataFrame, best_epoch: int) -> Panel:
@@ -154,20 +86,20 @@ def roc(label: np.ndarray, probability: np.ndarray, threshold: float) -> Panel:
         _unit_square(axes, "false-positive rate", "true-positive rate")
         axes.set_title("ROC")
         if len(np.unique(label)) < 2:
-            axes.text(0.5, 0.5, "needs both classes", ha="center", color=_MUTED)
+            axes.text(0.5, 0.5, "needs both classes", ha="center", color=MUTED)
             return
         false, true, _ = roc_curve(label, probability)
-        axes.fill_between(false, true, color=_PRIMARY, alpha=0.1, linewidth=0)
-        axes.plot(false, true, color=_PRIMARY, clip_on=False)
+        axes.fill_between(false, true, color=PRIMARY, alpha=0.1, linewidth=0)
+        axes.plot(false, true, color=PRIMARY, clip_on=False)
         predicted = probability >= threshold
         x, y = predicted[label == 0].mean(), predicted[label == 1].mean()
-        axes.plot(x, y, "o", color=_SECONDARY, markersize=7, clip_on=False)
+        axes.plot(x, y, "o", color=SECONDARY, markersize=7, clip_on=False)
         axes.annotate(
             f"threshold {threshold:g}",
             (x, y),
             (10, -14),
             textcoords="offset points",
-            color=_SECONDARY,
+            color=SECONDARY,
         )
 
     return draw
@@ -189,9 +121,9 @@ def reliability(label: np.ndarray, probability: np.ndarray) -> Panel:
         seen = np.bincount(bins, label, _BINS)[used] / counts[used]
         _unit_square(axes, "predicted probability", "share labeled so")
         axes.set_title("Reliability")
-        axes.plot(said, seen, color=_PRIMARY, linewidth=1, alpha=0.6)
+        axes.plot(said, seen, color=PRIMARY, linewidth=1, alpha=0.6)
         area = 12 + 240 * counts[used] / counts.max()
-        axes.scatter(said, seen, s=area, color=_PRIMARY, clip_on=False, zorder=3)
+        axes.scatter(said, seen, s=area, color=PRIMARY, clip_on=False, zorder=3)
 
     return draw
 
@@ -211,7 +143,7 @@ def probabilities(
         axes.hist(
             [probability[label == value] for value in (0, 1)],
             bins=np.linspace(0, 1, _BINS + 1),
-            color=[_MUTED, _PRIMARY],
+            color=[MUTED, PRIMARY],
             label=[f"labeled {name}" for name in names],
             log=True,
             rwidth=0.85,
@@ -226,32 +158,21 @@ def probabilities(
     return draw
 
 
-def _draw(panels: Sequence[Panel], **options) -> bytes:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure((_SIZE[0] * len(panels), _SIZE[1]), layout="constrained")
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for draw, pair in zip(panels, axes, strict=True):
-            draw(pair)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, **options)
-    return buffer.getvalue()
-
-
 def _curve(axes: Axes, history: pd.DataFrame, column: str, best_epoch: int) -> None:
     epoch = history["epoch"]
     marker = "o" if len(history) <= 12 else ""
     for name, color, text in (
-        (column, _MUTED, "training (augmented)"),
-        (f"val_{column}", _PRIMARY, "validation"),
+        (column, MUTED, "training (augmented)"),
+        (f"val_{column}", PRIMARY, "validation"),
     ):
         axes.plot(epoch, history[name], color=color, marker=marker, label=text)
     best = history[epoch == best_epoch]
-    axes.axvline(best_epoch, color=_SECONDARY, linewidth=1, linestyle=(0, (4, 3)))
+    axes.axvline(best_epoch, color=SECONDARY, linewidth=1, linestyle=(0, (4, 3)))
     axes.plot(
         best["epoch"],
         best[f"val_{column}"],
         "o",
-        color=_SECONDARY,
+        color=SECONDARY,
         markersize=7,
         linestyle="",
         label=f"best epoch ({best_epoch})",
@@ -263,7 +184,7 @@ def _curve(axes: Axes, history: pd.DataFrame, column: str, best_epoch: int) -> N
 
 
 def _cell(axes: Axes, row: int, column: int, count: int, share: float) -> None:
-    color = _PRIMARY if row == column else _SECONDARY
+    color = PRIMARY if row == column else SECONDARY
     corner = (column - 0.485, row - 0.485)
     axes.add_patch(
         matplotlib.patches.Rectangle(
@@ -276,7 +197,7 @@ def _cell(axes: Axes, row: int, column: int, count: int, share: float) -> None:
 
 
 def _unit_square(axes: Axes, xlabel: str, ylabel: str) -> None:
-    axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (2, 3)))
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
     margin = (-0.03, 1.03)
     axes.set(xlim=margin, ylim=margin, xlabel=xlabel, ylabel=ylabel)
     axes.set_xticks(np.linspace(0, 1, 6))

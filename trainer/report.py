@@ -16,7 +16,7 @@ from absl import flags
 from markupsafe import Markup
 
 from schemas import celeba
-from support import command, files, page
+from support import command, figures, files, page
 from support.errors import ExitCode, UserError, usage_error
 from trainer import plots
 
@@ -148,7 +148,7 @@ def write_report(run_dir: Path, pictures: Mapping[str, bytes] | None = None) -> 
             "confusion_matrix.png": ("confusion_matrix",),
             "roc.png": ("roc",),
         }.items():
-            figure = plots.png([panels[member] for member in members])
+            figure = figures.png([panels[member] for member in members])
             files.atomic_write(run_dir / name, figure)
         path = run_dir / FILE_NAME
         files.atomic_write(path, _html(run, panels, pictures))
@@ -246,7 +246,7 @@ def duration(seconds: float) -> str:
     return " ".join(f"{value}\u00a0{unit}" for value, unit in parts if value) or "0 s"
 
 
-def _panels(run: Run) -> dict[str, plots.Panel]:
+def _panels(run: Run) -> dict[str, figures.Panel]:
     best = run.record["best_epoch"]
     label = run.predictions["label"].to_numpy()
     probability = run.predictions["probability"].to_numpy()
@@ -265,7 +265,7 @@ def _panels(run: Run) -> dict[str, plots.Panel]:
 
 def _html(
     run: Run,
-    panels: Mapping[str, plots.Panel],
+    panels: Mapping[str, figures.Panel],
     pictures: Mapping[str, bytes] | None,
 ) -> str:
     environment = jinja2.Environment(
@@ -285,7 +285,9 @@ def _html(
         summary=summary(run),
         rows=_metric_rows(run),
         best=run.history[run.history["epoch"] == run.record["best_epoch"]].iloc[0],
-        charts={name: Markup(plots.svg(panel, name)) for name, panel in panels.items()},
+        charts={
+            name: Markup(figures.svg(panel, name)) for name, panel in panels.items()
+        },
         split_text=_SPLITS.get(run.record["data"]["split"], ""),
         gallery=_gallery_pictures(run, pictures),
         data_terms=celeba.DATA_TERMS,

@@ -1,6 +1,7 @@
 """A small CelebA in the official format, made of noise, and a way to build from it."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,15 +81,22 @@ def small_celeba(tmp_path) -> SmallCelebA:
 
 @dataclasses.dataclass
 class Builder:
-    """Runs the build program in this process, into one output folder."""
+    """Runs the build program in this process, into one output folder.
+
+    Charts are drawn only on demand: they would take most of the time.
+    """
 
     celeba_dir: Path
     output: Path
+    charts: bool = False
 
     def __call__(self, *flags: str) -> int:
         """Runs it with more flags and returns its exit code."""
         own = [f"--celeba_dir={self.celeba_dir}", f"--output_dir={self.output}"]
-        return command.guard(build.main, ["build", *own, *flags])
+        with pytest.MonkeyPatch.context() as patch:
+            if not self.charts:
+                patch.setitem(sys.modules, "matplotlib", None)
+            return command.guard(build.main, ["build", *own, *flags])
 
     @property
     def manifest(self) -> Manifest:

@@ -9,7 +9,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from beam_pipelines.shards import read_records
+from beam_pipelines.framing import read_records
 from schemas import celeba, example
 from support.errors import ExitCode
 from tests.beam_pipelines.conftest import jpeg

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from beam_pipelines import verify
-from beam_pipelines.shards import read_records
+from beam_pipelines import report, verify
+from beam_pipelines.framing import read_records
 from schemas import celeba, example
 from support.errors import ExitCode
 from support.files import FolderLock
@@ -24,7 +24,7 @@ def records(builder, split=None):
     ]
 
 
-def contents(folder, but=("build.json",)):
+def contents(folder, but=("build.json", *report.FILE_NAMES)):
     return {
         path.name: path.read_bytes()
         for path in folder.iterdir()
@@ -310,6 +310,7 @@ def test_processes_write_the_same_bytes(builder):
 @pytest.mark.filterwarnings("ignore")  # those of its own libraries
 def test_tensorflow_datasets_opens_the_folder(builder):
     tfds = pytest.importorskip("tensorflow_datasets")
+    builder.charts = True  # the report's files lie in the folder, too
     assert builder() == ExitCode.OK
     dataset = tfds.builder_from_directory(str(builder.output))
     for split in celeba.SPLITS:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from beam_pipelines import shards
-from beam_pipelines.shards import DamagedRecord, Receipt, ShardPlan
+from beam_pipelines.framing import DamagedRecord, frame, read_records
+from beam_pipelines.shards import Receipt, ShardPlan
 from beam_pipelines.stores import LocalStore
 from schemas import celeba, example
 from support.folders import FolderSource
@@ -35,7 +36,7 @@ def write(plan, small_celeba, folder, size=None):
 def test_tensorflow_reads_the_framing(tmp_path):
     tf = pytest.importorskip("tensorflow")
     records = [b"", b"a", bytes(1000), b"\xff" * 70_000]
-    ours = b"".join(shards.frame(record) for record in records)
+    ours = b"".join(frame(record) for record in records)
     (tmp_path / "ours").write_bytes(ours)
     read = tf.data.TFRecordDataset(str(tmp_path / "ours"))
     assert [record.numpy() for record in read] == records
@@ -43,23 +44,23 @@ def test_tensorflow_reads_the_framing(tmp_path):
         for record in records:
             writer.write(record)
     assert (tmp_path / "theirs").read_bytes() == ours
-    assert list(shards.read_records(ours)) == records
+    assert list(read_records(ours)) == records
 
 
 def test_every_flip_and_every_cut_is_found():
     records = [b"one", b"", b"three"]
-    data = b"".join(shards.frame(record) for record in records)
+    data = b"".join(frame(record) for record in records)
     ends = np.cumsum([len(record) + 16 for record in records])
     for at in range(len(data)):
         flipped = bytearray(data)
         flipped[at] ^= 4
         with pytest.raises(DamagedRecord) as caught:
-            list(shards.read_records(bytes(flipped)))
+            list(read_records(bytes(flipped)))
         assert caught.value.index == np.searchsorted(ends, at, side="right")
         if at in (0, *ends):  # whole records: only the manifest can tell
             continue
         with pytest.raises(DamagedRecord, match="ends inside"):
-            list(shards.read_records(data[:at]))
+            list(read_records(data[:at]))
 
 
 def test_the_receipt_describes_the_shard(small_celeba, tmp_path):
@@ -67,7 +68,7 @@ def test_the_receipt_describes_the_shard(small_celeba, tmp_path):
     small_celeba.image(2).write_bytes(b"GIF89a")
     receipt = write(plan, small_celeba, tmp_path)
     data = (tmp_path / NAME).read_bytes()
-    found = [example.decode(record) for record in shards.read_records(data)]
+    found = [example.decode(record) for record in read_records(data)]
     assert [record.image_id for record in found] == ["000003.jpg", "000001.jpg"]
     assert [record.identity for record in found] == [-1, 0]
     assert receipt.records == 2 and receipt.bytes == len(data)

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from beam_pipelines import verify
-from beam_pipelines.shards import frame, read_records
+from beam_pipelines import dataset_info, verify
+from beam_pipelines.framing import frame, read_records
 from schemas import example
 from schemas.manifest import FILE_NAME, Manifest
 from support import command, files
@@ -50,29 +50,97 @@ def flip(data, at):
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-@pytest.mark.parametrize(
-    "damage, words",
-    [
-        (lambda data: flip(data, 40), "record 0: its checksum differs"),
-        (lambda data: flip(data, 1), "record 0: the checksum of its length"),
-        (lambda data: flip(data, len(data) - 1), "record 12: its checksum differs"),
-        (lambda data: data[:-1], "record 12: the file ends inside it; "),
-        (lambda data: data[:5], "record 0: the file ends inside its header"),
-        (lambda data: data + b"junk", "record 13: the file ends inside its header"),
-        (lambda data: join(list(read_records(data))[:-1]), "12 whole records"),
-        (lambda data: data + data, "holds 26 whole records"),
-        (lambda data: b"", "holds 0 whole records"),
-        (
-            lambda data: join(list(read_records(data))[::-1]),
-            "another file than the manifest lists",
-        ),
-    ],
-)
-def test_a_damaged_shard_is_named(dataset, damage, words):
+def without_last(data):
+    return join(list(read_records(data))[:-1])
+
+
+def in_image_id(data):
+    """Flips a bit of the first record's image id, "000..." -> "100..."."""
+    return flip(
+        data, data.index(example.decode(next(read_records(data))).image_id.encode())
+    )
+
+
+#: Damage to a shard of 13 records; `{n}` is the image of record n, `{size}` the size
+#: of the whole file.
+DAMAGE = {
+    "payload flip": (
+        lambda data: flip(data, 40),
+        "record 0 (the payload says image {0}): its checksum differs.",
+    ),
+    "flip in the last byte": (
+        lambda data: flip(data, len(data) - 1),
+        "record 12 (the payload says image {12}): its checksum differs.",
+    ),
+    "payload that cannot be read": (
+        lambda data: flip(data, 12),
+        "record 0: its checksum differs.",
+    ),
+    "length flip": (
+        lambda data: flip(data, 1),
+        "record 0: the checksum of its length differs.",
+    ),
+    "length flip further on": (
+        lambda data: flip(data, len(join(list(read_records(data))[:7])) + 2),
+        "record 7 (after image {6}): the checksum of its length differs.",
+    ),
+    "cut mid-record": (
+        lambda data: data[:-1],
+        "record 12 (after image {11}): the file ends inside it; {less} bytes, the "
+        "manifest lists {size}.",
+    ),
+    "cut in a header": (
+        lambda data: data[: len(without_last(data)) + 5],
+        "record 12 (after image {11}): the file ends inside its header; {boundary_5} "
+        "bytes, the manifest lists {size}.",
+    ),
+    "cut at a record boundary": (
+        without_last,
+        " holds 12 whole records and ends after image {11}; the manifest lists 13; "
+        "{boundary} bytes, the manifest lists {size}.",
+    ),
+    "emptied": (
+        lambda data: b"",
+        " holds 0 whole records; the manifest lists 13; 0 bytes, the manifest lists "
+        "{size}.",
+    ),
+    "doubled": (
+        lambda data: data + data,
+        "record 13 (image {0}) is one too many: the manifest lists 13; {double} bytes, "
+        "the manifest lists {size}.",
+    ),
+    "junk at the end": (
+        lambda data: data + b"junk",
+        "record 13 (after image {12}): the file ends inside its header; {more} bytes, "
+        "the manifest lists {size}.",
+    ),
+    "another order": (
+        lambda data: join(list(read_records(data))[::-1]),
+        " is another file than the manifest lists: its sha256 differs, though its "
+        "records are whole, whose first record is image {12}.",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_shard_is_named(dataset, kind):
+    damage, words = DAMAGE[kind]
     path = dataset / SHARD
-    path.write_bytes(damage(path.read_bytes()))
-    cause = error_of(dataset)
-    assert SHARD in cause and words in cause
+    whole = path.read_bytes()
+    ids = [example.decode(record).image_id for record in read_records(whole)]
+    path.write_bytes(damage(whole))
+    boundary = len(without_last(whole))
+    words = words.format(
+        *ids,
+        size=f"{len(whole):,}",
+        less=f"{len(whole) - 1:,}",
+        more=f"{len(whole) + 4:,}",
+        double=f"{2 * len(whole):,}",
+        boundary=f"{boundary:,}",
+        boundary_5=f"{boundary + 5:,}",
+    )
+    separator = "" if words.startswith(" ") else ": "
+    assert error_of(dataset) == f"{path}{separator}{words}"
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
@@ -86,12 +154,30 @@ def test_files_for_tensorflow_datasets_are_compared(dataset, name):
 
 def test_a_missing_shard_is_named(dataset):
     (dataset / SHARD).unlink()
-    assert f"{SHARD} is missing" in error_of(dataset)
+    assert error_of(dataset) == f"{dataset / SHARD} is missing."
 
 
 def test_swapped_shards_are_noticed(dataset):
     files.exchange(dataset / SHARD, dataset / OTHER)
-    assert OTHER in error_of(dataset)
+    first = example.decode(records_of(dataset / OTHER)[0]).image_id
+    assert error_of(dataset) == (
+        f"{dataset / OTHER} is another file than the manifest lists: it is {SHARD}, "
+        f"whose first record is image {first}."
+    )
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_the_first_damage_in_the_manifests_order_is_named(dataset, num_workers):
+    for name in (SHARD, OTHER, "celeba-test.tfrecord-00000-of-00002"):
+        (dataset / name).write_bytes(b"")
+    with pytest.raises(UserError, match=f"{OTHER} holds 0 whole records"):
+        verify.verify(dataset, num_workers=num_workers)
+
+
+def test_a_flipped_image_id_is_told_as_the_payload_has_it(dataset):
+    path = dataset / SHARD
+    path.write_bytes(in_image_id(path.read_bytes()))
+    assert "record 0 (the payload says image 1000" in error_of(dataset)
 
 
 def test_a_whole_dataset_passes(dataset, capsys):
@@ -105,9 +191,9 @@ def test_a_damaged_manifest_is_named(dataset):
     path = dataset / FILE_NAME
     text = path.read_text()
     path.write_text(text[:-30])
-    assert "not complete JSON" in error_of(dataset)
+    assert f"{path} is damaged: not complete JSON" in error_of(dataset)
     path.write_text(text.replace('"records": 13', '"records": 12', 1))
-    assert FILE_NAME in error_of(dataset)
+    assert f"{path} is damaged: {OTHER}: class counts" in error_of(dataset)
     path.write_text(text.replace('"seed": 0', '"seed": 1'))
     assert "changed after it was written" in error_of(dataset)
     path.write_bytes(b"\xff\xfe")
@@ -141,6 +227,8 @@ def rewrite(dataset, change, **fields):
     )
     changed = dataclasses.replace(manifest, shards=listed)
     (dataset / FILE_NAME).write_text(changed.to_json())
+    info = dataset_info.info_json(changed)
+    (dataset / dataset_info.INFO_FILE).write_text(info)
 
 
 def altered(**changes):
@@ -160,6 +248,36 @@ def test_records_are_checked_even_if_the_manifest_agrees(dataset):
         cause = error_of(dataset)
         assert SHARD in cause and words in cause
         (dataset / SHARD).write_bytes(untouched)
+
+
+def test_only_a_full_check_decodes_every_image(dataset):
+    def cut(record):
+        return altered(image=record.image[:-40])(record)
+
+    rewrite(dataset, cut)
+    verify.verify(dataset)
+    with pytest.raises(
+        UserError, match="record 0 .image .*: it cannot be dec"
+    ) as error:
+        verify.verify(dataset, full=True)
+    assert error.value.exit_code == ExitCode.INTEGRITY
+    assert SHARD in error.value.cause
+
+
+def test_a_whole_dataset_passes_in_full_and_by_processes(dataset, capsys):
+    argv = ["verify", f"--dataset_dir={dataset}", "--full", "--num_workers=2"]
+    assert command.guard(verify.main, argv) == ExitCode.OK
+    assert "decoded completely" in capsys.readouterr().out
+    argv[-1] = "--num_workers=-1"
+    assert command.guard(verify.main, argv) == ExitCode.USAGE
+
+
+def test_what_shards_share_comes_before_later_damage(dataset):
+    test_shard = dataset / "celeba-test.tfrecord-00000-of-00002"
+    image_id = example.decode(records_of(dataset / OTHER)[3]).image_id
+    rewrite(dataset, altered(image_id=image_id))
+    test_shard.write_bytes(b"")
+    assert f"record 0 (image {image_id}) is also in {OTHER}." in error_of(dataset)
 
 
 def test_people_and_images_must_not_be_shared(dataset):

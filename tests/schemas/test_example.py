@@ -135,3 +135,15 @@ def test_the_bytes_are_pinned():
         "0100010001000100010001000100010001000100010001"
     )
     assert len(celeba.ATTRIBUTES) == 40
+
+
+def test_an_image_id_is_found_in_a_damaged_record():
+    record = example.encode(EXAMPLE)
+    assert example.peek_image_id(record) == EXAMPLE.image_id
+    cut = len(record) - 1
+    damaged = record[:cut] + bytes([record[cut] ^ 255])  # in the last attribute
+    assert example.peek_image_id(damaged) == EXAMPLE.image_id
+    assert example.peek_image_id(record[:cut]) is None  # its length is wrong
+    assert example.peek_image_id(b"") is None
+    odd = example.encode(dataclasses.replace(EXAMPLE, image_id="a\x07b"))
+    assert example.peek_image_id(odd) is None
