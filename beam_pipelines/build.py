@@ -57,9 +57,7 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
       UserError: with the exit code of what stands in the way.
     """
     watch = progress.Stopwatch()
-    FileSystems.set_options(
-        options
-    )  # whose project and credentials buckets are read with
+    FileSystems.set_options(options)  # the project and credentials for buckets
     output = _resolve(config.output_dir)
     if not config.dry_run:
         commit.check_output(output, config.overwrite)
