@@ -19,12 +19,16 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import simplejpeg
 from absl import flags
 
+from beam_pipelines.synthesize import QUALITY
 from benchmarks import harness
 from schemas import celeba
 from support import command
 from support.errors import usage_error
+from support.images import resize
 
 _DRAWN = 2000  # faces; the others are copies with another comment in the file
 _PEERS = ("webdataset", "litdata", "tfds")
@@ -37,6 +41,9 @@ class BuildBenchmarkConfig:
 
     annotations_dir: str = command.option(
         "", "Folder of CelebA's annotation files; empty = those of the drawn faces."
+    )
+    images_dir: str = command.option(
+        "", "Folder of JPEGs to copy, enlarged to CelebA's size; empty = drawn faces."
     )
     num_images: int = command.option(202_599, "Images to build.")
     smaller: tuple[int, ...] = command.option(
@@ -66,13 +73,14 @@ def main(argv: list[str]) -> None:
     command.refuse_words(command.parse(argv, values))
     config = command.from_flags(BuildBenchmarkConfig, values)
     work = Path(config.work_dir)
-    folder = make_images(work, config.num_images, config.annotations_dir)
+    folder = make_images(config, config.num_images)
     facts: dict[str, float] = {}
     cases = list(_cases(config, work, folder, facts))
     measurements = harness.measure(cases, config.rounds)
     settings = {
         "num_images": config.num_images,
         "official_annotations": bool(config.annotations_dir),
+        "drawn_faces": not config.images_dir,
         "bytes_per_image": _bytes_per_image(folder),
         "largest_process_mb": facts,
     }
@@ -84,8 +92,9 @@ def main(argv: list[str]) -> None:
         print(harness.write(result))
 
 
-def make_images(work: Path, count: int, annotations_dir: str) -> Path:
+def make_images(config: BuildBenchmarkConfig, count: int) -> Path:
     """A CelebA folder of `count` different files, made once; returns its path."""
+    work = Path(config.work_dir)
     folder = work / f"celeba-{count}"
     if (folder / "complete").exists():
         return folder
@@ -95,13 +104,15 @@ def make_images(work: Path, count: int, annotations_dir: str) -> Path:
     _run(["-m", "beam_pipelines.synthesize", *words])
     images = folder / celeba.IMAGE_FOLDER
     images.mkdir(parents=True)
-    sources = sorted((drawn / celeba.IMAGE_FOLDER).iterdir())
-    faces = [path.read_bytes() for path in sources]
+    sources = Path(config.images_dir or drawn / celeba.IMAGE_FOLDER)
+    faces = [_full_size(path.read_bytes()) for path in sorted(sources.iterdir())]
     for index in range(count):
         face = faces[index % len(faces)]
         (images / f"{index + 1:06d}.jpg").write_bytes(_commented(face, index))
     for name in _TEXTS:
-        lines = (Path(annotations_dir or drawn) / name).read_bytes().split(b"\r\n")
+        lines = (
+            (Path(config.annotations_dir or drawn) / name).read_bytes().split(b"\r\n")
+        )
         (folder / name).write_bytes(_repeat(lines, count, header="attr" in name))
     (folder / "complete").touch()
     return folder
@@ -122,7 +133,7 @@ def _cases(
         lambda: _write_otherwise(["-m", "benchmarks.hand_loop", images, output]),
     )
     for number in config.smaller:
-        part = make_images(work, number, config.annotations_dir)
+        part = make_images(config, number)
         yield _case(f"build, folder, {number:,}", build, part, number)
     for name in _PEERS if config.peers_python else ():
         script = Path(__file__).parent / "peers" / f"{name}_writer.py"
@@ -195,6 +206,15 @@ def _zipped(work: Path, folder: Path) -> Path:
             archive.write(path, f"{celeba.IMAGE_FOLDER}/{path.name}")
     (target / "complete").touch()
     return target
+
+
+def _full_size(jpeg: bytes) -> bytes:
+    """The image in the size of CelebA's, with files about as large as those."""
+    pixels = simplejpeg.decode_jpeg(jpeg)
+    if pixels.shape[:2] == celeba.ALIGNED_SIZE:
+        return jpeg
+    pixels = np.ascontiguousarray(resize(pixels, celeba.ALIGNED_SIZE))
+    return simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorsubsampling="420")
 
 
 def _commented(jpeg: bytes, number: int) -> bytes:
