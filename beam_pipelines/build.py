@@ -61,7 +61,12 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
     output = _resolve(config.output_dir)
     if not config.dry_run:
         commit.check_output(output, config.overwrite)
-    found = sources.load(config)
+
+    def expect(images: int) -> None:
+        if not config.dry_run:
+            runner.expect(options, min(images, config.num_examples or images))
+
+    found = sources.load(config, expect)
     watch.lap("reading annotations, listing images")
     config = dataclasses.replace(config, split=found.split)
     plan = selection.plan(found.rows, config)

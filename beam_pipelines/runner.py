@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import re
-import shlex
-import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -23,13 +21,16 @@ from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
     BeamFnControlServicer,
-    SubprocessSdkWorkerHandler,
+    GrpcServer,
+    GrpcWorkerHandler,
+    StateServicer,
     WorkerHandler,
 )
 from apache_beam.runners.runner import PipelineRunner, create_runner
 from apache_beam.transforms.environments import SubprocessSDKEnvironment
+from google.protobuf import json_format
 
-from beam_pipelines.lifeline import Lifeline
+from beam_pipelines import worker
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 
 #: Below this many images, starting processes takes longer than it saves.
@@ -99,6 +100,14 @@ def run(graph: Graph, options: PipelineOptions, images: int) -> str:
     else:
         _run_in_thread(graph, FnApiRunner(), options)
     return f"FnApiRunner, {mode}, {workers} worker{'s' * (workers > 1)}"
+
+
+def expect(options: PipelineOptions, images: int) -> None:
+    """Prepares for a run of up to so many images, while there is other work to do."""
+    name = options.view_as(StandardOptions).runner or "DirectRunner"
+    if name.lower() in _LOCAL_RUNNERS:
+        if _choose_mode(options, images)[0] == "multi_processing":
+            worker.warm_up()
 
 
 def to_text(error: UserError) -> str:
@@ -175,29 +184,23 @@ def _run_in_processes(graph: Graph, options: PipelineOptions) -> None:
     """Runs in worker processes of our own, which end when this process does.
 
     Beam's runner would wait forever for a worker that was killed. So it runs in a
-    thread that can be left, and this one watches the workers.
+    thread that can be left, and the handlers of the workers watch them.
     """
-    command = f"exec {shlex.quote(sys.executable)} -m beam_pipelines.worker"
-    environment = SubprocessSDKEnvironment.from_command_string(command)
+    _WorkerHandler.lost = threading.Event()
+    environment = SubprocessSDKEnvironment.from_command_string("")
     runner = FnApiRunner(default_environment=environment)
-    with Lifeline() as lifeline, _silent_threads(lifeline.broken):
-        _run_in_thread(graph, runner, options, lifeline.broken.is_set)
+    with _silent_threads():
+        _run_in_thread(graph, runner, options, _WorkerHandler.lost.is_set)
 
 
 @contextlib.contextmanager
-def _silent_threads(broken: threading.Event) -> Iterator[None]:
+def _silent_threads() -> Iterator[None]:
     """Keeps Beam's and gRPC's threads from printing tracebacks.
 
     They do when workers end before them, as after Ctrl-C: until this process is gone,
-    if the block is left by an error. Sets `broken` for a thread of Beam whose worker
-    failed: one that could not even start never held the lifeline.
+    if the block is left by an error.
     """
-
-    def note(arguments: Any) -> None:
-        if arguments.thread and arguments.thread.name == "run_worker":
-            broken.set()
-
-    hook, threading.excepthook = threading.excepthook, note
+    hook, threading.excepthook = threading.excepthook, lambda _: None
     logging.getLogger("grpc").setLevel(logging.CRITICAL + 1)
     yield
     threading.excepthook = hook
@@ -225,16 +228,52 @@ def _choose_mode(options: PipelineOptions, images: int) -> tuple[str, int]:
 
 
 @WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)
-class _WorkerHandler(SubprocessSdkWorkerHandler):
-    """Beam's, for workers that connect only when the run has ended, as by an error.
+class _WorkerHandler(GrpcWorkerHandler):
+    """Starts a worker as a process, and notices when one ends that should not.
 
-    Beam tells the end to connected workers and then waits for all of them, forever for
-    one that comes later: here the message waits for it.
+    Attributes:
+      lost: set when a worker was killed or could not start.
     """
 
+    lost = threading.Event()
+
+    def __init__(
+        self,
+        _command: bytes,
+        state: StateServicer,
+        provision_info: Any,
+        grpc_server: GrpcServer,
+    ):
+        super().__init__(state, provision_info, grpc_server)
+        options = provision_info.provision_info.pipeline_options
+        self._environment = {
+            "CONTROL_API_SERVICE_DESCRIPTOR": f'url: "{self.control_address}"',
+            "PIPELINE_OPTIONS": json_format.MessageToJson(options),
+            "WORKER_ID": self.worker_id,
+        }
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def start_worker(self) -> None:
+        self._thread.start()
+
+    def stop_worker(self) -> None:
+        self._thread.join()
+
     def close(self) -> None:
+        # Beam tells the end to connected workers and then waits for all of them,
+        # forever for one that connects later: here the message waits for it.
         self.control_conn.push(BeamFnControlServicer._DONE_MARKER)
         super().close()
+
+    def _watch(self) -> None:
+        try:
+            process = worker.start(self._environment)
+        except (OSError, EOFError):
+            self.lost.set()
+            return
+        process.join()
+        if process.exitcode:
+            self.lost.set()
 
 
 class _Parser(argparse.ArgumentParser):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,22 +36,28 @@ class Sources:
     split: str
 
 
-def load(config: BuildConfig) -> Sources:
+def load(config: BuildConfig, expect: Callable[[int], None]) -> Sources:
     """Finds and reads the annotation files and lists the images.
+
+    Args:
+      config: the build's options.
+      expect: called with the number of annotated images as soon as it is known.
 
     Raises:
       UserError: exit 3, if something is missing, unreadable or wrong.
     """
     with input_errors(config.celeba_dir):
-        return _load(config)
+        return _load(config, expect)
 
 
-def _load(config: BuildConfig) -> Sources:
+def _load(config: BuildConfig, expect: Callable[[int], None]) -> Sources:
     found = layout.find_layout(config.celeba_dir)
     split = _choose_split(config, found)
     highest = len(celeba.SPLITS) - 1
+    attributes = annotations.read_attributes(found.attributes)
+    expect(len(attributes))
     tables = {
-        "attributes": annotations.read_attributes(found.attributes),
+        "attributes": attributes,
         "partition": annotations.read_numbers(found.partition, highest)
         if split == "official" and found.partition
         else None,

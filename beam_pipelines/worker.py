@@ -1,32 +1,58 @@
-"""One worker process of the local runner: Beam's own, but silent and easy to stop.
+"""Worker processes of the local runner, forked from a server that has imported Beam.
 
-    python -m beam_pipelines.worker
-
-is started by `runner.py`, never by hand.
+Importing Beam takes longer than writing some thousand images. So one process does it
+while the build still reads the annotations, and each worker begins as a copy of it.
 """
 
 import logging
+import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import sys
+import threading
+from collections.abc import Mapping
 
-from beam_pipelines import lifeline
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["beam_pipelines.preload"])
 
 
-def main(argv: list[str]) -> None:
-    """Serves the runner that started this process until it closes the connection."""
-    # Errors reach the runner as answers; what Beam logs and prints only repeats them.
+def warm_up() -> None:
+    """Starts the server, which imports what workers need; returns at once."""
+    multiprocessing.forkserver.ensure_running()
+
+
+def start(
+    environment: Mapping[str, str],
+) -> "multiprocessing.context.ForkServerProcess":
+    """Starts a worker.
+
+    Args:
+      environment: the variables by which Beam tells a worker whom to serve.
+
+    Raises:
+      OSError, EOFError: it cannot be started.
+    """
+    process = _CONTEXT.Process(target=_serve, args=(dict(environment),), daemon=True)
+    process.start()
+    return process
+
+
+def _serve(environment: dict[str, str]) -> None:
+    """Serves the build that started this process until it closes the connection."""
+    # Errors reach the build as answers; what Beam logs and prints only repeats them.
     logging.disable(logging.CRITICAL)
     sys.stderr = open(os.devnull, "w")
     # Ctrl-C reaches the whole process group, but the build decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    say_farewell = lifeline.hold()
-    # Importing Beam takes a second or more, in which the build may already end.
+    threading.Thread(target=_end_with_the_build, daemon=True).start()
+    os.environ.update(environment)
     from apache_beam.runners.worker import sdk_worker_main
 
-    sdk_worker_main.main(argv)
-    say_farewell()
+    sdk_worker_main.main([])
 
 
-if __name__ == "__main__":
-    main(sys.argv)
+def _end_with_the_build() -> None:
+    """Ends this process when the build is gone: none writes on beside the next one."""
+    multiprocessing.parent_process().join()
+    os._exit(1)

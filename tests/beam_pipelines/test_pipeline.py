@@ -14,7 +14,6 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines import pipeline, runner, shards
-from beam_pipelines.lifeline import Lifeline
 from beam_pipelines.stores import LocalStore
 from support.errors import ExitCode, UserError
 from support.folders import FolderSource
@@ -68,21 +67,34 @@ def test_a_killed_worker_is_noticed():
 
 @pytest.mark.slow
 def test_workers_that_cannot_start_are_noticed(monkeypatch):
-    monkeypatch.setattr(runner.sys, "executable", "/bin/false")
+    def fail(_):
+        raise EOFError
+
+    monkeypatch.setattr(runner.worker, "start", fail)
     options = PipelineOptions(["--direct_num_workers=2"])
     with pytest.raises(UserError, match="could not start") as caught:
         runner.run(lambda root: root | beam.Create([3]), options, images=1)
     assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY
 
 
-def test_a_worker_ends_with_the_lifeline():
-    code = "import time; from beam_pipelines import lifeline; lifeline.hold()"
-    with Lifeline() as line:
-        worker = subprocess.Popen([sys.executable, "-c", f"{code}; time.sleep(60)"])
-        while not line._connections:
-            time.sleep(0.01)
-        assert worker.poll() is None
-    assert worker.wait(timeout=30) == 1
+def test_a_worker_ends_with_its_build():
+    build = (
+        "import os, time; from beam_pipelines import worker\n"
+        "address = 'url: \"localhost:1\"'\n"
+        "process = worker.start({'CONTROL_API_SERVICE_DESCRIPTOR': address})\n"
+        "print(process.pid, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", build], stdout=subprocess.PIPE, text=True
+    )
+    pid = int(process.stdout.readline())
+    os.kill(pid, 0)
+    process.kill()
+    process.communicate()
+    until = time.monotonic() + 30
+    while time.monotonic() < until and Path(f"/proc/{pid}").exists():
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
 
 
 @pytest.mark.slow
