@@ -10,11 +10,11 @@ and writes, and the writers of other libraries, if `--peers_python` has them.
 
 import dataclasses
 import functools
-import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,11 +26,12 @@ from absl import flags
 from beam_pipelines.synthesize import QUALITY
 from benchmarks import harness
 from schemas import celeba
+from schemas.manifest import FILE_NAME, Manifest
 from support import command
 from support.errors import usage_error
 from support.images import resize
 
-_DRAWN = 2000  # faces; the others are copies with another comment in the file
+_DRAWN = 2000  # faces; the other files are copies of them
 _PEERS = ("webdataset", "litdata", "tfds")
 _TEXTS = (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE)
 
@@ -74,26 +75,26 @@ def main(argv: list[str]) -> None:
     config = command.from_flags(BuildBenchmarkConfig, values)
     work = Path(config.work_dir)
     folder = make_images(config, config.num_images)
-    facts: dict[str, float] = {}
-    cases = list(_cases(config, work, folder, facts))
-    measurements = harness.measure(cases, config.rounds)
+    memory: dict[str, float] = {}
+    cases = list(_cases(config, work, folder, memory))
+    measurements = [
+        dataclasses.replace(measurement, facts=_facts(measurement.name, memory))
+        for measurement in harness.measure(cases, config.rounds)
+    ]
     settings = {
         "num_images": config.num_images,
         "official_annotations": bool(config.annotations_dir),
         "drawn_faces": not config.images_dir,
         "bytes_per_image": _bytes_per_image(folder),
-        "largest_process_mb": facts,
     }
     result = harness.document("build", "images", measurements, settings)
     print(harness.table(result))
-    for name, fact in facts.items():
-        print(f"{name}: largest process {fact} MB")
     if config.write:
         print(harness.write(result))
 
 
 def make_images(config: BuildBenchmarkConfig, count: int) -> Path:
-    """A CelebA folder of `count` different files, made once; returns its path."""
+    """A CelebA folder of `count` files, made once; returns its path."""
     work = Path(config.work_dir)
     folder = work / f"celeba-{count}"
     if (folder / "complete").exists():
@@ -107,8 +108,7 @@ def make_images(config: BuildBenchmarkConfig, count: int) -> Path:
     sources = Path(config.images_dir or drawn / celeba.IMAGE_FOLDER)
     faces = [_full_size(path.read_bytes()) for path in sorted(sources.iterdir())]
     for index in range(count):
-        face = faces[index % len(faces)]
-        (images / f"{index + 1:06d}.jpg").write_bytes(_commented(face, index))
+        (images / f"{index + 1:06d}.jpg").write_bytes(faces[index % len(faces)])
     for name in _TEXTS:
         lines = (
             (Path(config.annotations_dir or drawn) / name).read_bytes().split(b"\r\n")
@@ -119,10 +119,10 @@ def make_images(config: BuildBenchmarkConfig, count: int) -> Path:
 
 
 def _cases(
-    config: BuildBenchmarkConfig, work: Path, folder: Path, facts: dict[str, float]
+    config: BuildBenchmarkConfig, work: Path, folder: Path, memory: dict[str, float]
 ) -> Iterator[harness.Case]:
     count = config.num_images
-    build = functools.partial(_build, output=work / "tfrecords", facts=facts)
+    build = functools.partial(_build, output=work / "tfrecords", memory=memory)
     yield _case(f"build, folder, {count:,}", build, folder, count)
     zipped = _zipped(work, folder)
     yield _case(f"build, zip, {count:,}", build, zipped, count)
@@ -144,18 +144,27 @@ def _cases(
         )
 
 
+def _facts(name: str, memory: dict[str, float]) -> dict[str, float]:
+    return {"largest process, MB": memory[name]} if name in memory else {}
+
+
 def _case(name: str, build: Callable, folder: Path, count: int) -> harness.Case:
-    def do() -> int:
-        written = build(name, folder)
-        if written != count:
-            raise ValueError(f"{name} wrote {written} of {count} images")
-        return written
+    def do() -> harness.Timed:
+        timed = build(name, folder)
+        if timed.units != count:
+            raise ValueError(f"{name} wrote {timed.units} of {count} images")
+        return timed
 
     return harness.Case(name, do)
 
 
-def _build(name: str, folder: Path, output: Path, facts: dict[str, float]) -> int:
-    """Builds everything in a program of its own and notes how much memory it took."""
+def _build(
+    name: str, folder: Path, output: Path, memory: dict[str, float]
+) -> harness.Timed:
+    """Builds everything in a program of its own and notes how much memory it took.
+
+    Timed until the manifest is there; the report is drawn after that.
+    """
     words = [
         "--runner=DirectRunner",
         "--balance=none",
@@ -163,10 +172,12 @@ def _build(name: str, folder: Path, output: Path, facts: dict[str, float]) -> in
         f"--output_dir={output}",
         "--overwrite",
     ]
-    memory = _run(["-m", "beam_pipelines.build", *words])
-    facts[name] = max(facts.get(name, 0), memory)
-    document = json.loads((output / "manifest.json").read_text())
-    return sum(shard["records"] for shard in document["shards"])
+    started = time.time()
+    largest = _run(["-m", "beam_pipelines.build", *words])
+    memory[name] = max(memory.get(name, 0), largest)
+    seconds = (output / FILE_NAME).stat().st_mtime - started
+    manifest = Manifest.from_json((output / FILE_NAME).read_text())
+    return harness.Timed(sum(shard.records for shard in manifest.shards), seconds)
 
 
 def _write_otherwise(words: Sequence[str], python: str = sys.executable) -> int:
@@ -215,13 +226,6 @@ def _full_size(jpeg: bytes) -> bytes:
         return jpeg
     pixels = np.ascontiguousarray(resize(pixels, celeba.ALIGNED_SIZE))
     return simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorsubsampling="420")
-
-
-def _commented(jpeg: bytes, number: int) -> bytes:
-    """The file with a comment segment behind its first marker."""
-    text = f"copy {number}".encode()
-    comment = b"\xff\xfe" + (len(text) + 2).to_bytes(2, "big") + text
-    return jpeg[:2] + comment + jpeg[2:]
 
 
 def _repeat(lines: Sequence[bytes], count: int, header: bool) -> bytes:
