@@ -25,7 +25,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run sample build train verify test test-marked lint format clean
+.PHONY: help install run sample build train verify test test-marked bench-peers lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -64,6 +64,14 @@ test: install ## Run the tests (under 10 minutes on 2 cores)
 
 test-marked: install ## Run the slow tests and those of other Beam engines
 	$(BIN)/python -m pytest -n auto --dist worksteal -m '(slow or engine) and not gpu'
+
+bench-peers: install $(VENV)-peers/.installed ## Measure the build beside other libraries' writers
+	$(BIN)/python -m benchmarks.build --num_images=20000 --smaller=2000 --peers_python=$(VENV)-peers/bin/python
+
+$(VENV)-peers/.installed: benchmarks/requirements-peers.txt
+	"$(PYTHON)" -m venv $(VENV)-peers
+	$(VENV)-peers/bin/python -m pip install --quiet --requirement $<
+	@touch $@
 
 lint: install ## Check style and format
 	$(BIN)/ruff check .

@@ -139,12 +139,16 @@ def _write_and_publish(
         facts = _facts(config, written, watch)
         staging.publish(manifest, written.rejected, facts, config.overwrite)
     watch.lap("publishing")
+    _say(_result(config, written, facts["images_per_second"]))
     # Only now: drawing takes a second, for which no reader of the data should wait.
     facts |= {"stages": watch.seconds}
-    staging.add(report.make(manifest, written.plan, written.rejected, facts))
+    try:
+        staging.add(report.make(manifest, written.plan, written.rejected, facts))
+    except (KeyboardInterrupt, command.Terminated):
+        print(f"{config.output_dir} is complete; only its report was not drawn")
+        return
     if not report.can_draw():
         print(report.NO_CHARTS)
-    _say(_result(config, written, facts["images_per_second"]))
 
 
 def _resolve(path: str) -> str:
@@ -185,7 +189,7 @@ def _result(config: BuildConfig, written: rounds.Written, rate: float) -> Iterab
     if written.turned:
         yield f"{written.turned:,} images turned upright"
     yield (
-        f"{written.images_read:,} images checked and written, {rate:,.0f} per second "
+        f"{written.images_read:,} images read and checked, {rate:,.0f} per second "
         f"({written.runner})"
     )
 

@@ -64,9 +64,9 @@ def watch(store: Store, plans: Sequence[ShardPlan]) -> Iterator[None]:
 
     def look() -> None:
         while not ended.wait(progress.LIVE_INTERVAL):
-            with contextlib.suppress(FileNotFoundError):  # the writers will notice
+            with contextlib.suppress(OSError):  # if it matters, the writers meet it
                 receipts.poll()
-            meter.update(receipts.images, receipts.rejected)
+                meter.update(receipts.images, receipts.rejected)
 
     thread = threading.Thread(target=look, name="progress", daemon=True)
     thread.start()

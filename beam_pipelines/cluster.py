@@ -13,7 +13,6 @@ from apache_beam.options.pipeline_options import (
 
 from support.errors import UserError, usage_error
 
-_RUNNERS = ("dataflow", "dataflowrunner")
 _EXAMPLES = {
     "project": "my-project",
     "region": "us-central1",
@@ -32,7 +31,7 @@ def check(options: PipelineOptions, paths: Mapping[str, str]) -> None:
       UserError: exit 2, for a flag that is missing or names a place on this machine.
     """
     runner = options.view_as(StandardOptions).runner or ""
-    if runner.lower() not in _RUNNERS:
+    if "dataflow" not in runner.rpartition(".")[2].lower():
         return
     for error in _errors(options, paths):
         raise error
@@ -62,5 +61,5 @@ def _errors(options: PipelineOptions, paths: Mapping[str, str]) -> Iterator[User
     if importlib.util.find_spec("google.cloud.dataflow") is None:
         yield usage_error(
             "Beam's Dataflow support is not installed.",
-            "Run: pip install 'celeba-attributes[gcp]'",
+            "Run: pip install -e '.[gcp]'",
         )

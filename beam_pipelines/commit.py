@@ -17,17 +17,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from beam_pipelines import stores
-from beam_pipelines.shards import receipt_name
 from beam_pipelines.staging import (
     MANIFEST,
     OURS,
-    ROUNDS_FILE,
-    Rejection,
     RemoteStaging,
     Staging,
     output_error,
@@ -56,21 +53,6 @@ class LocalStaging(Staging):
             self.store.delete([MANIFEST])
         return found
 
-    def publish(
-        self,
-        manifest: Manifest,
-        rejected: Sequence[Rejection],
-        build: Mapping[str, Any],
-        overwrite: bool,
-    ) -> None:
-        with files.output_errors(self.path):
-            self._complete(manifest, rejected, build)
-            self._put_in_place(overwrite)
-            # Only now: a build killed before the rename finds its receipts again.
-            done = [receipt_name(shard.name) for shard in manifest.shards]
-            LocalStore(self._folder).delete([*done, ROUNDS_FILE])
-            self._remove_leftovers()
-
     def discard(self) -> None:
         shutil.rmtree(self.path)
 
@@ -79,10 +61,11 @@ class LocalStaging(Staging):
         if self._folder.is_dir() and os.listdir(self._folder):
             files.exchange(self.path, self._folder)
             files.sync_folder(self._folder.parent)
-            shutil.rmtree(self.path)  # the old dataset
+            shutil.rmtree(self.path, ignore_errors=True)  # the old dataset
         else:
             os.rename(self.path, self._folder)
             files.sync_folder(self._folder.parent)
+        self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
         """Removes what builds with another configuration left half done."""

@@ -25,10 +25,10 @@ from support.images import BadImage, require_local
 
 #: Scheme -> the module that Beam needs for it, and what installs that.
 _EXTRAS = {
-    "gs": ("", "celeba-attributes[gcp]"),  # known to Beam only if it can be used
-    "s3": ("boto3", "apache-beam[aws]"),
-    "azfs": ("azure", "apache-beam[azure]"),
-    "hdfs": ("hdfs", "apache-beam[hadoop]"),
+    "gs": ("", "-e '.[gcp]'"),  # known to Beam only if it can be used
+    "s3": ("boto3", "'apache-beam[aws]'"),
+    "azfs": ("azure", "'apache-beam[azure]'"),
+    "hdfs": ("hdfs", "'apache-beam[hadoop]'"),
 }
 _PATTERN_LETTERS = "*?["
 _PART = 16 << 20  # bytes of one request, as Beam's readers make them
@@ -50,7 +50,7 @@ def require_served(path: str, flag: str) -> None:
         works = ", ".join(f"{name}://" for name in served) or "only local paths"
         raise usage_error(
             f"--{flag}={path}: {scheme}:// is not available here; what is: {works}.",
-            f"Run: pip install '{package}'"
+            f"Run: pip install {package}"
             if package
             else "Copy or mount the data first.",
         )

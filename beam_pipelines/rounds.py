@@ -70,7 +70,7 @@ def write(
         # Again: the fraction may be another one than the interrupted build had.
         _check_bad_fraction(plan, done[:count], staging, config)
         plan = selection.replace(plan, _rows(plan, rejected), config)
-    images_read, seconds, name, first = 0, 0.0, "none", True
+    images_read, seconds, name, first = 0, 0.0, "", True
     while True:
         plans = list(shards.shard_plans(plan))
         pending = _changed(plans, staging)
@@ -80,7 +80,8 @@ def write(
         if work:
             started = time.perf_counter()
             with build_progress.watch(staging.store, pending):
-                name = _run(work, task, images, options)
+                used = _run(work, task, images, options)
+            name = name or used  # later rounds have little to do
             seconds += time.perf_counter() - started
         images_read, first = images_read + images, False
         receipts = tuple(staging.receipts(part.name for part in plans).values())
@@ -188,6 +189,8 @@ def _check_bad_fraction(
     if len(rejected) <= config.max_bad_fraction * read:
         return
     path = staging.write_rejected(rejected)
+    # The images may be mended before the command is given again.
+    staging.forget_rejections(name for name, _, _ in plan.shards())
     raise UserError(
         f"{len(rejected):,} of {read:,} images are unusable ({reasons(rejected)}); "
         f"--max_bad_fraction={config.max_bad_fraction} does not allow that.",

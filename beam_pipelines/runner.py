@@ -62,6 +62,16 @@ def parse_options(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOpt
         ours = [f"--{flag}" for flag in own_flags]
         raise _unknown(unknown[0], [*ours, *parser._option_string_actions])
     _check_runner(known.runner)
+    if (known.runner or "").lower().startswith("portable") and not known.job_endpoint:
+        raise usage_error(
+            f"--runner={known.runner} needs --job_endpoint.",
+            "Name the job service, for example --job_endpoint=localhost:8099.",
+        )
+    if known.direct_num_workers < 0:
+        raise usage_error(
+            f"--direct_num_workers={known.direct_num_workers} is negative.",
+            "Use 0 for one per processor.",
+        )
     return PipelineOptions(list(words))
 
 
@@ -86,7 +96,14 @@ def run(graph: Graph, options: PipelineOptions, images: int) -> str:
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     name = options.view_as(StandardOptions).runner or "DirectRunner"
     if name.lower() not in _LOCAL_RUNNERS:
-        _run(graph, create_runner(name), options)
+        try:
+            chosen = create_runner(name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise usage_error(
+                f"--runner={name} cannot be loaded: {error}.",
+                "Install what it needs, or use --runner=DirectRunner.",
+            ) from error
+        _run(graph, chosen, options)
         return name
     mode, workers = _choose_mode(options, images)
     # A copy: the next round chooses anew.
@@ -107,7 +124,8 @@ def expect(options: PipelineOptions, images: int) -> None:
     name = options.view_as(StandardOptions).runner or "DirectRunner"
     if name.lower() in _LOCAL_RUNNERS:
         if _choose_mode(options, images)[0] == "multi_processing":
-            worker.warm_up()
+            with contextlib.suppress(OSError):  # the run will meet it again
+                worker.warm_up()
 
 
 def to_text(error: UserError) -> str:
@@ -187,6 +205,14 @@ def _run_in_processes(graph: Graph, options: PipelineOptions) -> None:
     thread that can be left, and the handlers of the workers watch them.
     """
     _WorkerHandler.lost = threading.Event()
+    try:
+        worker.warm_up()
+    except OSError as error:
+        raise UserError(
+            f"Worker processes cannot be started: {error}.",
+            "Add --direct_num_workers=1, or set TMPDIR to a folder with a short path.",
+            ExitCode.OUTPUT,
+        ) from error
     environment = SubprocessSDKEnvironment.from_command_string("")
     runner = FnApiRunner(default_environment=environment)
     with _silent_threads():
@@ -218,13 +244,20 @@ def _choose_mode(options: PipelineOptions, images: int) -> tuple[str, int]:
     """In how many processes to work, as options or size say."""
     direct = options.view_as(DirectOptions)
     given = options.get_all_options(drop_default=True)
-    workers = direct.direct_num_workers or os.cpu_count() or 1
+    workers = direct.direct_num_workers or _cores()
     mode = direct.direct_running_mode
     if "direct_num_workers" not in given and images >= FEW_IMAGES:
-        workers = os.cpu_count() or 1
+        workers = _cores()
     if "direct_running_mode" not in given and workers > 1:
         mode = "multi_processing"
     return mode, 1 if mode == "in_memory" else workers
+
+
+def _cores() -> int:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)

@@ -36,7 +36,9 @@ class Sources:
     split: str
 
 
-def load(config: BuildConfig, expect: Callable[[int], None]) -> Sources:
+def load(
+    config: BuildConfig, expect: Callable[[int], None] = lambda _: None
+) -> Sources:
     """Finds and reads the annotation files and lists the images.
 
     Args:

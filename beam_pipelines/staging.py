@@ -98,7 +98,16 @@ class Staging:
         build: Mapping[str, Any],
         overwrite: bool,
     ) -> None:
-        """Completes the dataset; its manifest is written last."""
+        """Completes the dataset, writes its manifest last, and puts it in place."""
+        with files.output_errors(str(self.store)):
+            self._complete(manifest, rejected, build)
+            self._put_in_place(overwrite)
+            # Only now: a build killed before this finds its receipts again.
+            done = [receipt_name(shard.name) for shard in manifest.shards]
+            open_store(self.output).delete([*done, ROUNDS_FILE, _IDENTITY_FILE])
+
+    def _put_in_place(self, overwrite: bool) -> None:
+        """Makes the store, which holds a whole dataset, the output."""
         raise NotImplementedError
 
     def add(self, pages: Mapping[str, bytes]) -> None:
@@ -108,6 +117,12 @@ class Staging:
             for name, content in pages.items():
                 with store.writer(name) as file:
                     file.write(content)
+
+    def forget_rejections(self, shards: Iterable[str]) -> None:
+        """Makes the next build look again at all images that the writers refused."""
+        receipts = self.receipts(shards).values()
+        stale = [receipt.name for receipt in receipts if receipt.rejected]
+        self.store.delete([ROUNDS_FILE, *map(receipt_name, stale)])
 
     def write_rejected(self, rejected: Sequence[Rejection]) -> str:
         """Writes the list of unusable images of a build that cannot go on."""
@@ -145,7 +160,8 @@ class Staging:
     def _sweep(self, manifest: Manifest) -> None:
         """Removes what is neither a shard of this dataset nor of use to its readers."""
         shards = {shard.name for shard in manifest.shards}
-        keep = shards | {receipt_name(name) for name in shards} | {ROUNDS_FILE}
+        keep = shards | {receipt_name(name) for name in shards}
+        keep |= {ROUNDS_FILE, _IDENTITY_FILE}
         self.store.delete(
             name
             for name in self.store.sizes()
@@ -185,16 +201,8 @@ class RemoteStaging(Staging):
             )
         return True
 
-    def publish(
-        self,
-        manifest: Manifest,
-        rejected: Sequence[Rejection],
-        build: Mapping[str, Any],
-        overwrite: bool,
-    ) -> None:
-        self._complete(manifest, rejected, build)
-        done = [receipt_name(shard.name) for shard in manifest.shards]
-        self.store.delete([*done, ROUNDS_FILE, _IDENTITY_FILE])
+    def _put_in_place(self, overwrite: bool) -> None:
+        """It is there already."""
 
     def discard(self) -> None:
         self.store.delete(self.store.sizes())

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
-from apache_beam.io.filesystem import BeamIOError, CompressionTypes, FileMetadata
+from apache_beam.io.filesystem import CompressionTypes, FileMetadata
 from apache_beam.io.filesystems import FileSystems
 
 from support import files
@@ -101,17 +101,15 @@ class RemoteStore:
     def writer(self, name: str, durable: bool = True) -> Iterator[BinaryIO]:
         # A block that fails leaves an object without a receipt, which nothing lists
         # and the next attempt overwrites.
-        file = FileSystems.create(self._path(name))
-        with file:
+        with self._errors(), FileSystems.create(self._path(name), **_AS_IT_IS) as file:
             yield file
 
     def read(self, name: str) -> bytes:
-        if not FileSystems.exists(self._path(name)):
-            raise FileNotFoundError(self._path(name))
-        with FileSystems.open(
-            self._path(name), compression_type="uncompressed"
-        ) as file:
-            return file.read()
+        with self._errors():
+            if not FileSystems.exists(self._path(name)):
+                raise FileNotFoundError(self._path(name))
+            with self._open(name) as file:
+                return file.read()
 
     def sizes(self) -> dict[str, int]:
         found = self._match("*")
@@ -123,13 +121,11 @@ class RemoteStore:
         }
 
     def holds(self, name: str, size: int, sha256: str) -> bool:
-        found = FileSystems.match([self._path(name)])[0].metadata_list
+        found = self._match(name)
         if not found or found[0].size_in_bytes != size:
             return False
         digest = hashlib.sha256()
-        with FileSystems.open(
-            self._path(name), compression_type="uncompressed"
-        ) as file:
+        with self._errors(), self._open(name) as file:
             while part := file.read(_CHUNK):
                 digest.update(part)
         return digest.hexdigest() == sha256
@@ -156,11 +152,16 @@ class RemoteStore:
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turns Beam's errors, which have no number, into one that can be acted on."""
+        """Turns what the file system raises into an error that can be acted on.
+
+        Each has exceptions of its own, which its library alone knows.
+        """
         try:
             yield
-        except BeamIOError as error:
-            what = " ".join(str(error).split())[:300]
+        except (FileNotFoundError, UserError):
+            raise
+        except Exception as error:
+            what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise UserError(
                 f"{self.prefix} cannot be read or written: {what}.",
                 "Check the bucket's name, your permissions and the network.",

@@ -18,8 +18,20 @@ _CONTEXT.set_forkserver_preload(["beam_pipelines.preload"])
 
 
 def warm_up() -> None:
-    """Starts the server, which imports what workers need; returns at once."""
-    multiprocessing.forkserver.ensure_running()
+    """Starts the server, which imports what workers need; returns at once.
+
+    Call it in the main thread: only there signals can be set.
+
+    Raises:
+      OSError: it cannot be started.
+    """
+    # Ctrl-C reaches the whole process group, but the build decides what it means. The
+    # server and all that is forked from it inherit this.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        multiprocessing.forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def start(
@@ -43,8 +55,6 @@ def _serve(environment: dict[str, str]) -> None:
     # Errors reach the build as answers; what Beam logs and prints only repeats them.
     logging.disable(logging.CRITICAL)
     sys.stderr = open(os.devnull, "w")
-    # Ctrl-C reaches the whole process group, but the build decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_build, daemon=True).start()
     os.environ.update(environment)
     from apache_beam.runners.worker import sdk_worker_main

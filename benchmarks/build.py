@@ -24,7 +24,7 @@ import simplejpeg
 from absl import flags
 
 from beam_pipelines.synthesize import QUALITY
-from benchmarks import harness
+from benchmarks import harness, processes
 from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest
 from support import command
@@ -32,6 +32,9 @@ from support.errors import usage_error
 from support.images import resize
 
 _DRAWN = 2000  # faces; the other files are copies of them
+#: Case -> what `processes.run` found of it, of the last round.
+Facts = dict[str, dict[str, float]]
+
 _PEERS = ("webdataset", "litdata", "tfds")
 _TEXTS = (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE)
 
@@ -60,7 +63,7 @@ class BuildBenchmarkConfig:
     write: bool = command.option(False, "Write the result to benchmarks/results.")
 
     def __post_init__(self):
-        if self.rounds < 1 or min(self.num_images, *self.smaller) < 100:
+        if self.rounds < 1 or min((self.num_images, *self.smaller)) < 100:
             raise usage_error(
                 f"--rounds={self.rounds}, --num_images={self.num_images} or --smaller "
                 "is too few.",
@@ -75,10 +78,10 @@ def main(argv: list[str]) -> None:
     config = command.from_flags(BuildBenchmarkConfig, values)
     work = Path(config.work_dir)
     folder = make_images(config, config.num_images)
-    memory: dict[str, float] = {}
-    cases = list(_cases(config, work, folder, memory))
+    facts: Facts = {}
+    cases = list(_cases(config, work, folder, facts))
     measurements = [
-        dataclasses.replace(measurement, facts=_facts(measurement.name, memory))
+        dataclasses.replace(measurement, facts=facts.get(measurement.name, {}))
         for measurement in harness.measure(cases, config.rounds)
     ]
     settings = {
@@ -87,7 +90,8 @@ def main(argv: list[str]) -> None:
         "drawn_faces": not config.images_dir,
         "bytes_per_image": _bytes_per_image(folder),
     }
-    result = harness.document("build", "images", measurements, settings)
+    name = f"build-{config.num_images}"
+    result = harness.document(name, "images", measurements, settings)
     print(harness.table(result))
     if config.write:
         print(harness.write(result))
@@ -102,7 +106,7 @@ def make_images(config: BuildBenchmarkConfig, count: int) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     drawn = work / "drawn"
     words = [f"--output_dir={drawn}", f"--num_examples={_DRAWN}"]
-    _run(["-m", "beam_pipelines.synthesize", *words])
+    processes.run([sys.executable, "-m", "beam_pipelines.synthesize", *words])
     images = folder / celeba.IMAGE_FOLDER
     images.mkdir(parents=True)
     sources = Path(config.images_dir or drawn / celeba.IMAGE_FOLDER)
@@ -119,10 +123,10 @@ def make_images(config: BuildBenchmarkConfig, count: int) -> Path:
 
 
 def _cases(
-    config: BuildBenchmarkConfig, work: Path, folder: Path, memory: dict[str, float]
+    config: BuildBenchmarkConfig, work: Path, folder: Path, facts: Facts
 ) -> Iterator[harness.Case]:
     count = config.num_images
-    build = functools.partial(_build, output=work / "tfrecords", memory=memory)
+    build = functools.partial(_build, output=work / "tfrecords", facts=facts)
     yield _case(f"build, folder, {count:,}", build, folder, count)
     zipped = _zipped(work, folder)
     yield _case(f"build, zip, {count:,}", build, zipped, count)
@@ -144,10 +148,6 @@ def _cases(
         )
 
 
-def _facts(name: str, memory: dict[str, float]) -> dict[str, float]:
-    return {"largest process, MB": memory[name]} if name in memory else {}
-
-
 def _case(name: str, build: Callable, folder: Path, count: int) -> harness.Case:
     def do() -> harness.Timed:
         timed = build(name, folder)
@@ -158,10 +158,8 @@ def _case(name: str, build: Callable, folder: Path, count: int) -> harness.Case:
     return harness.Case(name, do)
 
 
-def _build(
-    name: str, folder: Path, output: Path, memory: dict[str, float]
-) -> harness.Timed:
-    """Builds everything in a program of its own and notes how much memory it took.
+def _build(name: str, folder: Path, output: Path, facts: Facts) -> harness.Timed:
+    """Builds everything in a program of its own and notes what that took.
 
     Timed until the manifest is there; the report is drawn after that.
     """
@@ -173,8 +171,7 @@ def _build(
         "--overwrite",
     ]
     started = time.time()
-    largest = _run(["-m", "beam_pipelines.build", *words])
-    memory[name] = max(memory.get(name, 0), largest)
+    facts[name] = processes.run([sys.executable, "-m", "beam_pipelines.build", *words])
     seconds = (output / FILE_NAME).stat().st_mtime - started
     manifest = Manifest.from_json((output / FILE_NAME).read_text())
     return harness.Timed(sum(shard.records for shard in manifest.shards), seconds)
@@ -191,16 +188,6 @@ def _write_otherwise(words: Sequence[str], python: str = sys.executable) -> int:
         text=True,
     )
     return int(done.stdout.split()[-1])
-
-
-def _run(words: Sequence[str]) -> float:
-    """Runs a program of ours; returns the MB that its largest process took."""
-    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, list(words))
-    return round(usage.ru_maxrss / 1024, 1)
 
 
 def _zipped(work: Path, folder: Path) -> Path:

@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
 def _cases(config: StagesConfig, folder: Path) -> Iterator[harness.Case]:
     """The stages, in the order in which an image meets them."""
     yield harness.Case("draw faces", _synthesizer(config, folder))
-    yield harness.Case("build, start to manifest", _builder(config, folder))
+    yield harness.Case("build, with its report", _builder(config, folder))
     run = TrainConfig(
         model=config.model,
         data_dir=str(folder / "tfrecords"),

@@ -125,6 +125,8 @@ def _split_flagfiles(words: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         if not equals:
             value = next(words, "")
+        if not value:
+            raise usage_error("--flagfile names no file.", "Write --flagfile=FILE.")
         files.append(f"--flagfile={value}")
     return files, rest
 

@@ -20,7 +20,7 @@ class Faces(tfds.core.GeneratorBasedBuilder):
                 "label": tfds.features.ClassLabel(num_classes=2),
             }
         )
-        return self.dataset_info_from_configs(features=features)
+        return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _split_generators(self, _manager) -> dict:
         return {"train": self._generate_examples()}

@@ -118,6 +118,12 @@ class _Upload(io.BytesIO):
         super().__init__()
         self._target = target
 
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, *_: int) -> int:
+        raise io.UnsupportedOperation("seek")
+
     def close(self) -> None:
         if not self.closed:
             self._target.parent.mkdir(parents=True, exist_ok=True)

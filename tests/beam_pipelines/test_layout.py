@@ -212,5 +212,5 @@ def test_schemes_that_beam_cannot_read(bucket, monkeypatch):  # noqa: F811
             BuildConfig(celeba_dir=path)
         assert caught.value.exit_code == ExitCode.USAGE
     monkeypatch.delenv("FAKE_GCS_ROOT")
-    with pytest.raises(UserError, match=r"pip install 'celeba-attributes\[gcp\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[gcp\]'"):
         BuildConfig(celeba_dir="gs://bucket/celeba")

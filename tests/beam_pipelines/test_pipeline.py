@@ -156,3 +156,40 @@ def test_options_are_parsed_once_and_completely():
     options = runner.parse_options(words, ["seed"]).get_all_options()
     assert options["runner"] == "DirectRunner"
     assert options["direct_num_workers"] == 3 and options["job_name"] == "a b"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pause", [0.0, 0.4, 0.8, 1.2, 1.6])
+def test_ctrl_c_with_worker_processes_is_two_lines(builder, pause):
+    words = [f"--celeba_dir={builder.celeba_dir}", f"--output_dir={builder.output}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "beam_pipelines.build", "--direct_num_workers=2"]
+        + words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    process.stdout.readline()  # from now on the program handles signals
+    time.sleep(pause)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, error = process.communicate(timeout=60)
+    if process.returncode != ExitCode.OK:  # it may have been finished already
+        assert process.returncode == ExitCode.INTERRUPTED
+        assert "Stopped by Ctrl-C" in error and len(error.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "words, text",
+    [
+        (["--direct_num_workers=-3"], "is negative"),
+        (["--runner=PortableRunner"], "needs --job_endpoint"),
+        (["--runner=foo.Bar"], "--runner=foo.Bar cannot be loaded"),
+        (["--flagfile"], "names no file"),
+        (["--runner=apache_beam.runners.dataflow.DataflowRunner"], "needs --project"),
+    ],
+)
+def test_impossible_options_are_refused(builder, capsys, words, text):
+    assert builder(*words) == ExitCode.USAGE
+    error = capsys.readouterr().err
+    assert text in error and len(error.splitlines()) == 2

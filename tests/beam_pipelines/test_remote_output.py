@@ -2,9 +2,10 @@
 
 import pytest
 
+from beam_pipelines.staging import RemoteStaging
 from schemas.manifest import FILE_NAME
 from support.errors import ExitCode
-from tests.beam_pipelines.fake_gcs import bucket  # noqa: F401 - a fixture
+from tests.beam_pipelines.fake_gcs import FakeGcs, bucket  # noqa: F401 - a fixture
 
 FLAGS = ("--num_examples=40", "--num_shards=2", "--max_bad_fraction=0.2")
 
@@ -76,3 +77,34 @@ def test_foreign_objects_are_left_alone(remote, capsys):
     assert build() == ExitCode.OUTPUT
     assert "holds other files, such as notes.txt" in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_build_killed_before_its_manifest_goes_on(remote, monkeypatch):
+    build, folder = remote
+    write = RemoteStaging._write
+
+    def stop_at_manifest(self, name, text):
+        if name == FILE_NAME:
+            raise KeyboardInterrupt
+        write(self, name, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RemoteStaging, "_write", stop_at_manifest)
+        assert build() == ExitCode.INTERRUPTED
+    assert build() == ExitCode.OK
+    assert (folder / FILE_NAME).exists()
+
+
+@pytest.mark.parametrize("method", ["create", "_list", "exists"])
+def test_a_refused_request_is_one_line(remote, monkeypatch, capsys, method):
+    build, _ = remote
+
+    def refuse(*_):
+        raise RuntimeError("403 Forbidden")
+
+    monkeypatch.setattr(FakeGcs, method, refuse)
+    code = build()
+    error = capsys.readouterr().err
+    assert code == ExitCode.OUTPUT, error
+    assert "gs://bucket/data/out cannot be read or written: " in error
+    assert "403 Forbidden" in error and len(error.splitlines()) == 2
