@@ -360,5 +360,5 @@ def _words(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
+        value = ",".join(map(str, value))
     return str(value) if value != "" else "–"

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import json
 import logging
-import os
 import re
 import threading
 import warnings
@@ -32,6 +31,7 @@ from google.protobuf import json_format
 
 from beam_pipelines import worker
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
+from support.pool import cores
 
 #: Below this many images, starting processes takes longer than it saves.
 FEW_IMAGES = 20_000
@@ -244,20 +244,13 @@ def _choose_mode(options: PipelineOptions, images: int) -> tuple[str, int]:
     """In how many processes to work, as options or size say."""
     direct = options.view_as(DirectOptions)
     given = options.get_all_options(drop_default=True)
-    workers = direct.direct_num_workers or _cores()
+    workers = direct.direct_num_workers or cores()
     mode = direct.direct_running_mode
     if "direct_num_workers" not in given and images >= FEW_IMAGES:
-        workers = _cores()
+        workers = cores()
     if "direct_running_mode" not in given and workers > 1:
         mode = "multi_processing"
     return mode, 1 if mode == "in_memory" else workers
-
-
-def _cores() -> int:
-    """The processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @WorkerHandler.register_environment(python_urns.SUBPROCESS_SDK, bytes)

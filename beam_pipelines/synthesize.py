@@ -5,14 +5,11 @@ names, sizes and formats are the official ones, byte for byte. The same seed and
 number of examples give the same bytes, however many processes draw.
 """
 
-import concurrent.futures
 import dataclasses
 import functools
 import json
-import multiprocessing
 import os
 import shutil
-import signal
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +20,7 @@ from absl import flags
 
 from beam_pipelines import faces, people
 from schemas import celeba
-from support import command, files
+from support import command, files, pool
 from support.command import option
 from support.errors import ExitCode, UserError, usage_error
 from support.images import require_local
@@ -215,21 +212,9 @@ def _draw_all(building: Path, plan: Plan, config: SynthesizeConfig) -> np.ndarra
     draw = functools.partial(_draw_chunk, str(images), config.seed)
     starts = range(0, len(plan.identities), _CHUNK)
     chunks = [plan.identities[start : start + _CHUNK].tolist() for start in starts]
-    workers = min(config.num_workers or os.cpu_count() or 1, len(chunks))
-    if workers == 1:
-        return np.concatenate(list(map(draw, starts, chunks)))
-    pool = concurrent.futures.ProcessPoolExecutor(
-        workers,
-        # Forking would copy a parent that may have threads.
-        mp_context=multiprocessing.get_context("spawn"),
-        # Ctrl-C reaches the whole group; the parent alone decides what to do.
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
-    )
-    try:
-        return np.concatenate(list(pool.map(draw, starts, chunks)))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    workers = min(config.num_workers or pool.cores(), len(chunks))
+    with pool.process_map(workers, draw, starts, chunks) as labels:
+        return np.concatenate(list(labels))
 
 
 def _draw_chunk(

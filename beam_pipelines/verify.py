@@ -7,15 +7,8 @@ Sizes, sha256, record counts, checksums, features and image headers of every sha
 record and image. Exit 5 if there is any.
 """
 
-import concurrent.futures
-import contextlib
 import dataclasses
 import functools
-import multiprocessing
-import os
-import signal
-from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +18,7 @@ from beam_pipelines import dataset_info, progress, shard_checks
 from beam_pipelines.shard_checks import Contents, Rules, damaged
 from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest, ManifestError
-from support import command
+from support import command, pool
 from support.command import option
 from support.errors import ExitCode, UserError, usage_error
 from support.files import input_errors
@@ -96,12 +89,14 @@ def _check_shards(
 ) -> None:
     rules = Rules(manifest.attribute, manifest.image_shape, full)
     total = sum(shard.records for shard in manifest.shards)
-    workers = num_workers or (1 if total < _FEW[full] else os.cpu_count() or 1)
+    workers = num_workers or (1 if total < _FEW[full] else pool.cores())
+    workers = min(workers, len(manifest.shards))
+    check = functools.partial(shard_checks.check, folder, rules=rules)
     meter = progress.Meter(total, "verified")
     seen: list[Contents] = []
     done = 0
     try:
-        with _contents(folder, manifest, rules, workers) as results:
+        with pool.process_map(workers, check, manifest.shards) as results:
             for shard, contents in zip(manifest.shards, results, strict=True):
                 if contents is None:
                     shard_checks.locate(folder / shard.name, shard, manifest)
@@ -115,36 +110,6 @@ def _check_shards(
     finally:
         meter.close()
     _check_shared(folder, manifest, seen)
-
-
-@contextlib.contextmanager
-def _contents(
-    folder: Path, manifest: Manifest, rules: Rules, workers: int
-) -> Iterator[Iterator[Contents | None]]:
-    """Checks every shard; what each holds, in order, see `shard_checks.check`."""
-    check = functools.partial(shard_checks.check, folder, rules=rules)
-    workers = min(workers, len(manifest.shards))
-    if workers <= 1:
-        yield map(check, manifest.shards)
-        return
-    pool = concurrent.futures.ProcessPoolExecutor(
-        workers,
-        # Forking would copy a parent that may have threads.
-        mp_context=multiprocessing.get_context("spawn"),
-        # Ctrl-C reaches the whole group; the parent alone decides what to do.
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
-    )
-    try:
-        yield pool.map(check, manifest.shards)
-    except BrokenProcessPool as error:
-        raise UserError(
-            "A worker process was killed, perhaps because memory ran out.",
-            "Run it again with --num_workers=1.",
-            ExitCode.OUT_OF_MEMORY,
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _check_shared(folder: Path, manifest: Manifest, seen: list[Contents]) -> None:
