@@ -37,6 +37,12 @@ class TrainConfig:
     clip_norm: float = option(1.0, "Largest global gradient norm; 0: unclipped.")
     label_smoothing: float = option(0.1, "Share of each label spread over both.")
     ema: float = option(0.99, "Decay of the averaged weights; 0: no averaging.")
+    aux_attributes: bool = option(
+        False, "Train the other 39 attributes too; they are not saved."
+    )
+    aux_weight: float = option(
+        10.0, "Weight of the mean loss of the other attributes, beside the label's."
+    )
     dropout: float = option(0.2, "Dropout before the last layer.")
     rotation: float = option(20.0, "Random rotation, ± degrees.")
     width_shift: float = option(0.1, "Random shift, ± share of the width.")
@@ -97,6 +103,12 @@ class TrainConfig:
                 f"--regime={self.regime} needs weights to start from.",
                 "Add --weights=imagenet or --weights=FILE.",
             )
+        if self.regime == "transfer" and self.aux_attributes:
+            raise usage_error(
+                "--aux_attributes does nothing with --regime=transfer: the attributes "
+                "share the backbone, which is frozen.",
+                "Use --regime=finetune, or leave --aux_attributes out.",
+            )
 
 
 _AT_LEAST = {
@@ -105,6 +117,7 @@ _AT_LEAST = {
     "warmup_epochs": 0,
     "weight_decay": 0,
     "clip_norm": 0,
+    "aux_weight": 0,
     "patience": 0,
     "replicas": 0,
     "checkpoint_every": 0,

@@ -1,11 +1,10 @@
 """Batch normalisation in one kernel, for training under TensorFlow only.
 
 Keras 3 composes batch normalisation of several operations; TensorFlow's
-FusedBatchNormV3 does it in one. `fuse` swaps the layers of a model for training;
-what is saved is the model of stock layers, whose variables have the same names.
+FusedBatchNormV3 does it in one. What is saved is the model of stock layers, whose
+variables have the same names.
 """
 
-import keras
 from keras import layers
 
 
@@ -38,22 +37,3 @@ class FusedBatchNormalization(layers.BatchNormalization):
         ):
             moving.assign(moving * self.momentum + batch * (1 - self.momentum))
         return outputs
-
-
-def fuse(model: keras.Model, momentum: float) -> keras.Model:
-    """Returns a copy with fused batch normalisation, the same weights and names.
-
-    Args:
-      model: a functional model of stock layers.
-      momentum: of the moving statistics.
-    """
-
-    def clone(layer):
-        config = layer.get_config()
-        if type(layer) is not layers.BatchNormalization:
-            return type(layer).from_config(config)
-        return FusedBatchNormalization.from_config(config | {"momentum": momentum})
-
-    copy = keras.models.clone_model(model, clone_function=clone)
-    copy.set_weights(model.get_weights())
-    return copy

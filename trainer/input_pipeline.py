@@ -23,6 +23,7 @@ SHUFFLE_BYTES = 256 * 2**20
 _READ_BUFFER = 2**20
 
 IMAGES, PARAMETERS, LABELS, WEIGHTS = "images", "parameters", "labels", "weights"
+ATTRIBUTES = example_schema.ATTRIBUTES
 IMAGE_ID, IDENTITY = example_schema.IMAGE_ID, example_schema.IDENTITY
 
 
@@ -103,7 +104,7 @@ def train_batches(
 
     Returns:
       images (batch, height, width, 3) uint8, parameters (batch, 4) float32,
-      labels (batch,) float32.
+      labels (batch,) float32, attributes (batch, 40) float32 0 or 1.
     """
     manifest = dataset.manifest
     shape = manifest.image_shape
@@ -119,6 +120,7 @@ def train_batches(
             IMAGES: decode(record[example_schema.IMAGE][0], shape),
             PARAMETERS: warp.draw(uniform, **dataclasses.asdict(augmentation)),
             LABELS: tf.cast(record[example_schema.LABEL][0], tf.float32),
+            ATTRIBUTES: tf.cast(record[ATTRIBUTES][0], tf.float32),
         }
 
     records = tf.data.Dataset.from_tensor_slices(files[order]).interleave(

@@ -6,31 +6,56 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer import warp
-from trainer.input_pipeline import IMAGES, LABELS, PARAMETERS
+from trainer import learner, warp
+from trainer.input_pipeline import ATTRIBUTES, IMAGES, LABELS, PARAMETERS
 from trainer.optimizer import Optimizer
 
 
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """Binary cross-entropy: smoothed labels, a weight per class, the global batch."""
+    """Binary cross-entropy: smoothed labels, a weight per class, the global batch.
+
+    Attributes:
+      global_batch: examples per step over all replicas.
+      label_smoothing: share of each label spread over both.
+      class_weights: of labels 0 and 1.
+      others: numbers of the other attributes that are trained too.
+      others_weight: of their mean loss, beside the label's.
+    """
 
     global_batch: int
     label_smoothing: float
     class_weights: tuple[float, float]
+    others: tuple[int, ...] = ()
+    others_weight: float = 0.0
 
     def losses(self, labels: Any, logits: Any) -> Any:
         """Per-example losses, (batch,) float32, of labels 0 or 1 and logits."""
-        smoothed = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
-        losses = tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logits)
+        losses = self._cross_entropy(labels, logits)
         return losses * tf.where(labels > 0.5, *reversed(self.class_weights))
+
+    def other_losses(self, attributes: Any, logits: Any) -> Any:
+        """Per-example losses, (batch,) float32, of the other attributes, weighted.
+
+        Args:
+          attributes: (batch, 40) float32 0 or 1.
+          logits: (batch, len(others)) float32.
+        """
+        wanted = tf.gather(attributes, self.others, axis=1)
+        losses = self._cross_entropy(wanted, logits)
+        return self.others_weight * tf.reduce_mean(losses, axis=1)
+
+    def _cross_entropy(self, labels, logits):
+        smoothed = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
+        return tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logits)
 
 
 class TrainStep:
     """Forward, backward, all-reduce, clip, update; keeps sums of loss and hits.
 
     Attributes:
-      sums: float64 (3,): loss summed, examples right, examples seen, since `reset`.
+      sums: float64 (3,): the label's loss summed, examples right, examples seen, since
+        `reset`.
     """
 
     def __init__(
@@ -63,18 +88,23 @@ class TrainStep:
 
     def _replica_step(self, batch):
         images = self._warp(batch[IMAGES], batch[PARAMETERS])
-        sums, gradients = self._gradients(images, batch[LABELS])
+        sums, gradients = self._gradients(images, batch[LABELS], batch[ATTRIBUTES])
         context = tf.distribute.get_replica_context()
         if context.num_replicas_in_sync > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         return sums, *self._optimizer.finish(gradients)
 
-    def _loss_and_gradients(self, images, labels):
+    def _loss_and_gradients(self, images, labels, attributes):
         with tf.GradientTape() as tape:
-            logits = self._model(images, training=True)[:, 0]
+            outputs = self._model(images, training=True)
+            logits = outputs[learner.LOGIT][:, 0]
             losses = self._objective.losses(labels, logits)
+            total = losses
+            if self._objective.others:
+                other_logits = outputs[learner.ATTRIBUTES]
+                total += self._objective.other_losses(attributes, other_logits)
             # Divided by the global batch, so that replicas' gradients add up.
-            loss = tf.reduce_sum(losses) / self._objective.global_batch
+            loss = tf.reduce_sum(total) / self._objective.global_batch
             scaled = loss * self._optimizer.loss_scale
         gradients = tape.gradient(scaled, self._trainable)
         hits = tf.equal(logits > 0, labels > 0.5)

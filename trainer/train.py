@@ -13,9 +13,11 @@ import pandas as pd
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
+from schemas import celeba
 from support.errors import ExitCode, UserError, usage_error
 from support.files import atomic_write, output_errors
-from trainer import checkpoint, fused_norm, input_pipeline, models
+from trainer import checkpoint, input_pipeline, models
+from trainer import learner as learners
 from trainer.checkpoint import Progress
 from trainer.config import TrainConfig
 from trainer.evaluate import LOGIT, predict_split
@@ -38,7 +40,7 @@ class Job:
     """A run's parts, built once by `build_job`.
 
     Attributes:
-      learner: the model that trains, with fused batch normalisation.
+      learner: the model that trains, see `trainer.learner`.
       model: the model of stock layers, in float32, that is evaluated and saved: it
         takes the averaged weights.
       preprocessing: the name of the models' preprocessing.
@@ -91,9 +93,8 @@ class Job:
             self.learner.trainable_variables, self.optimizer.averages, strict=True
         )
         values = {variable.path: average for variable, average in averages}
-        for source, target in zip(
-            self.learner.weights, self.model.weights, strict=True
-        ):
+        shared = learners.shared_weights(self.learner)
+        for source, target in zip(shared, self.model.weights, strict=True):
             value = values.get(source.path, source.value)
             target.assign(tf.convert_to_tensor(value))
 
@@ -109,7 +110,9 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
     total = steps_per_epoch * config.epochs
     strategy = runtime.strategy
     with strategy.scope():
-        model, learner, preprocessing = _build_models(config, norm_momentum(total))
+        model, learner, preprocessing = _build_models(
+            config, norm_momentum(total), runtime.matmul_gradients
+        )
         if config.regime == "transfer":
             models.freeze_backbone(learner)
         optimizer = Optimizer(
@@ -126,7 +129,11 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
             scale_loss=runtime.precision == "float16",
         )
     objective = Objective(
-        config.batch_size, config.label_smoothing, dataset.manifest.class_weights
+        config.batch_size,
+        config.label_smoothing,
+        dataset.manifest.class_weights,
+        other_attributes(dataset.manifest.attribute) if config.aux_attributes else (),
+        config.aux_weight,
     )
     return Job(
         config=config,
@@ -144,7 +151,7 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
 
 
 def _build_models(
-    config: TrainConfig, momentum: float
+    config: TrainConfig, momentum: float, matmul_gradients: bool
 ) -> tuple[keras.Model, keras.Model, str]:
     """The model that is evaluated, the one that trains, and their preprocessing."""
     size, dropout, seed = config.input_size, config.dropout, config.seed
@@ -153,11 +160,17 @@ def _build_models(
         model, preprocessing = models.build_initial(
             config.model, size, config.weights, dropout, seed
         )
-    learner = fused_norm.fuse(
-        models.build(config.model, size, preprocessing, dropout, seed), momentum
-    )
-    learner.set_weights(model.get_weights())
+    stock = models.build(config.model, size, preprocessing, dropout, seed)
+    stock.set_weights(model.get_weights())
+    others = len(celeba.ATTRIBUTES) - 1 if config.aux_attributes else 0
+    learner = learners.build(stock, momentum, matmul_gradients, others)
     return model, learner, preprocessing
+
+
+def other_attributes(attribute: str) -> tuple[int, ...]:
+    """Numbers of all attributes but one, in the official order."""
+    names = celeba.ATTRIBUTES
+    return tuple(number for number, name in enumerate(names) if name != attribute)
 
 
 def norm_momentum(total_steps: int) -> float:

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from support.errors import ExitCode, UserError
-from trainer import fused_norm, models
+from trainer import fused_norm, learner, models
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
 
@@ -134,7 +134,7 @@ def test_fused_normalization_is_keras_own(policy):
         images = keras.Input((6, 6, 8))
         norm = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3, name="norm")
         stock = keras.Model(images, norm(images))
-        fused = fused_norm.fuse(stock, momentum=0.9)
+        fused = learner.build(stock, 0.9, matmul_gradients=False)
     finally:
         keras.mixed_precision.set_global_policy(before)
     assert isinstance(fused.get_layer("norm"), fused_norm.FusedBatchNormalization)
@@ -144,10 +144,10 @@ def test_fused_normalization_is_keras_own(policy):
         np.random.default_rng(2).normal(size=(5, 6, 6, 8)), tf.float32
     )
     results = []
-    for model in (stock, fused):
+    for model, outputs in ((stock, lambda out: out), (fused, lambda out: out["logit"])):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            out = tf.cast(model(x, training=True), tf.float32)
+            out = tf.cast(outputs(model(x, training=True)), tf.float32)
             loss = tf.reduce_sum(out * weights)
         parameters = [variable.value for variable in model.trainable_variables]
         gradients = tape.gradient(loss, [x, *parameters])
@@ -158,7 +158,7 @@ def test_fused_normalization_is_keras_own(policy):
 
 
 def test_frozen_backbone_stays_and_normalizes_in_inference_mode(tiny):
-    model = fused_norm.fuse(models.build(tiny, 32), momentum=0.5)
+    model = learner.build(models.build(tiny, 32), 0.5, matmul_gradients=False)
     models.freeze_backbone(model)
     before = model.get_weights()
     model(IMAGES, training=True)

@@ -15,10 +15,11 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest
 from support import command
 from support.errors import ExitCode, UserError
-from trainer import checkpoint, input_pipeline, main, models, runtime, train
+from trainer import checkpoint, input_pipeline, learner, main, models, runtime, train
 from trainer.config import TrainConfig
 
 from .conftest import COUNTS, write_dataset
@@ -173,6 +174,12 @@ def test_two_replicas_train_evaluate_and_save(changed, tmp_path):
     assert models.load(folder).count_params() == record["parameters"]
 
 
+def train_batches(built: train.Job):
+    augmentation = input_pipeline.Augmentation(20, (0.1, 0.1), True)
+    size = built.config.batch_size
+    return input_pipeline.train_batches(built.dataset, size, 0, 0, augmentation)
+
+
 def plain_model_step(config, monkeypatch):
     """One step of a model without normalization: sums, weights, logits."""
 
@@ -183,17 +190,7 @@ def plain_model_step(config, monkeypatch):
     monkeypatch.setattr(models, "ARCHITECTURES", table)
     keras.utils.clear_session()
     built = job(config)
-    batch = next(
-        iter(
-            input_pipeline.train_batches(
-                built.dataset,
-                config.batch_size,
-                0,
-                0,
-                input_pipeline.Augmentation(20, (0.1, 0.1), True),
-            )
-        )
-    )
+    batch = next(iter(train_batches(built)))
     strategy = built.runtime.strategy
     built.train_step(train.split_batch(batch, strategy))
     built.publish()
@@ -216,6 +213,35 @@ def test_two_replicas_compute_what_one_does(changed, monkeypatch, batch_size):
     for got, want in zip(two[1], one[1], strict=True):
         np.testing.assert_allclose(got, want, atol=2e-4)
     np.testing.assert_allclose(two[2], one[2], atol=1e-3)
+
+
+def test_the_other_attributes_train_the_backbone_and_are_not_saved(changed, tmp_path):
+    options = {"aux_attributes": True, "aux_weight": 3.0, "label_smoothing": 0.0}
+    built = job(changed(**options))
+    others = [name for name in celeba.ATTRIBUTES if name != "Male"]
+    assert [celeba.ATTRIBUTES[i] for i in built.objective.others] == others
+    attributes = np.zeros((1, 40), "float32")
+    attributes[0, celeba.ATTRIBUTES.index(others[-1])] = 1
+    logits = np.zeros((1, 39), "float32")
+    logits[0, -1] = 2
+    wrong = np.log1p(np.exp(2)) - 2  # of a label 1 at logit 2; the others are at 0
+    want = 3 * (38 * np.log(2) + wrong) / 39
+    got = built.objective.other_losses(attributes, logits).numpy()
+    np.testing.assert_allclose(got, [want], rtol=1e-6)
+
+    alone = job(changed(label_smoothing=0.0))
+    weights = [variable.numpy() for variable in learner.shared_weights(built.learner)]
+    alone.learner.set_weights(weights)
+    batch = next(iter(train_batches(built)))
+    steps = []
+    for one in (built, alone):
+        one.train_step(batch)
+        steps.append(one.learner.get_layer("conv").kernel.numpy())
+    assert np.abs(steps[0] - steps[1]).max() > 0
+
+    assert run(changed(epochs=1, **options)) == ExitCode.OK
+    saved = models.load(tmp_path / "run")
+    assert [layer.name for layer in saved.layers][-1] == "logit"
 
 
 def test_statistics_are_averaged_over_the_replicas(changed):

@@ -1,0 +1,58 @@
+"""The model that trains: the stock model's functions and names, in faster layers.
+
+Its outputs are a dict: `LOGIT`, what the stock model returns, and, where they are
+trained too, `ATTRIBUTES`: one logit for each of the other attributes, as in Rudd,
+Günther and Boult, "MOON: A Mixed Objective Optimization Network for the Recognition
+of Facial Attributes", ECCV 2016. What is saved and evaluated is the stock model.
+"""
+
+import keras
+from keras import layers
+
+from trainer import matmul_conv
+from trainer.fused_norm import FusedBatchNormalization
+
+LOGIT, ATTRIBUTES = "logit", "attributes"
+#: Layers of the learner alone.
+HEADS = (ATTRIBUTES,)
+
+
+def build(
+    stock: keras.Model, momentum: float, matmul_gradients: bool, attributes: int = 0
+) -> keras.Model:
+    """Copies a model of stock layers for training, with its weights and names.
+
+    Args:
+      stock: what `models.build` returns.
+      momentum: of batch normalization's moving statistics.
+      matmul_gradients: compute filter gradients by matrix products, see `matmul_conv`.
+      attributes: other attributes to train, 0 for none.
+
+    Returns:
+      A model from images to a dict: `LOGIT` (batch, 1) and, if there are any,
+      `ATTRIBUTES` (batch, attributes), float32 logits.
+    """
+
+    def clone(layer):
+        kind, config = type(layer), layer.get_config()
+        if kind is layers.BatchNormalization:
+            kind, config = FusedBatchNormalization, config | {"momentum": momentum}
+        elif matmul_gradients and matmul_conv.applies(layer):
+            kind = matmul_conv.MatmulGradientConv2D
+        return kind.from_config(config)
+
+    copy = keras.models.clone_model(stock, clone_function=clone)
+    copy.set_weights(stock.get_weights())
+    outputs = {LOGIT: copy.output}
+    if attributes:
+        pooled = copy.get_layer(LOGIT).input
+        head = layers.Dense(attributes, dtype="float32", name=ATTRIBUTES)
+        outputs[ATTRIBUTES] = head(pooled)
+    return keras.Model(copy.input, outputs, name=copy.name)
+
+
+def shared_weights(learner: keras.Model) -> list[keras.Variable]:
+    """The learner's weights that the stock model has too, in the same order."""
+    return [
+        weight for weight in learner.weights if weight.path.split("/")[0] not in HEADS
+    ]
