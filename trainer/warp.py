@@ -110,6 +110,35 @@ def identity(batch: Any) -> Any:
     return ops.tile(ops.array([[0.0, 0.0, 0.0, 1.0, 1.0]], "float32"), [batch, 1])
 
 
+def matrices(parameters: Any, shape: tuple[int, int], size: tuple[int, int]) -> Any:
+    """Composes (batch, 2, 3) maps from output pixels to input pixels (x, y).
+
+    source = center + R(angle) (zoom · F (output · side / size) + shift), where output
+    counts from the center of the output, so that it rounds least, and center and
+    source are positions of pixels in the input.
+    """
+    height, width = shape
+    cosine, sine = ops.cos(parameters[:, ROTATION]), ops.sin(parameters[:, ROTATION])
+    zoom = parameters[:, ZOOM]
+    scale_x = parameters[:, FLIP] * zoom * (width / size[1])
+    scale_y = zoom * (height / size[0])
+    shift_x, shift_y = parameters[:, SHIFT_X] * width, parameters[:, SHIFT_Y] * height
+    center_x, center_y = (width - 1) / 2, (height - 1) / 2
+    rows = [
+        [
+            cosine * scale_x,
+            -sine * scale_y,
+            center_x + cosine * shift_x - sine * shift_y,
+        ],
+        [
+            sine * scale_x,
+            cosine * scale_y,
+            center_y + sine * shift_x + cosine * shift_y,
+        ],
+    ]
+    return ops.stack([ops.stack(row, axis=-1) for row in rows], axis=1)
+
+
 @functools.cache
 def compiled(size: int | tuple[int, int]) -> Callable[[Any, Any], Any]:
     """`warp` to one size, compiled with XLA: its gathers are ten times slower without.
@@ -133,8 +162,8 @@ def compiled(size: int | tuple[int, int]) -> Callable[[Any, Any], Any]:
 class Warp(keras.layers.Layer):
     """The warp as a Keras layer that draws for itself in training.
 
-    With `training=False` it is the plain bilinear stretch. Works inside a `tf.function`,
-    compiled or not, in `tf.data` (on the TensorFlow backend) and under JAX.
+    With `training=False` it is the plain bilinear stretch. Works under JAX and, on the
+    TensorFlow backend, in `tf.data` and inside a `tf.function`, compiled or not.
 
     Args:
       size: (height, width) of the output, pixels, or the side.
@@ -145,7 +174,7 @@ class Warp(keras.layers.Layer):
       zoom: ± change of the scale, the same for both axes; see `draw`.
       brightness: ± share of 255.
       contrast: ± change of the contrast's factor; see `warp`.
-      seed: of the draws.
+      seed: of the draws. TensorFlow draws other numbers inside a compiled function.
 
     Call arguments and result: images (batch, height, width, 3) uint8 or float, 0..255;
     (batch, *size, 3) float32, 0..255, under every dtype policy.
@@ -238,35 +267,6 @@ def _compile(function: Callable) -> Callable:
     return tf.function(function, jit_compile=True)
 
 
-def _matrices(parameters: Any, shape: tuple[int, int], size: tuple[int, int]) -> Any:
-    """Composes (batch, 2, 3) maps from output pixels to input pixels (x, y).
-
-    source = center + R(angle) (zoom · F (output · side / size) + shift), where output
-    counts from the center of the output, so that it rounds least, and center and
-    source are positions of pixels in the input.
-    """
-    height, width = shape
-    cosine, sine = ops.cos(parameters[:, ROTATION]), ops.sin(parameters[:, ROTATION])
-    zoom = parameters[:, ZOOM]
-    scale_x = parameters[:, FLIP] * zoom * (width / size[1])
-    scale_y = zoom * (height / size[0])
-    shift_x, shift_y = parameters[:, SHIFT_X] * width, parameters[:, SHIFT_Y] * height
-    center_x, center_y = (width - 1) / 2, (height - 1) / 2
-    rows = [
-        [
-            cosine * scale_x,
-            -sine * scale_y,
-            center_x + cosine * shift_x - sine * shift_y,
-        ],
-        [
-            sine * scale_x,
-            cosine * scale_y,
-            center_y + sine * shift_x + cosine * shift_y,
-        ],
-    ]
-    return ops.stack([ops.stack(row, axis=-1) for row in rows], axis=1)
-
-
 def _locate(images: Any, parameters: Any, size: int | tuple[int, int]) -> Any:
     """Where each output pixel lies in its image.
 
@@ -280,16 +280,14 @@ def _locate(images: Any, parameters: Any, size: int | tuple[int, int]) -> Any:
     height, width = (
         -(-side // block) for side, block in zip(images.shape[1:3], blocks, strict=True)
     )
-    matrices = ops.reshape(
-        _matrices(parameters, images.shape[1:3], size), (-1, 2, 3, 1, 1)
-    )
+    maps = ops.reshape(matrices(parameters, images.shape[1:3], size), (-1, 2, 3, 1, 1))
     # Constants, not `arange`: XLA would count in int64, which AVX2 cannot convert.
     x = (np.arange(size[1]) - (size[1] - 1) / 2).astype("float32")[None, None, :]
     y = (np.arange(size[0]) - (size[0] - 1) / 2).astype("float32")[None, :, None]
 
     def position(axis, block, side):
         """The pixel before, and the way on from it to the next."""
-        row = matrices[:, axis]
+        row = maps[:, axis]
         source = row[:, 0] * x + (row[:, 1] * y + row[:, 2])
         if block > 1:
             source = (source + 0.5) / block - 0.5
