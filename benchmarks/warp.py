@@ -111,7 +111,7 @@ def _cases(config: WarpBenchmarkConfig) -> Iterator[harness.Case]:
         return warp.warp(images, parameters, config.size)
 
     yield case(_OURS, ours)
-    yield case("warp again, for the noise", ours)
+    yield case("the same again (noise)", ours)
     if keras.backend.backend() != "tensorflow":
         print("Skipped: the other cases need Keras' TensorFlow backend.")
         return
