@@ -208,7 +208,9 @@ def _gpu() -> str:
     """The first GPU that the framework in use sees, empty without one."""
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is None:
-        return ""
+        jax = sys.modules.get("jax")
+        device = jax.devices()[0] if jax else None
+        return device.device_kind if device and device.platform == "gpu" else ""
     gpus = tensorflow.config.list_physical_devices("GPU")
     if not gpus:
         return ""

@@ -17,6 +17,7 @@ from beam_pipelines.verify import VerifyConfig
 from benchmarks.build import BuildBenchmarkConfig
 from benchmarks.planner import PlannerConfig
 from benchmarks.stages import StagesConfig
+from benchmarks.warp import WarpBenchmarkConfig
 from schemas import example
 from support import command
 from trainer.config import TrainConfig
@@ -43,6 +44,7 @@ CONFIGS = (
     PredictConfig,
     ReportConfig,
     StagesConfig,
+    WarpBenchmarkConfig,
     BuildBenchmarkConfig,
     PlannerConfig,
 )

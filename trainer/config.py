@@ -48,6 +48,9 @@ class TrainConfig:
     width_shift: float = option(0.1, "Random shift, ± share of the width.")
     height_shift: float = option(0.1, "Random shift, ± share of the height.")
     horizontal_flip: bool = option(True, "Mirror half of the images.")
+    zoom: float = option(0.0, "Random zoom: the scale is 1 ± this.")
+    brightness: float = option(0.0, "Random brightness, ± share of 255.")
+    contrast: float = option(0.0, "Random contrast: its factor is 1 ± this.")
     patience: int = option(
         15, "Epochs without a better validation loss before stopping; 0: never stop."
     )
@@ -130,6 +133,9 @@ _RANGES = {
     "rotation": (0, 180),
     "width_shift": (0, 1),
     "height_shift": (0, 1),
+    "zoom": (0, 0.9),
+    "brightness": (0, 1),
+    "contrast": (0, 1),
     "seed": (0, 2**32 - 1),
 }
 _CHOICES = {

@@ -29,11 +29,14 @@ IMAGE_ID, IDENTITY = example_schema.IMAGE_ID, example_schema.IDENTITY
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Ranges of the warp: ± degrees, ± shares of width and height, mirror."""
+    """Ranges of the warp, as `warp.draw` takes them."""
 
     rotation: float
     shift: tuple[float, float]
     flip: bool
+    zoom: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +106,7 @@ def train_batches(
       skip: batches to leave out at the start, to go on in mid-epoch.
 
     Returns:
-      images (batch, height, width, 3) uint8, parameters (batch, 4) float32,
+      images (batch, height, width, 3) uint8, parameters (batch, 5 or 7) float32,
       labels (batch,) float32, attributes (batch, 40) float32 0 or 1.
     """
     manifest = dataset.manifest

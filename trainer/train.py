@@ -226,6 +226,9 @@ def _train_epoch(
             config.rotation,
             (config.width_shift, config.height_shift),
             config.horizontal_flip,
+            config.zoom,
+            config.brightness,
+            config.contrast,
         ),
         skip=progress.step,
     )

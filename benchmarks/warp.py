@@ -1,0 +1,223 @@
+"""Images per second of the warp, beside other ways to augment the same images.
+
+python -m benchmarks.warp --write
+KERAS_BACKEND=jax python -m benchmarks.warp      needs no TensorFlow
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+if os.environ.get("KERAS_BACKEND") != "jax":
+    import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
+import keras
+
+from benchmarks import harness
+from support import command
+from support.errors import usage_error
+from trainer import wakeup, warp
+
+_ROTATION, _SHIFT = 20, 0.2
+_OURS = "warp"
+
+
+@dataclasses.dataclass(frozen=True)
+class WarpBenchmarkConfig:
+    """What to measure."""
+
+    height: int = command.option(218, "Height of the images, pixels.")
+    width: int = command.option(178, "Width of the images, pixels.")
+    size: int = command.option(224, "Side of what the warp makes of them, pixels.")
+    batch_size: int = command.option(32, "Images per batch.")
+    batches: int = command.option(4, "Batches per round.")
+    rounds: int = command.option(5, "Measured rounds; one more warms up.")
+    write: bool = command.option(False, "Write the result to benchmarks/results.")
+
+    def __post_init__(self):
+        for field in ("height", "width", "size", "batch_size", "batches", "rounds"):
+            if getattr(self, field) < 1:
+                raise usage_error(
+                    f"--{field}={getattr(self, field)} is below 1.", "Use 1 or more."
+                )
+
+
+def main(argv: list[str]) -> None:
+    values = flags.FlagValues()
+    command.define_flags(WarpBenchmarkConfig, values)
+    command.refuse_words(command.parse(argv, values))
+    config = command.from_flags(WarpBenchmarkConfig, values)
+    with wakeup.Watch():
+        measurements = harness.measure(list(_cases(config)), config.rounds)
+    measurements = _with_ratios(measurements)
+    backend = keras.backend.backend()
+    settings = dataclasses.asdict(config) | {"backend": backend}
+    del settings["write"]
+    result = harness.document(f"warp-{backend}", "images", measurements, settings)
+    print(harness.table(result))
+    for other in measurements[1:]:
+        ratio = other.facts[f"{_OURS} / this"]
+        print(f"The {_OURS} is {ratio:,.1f} times as fast as {other.name}.")
+    if config.write:
+        print(harness.write(result))
+
+
+def _with_ratios(
+    measurements: list[harness.Measurement],
+) -> list[harness.Measurement]:
+    """Adds to every case but ours how many times faster ours was.
+
+    The median of the rounds' ratios: what slows the machine slows one round's cases.
+    """
+    ours, *others = measurements
+    return [ours] + [
+        dataclasses.replace(
+            other,
+            facts={
+                f"{_OURS} / this": float(
+                    np.median(np.divide(ours.samples, other.samples))
+                )
+            },
+        )
+        for other in others
+    ]
+
+
+def _cases(config: WarpBenchmarkConfig) -> Iterator[harness.Case]:
+    """Ours first; then the others that run here."""
+    rng = np.random.default_rng(0)
+    batches = [_images(config, rng) for _ in range(config.batches)]
+    uniform = rng.random((config.batch_size, warp.NUM_PARAMETERS), np.float32)
+    parameters = warp.draw(
+        keras.ops.convert_to_tensor(uniform), _ROTATION, (_SHIFT, _SHIFT), True
+    )
+    on_device = [keras.ops.convert_to_tensor(batch) for batch in batches]
+    done = config.batches * config.batch_size
+
+    def case(name: str, function: Callable, given: list = on_device) -> harness.Case:
+        def run() -> int:
+            _wait([function(batch) for batch in given])
+            return done
+
+        return harness.Case(name, run)
+
+    def ours(images):
+        return warp.compiled(config.size)(images, parameters)
+
+    def not_compiled(images):
+        return warp.warp(images, parameters, config.size)
+
+    yield case(_OURS, ours)
+    yield case("the same again (noise)", ours)
+    if keras.backend.backend() != "tensorflow":
+        print("Skipped: the other cases need Keras' TensorFlow backend.")
+        return
+    yield case("warp, not compiled", not_compiled)
+    yield case("Keras layers", _keras_layers(config))
+    yield case("ImageProjectiveTransformV3", _projective(config, parameters))
+    try:
+        yield case("ImageDataGenerator", _generator(config), batches)
+    except ImportError as error:
+        print(f"Skipped: ImageDataGenerator ({error}).")
+
+
+def _images(config: WarpBenchmarkConfig, rng: np.random.Generator) -> np.ndarray:
+    """(batch, height, width, 3) uint8: a few waves across each image."""
+    rows = np.linspace(0, 1, config.height)[:, None, None]
+    columns = np.linspace(0, 1, config.width)[:, None]
+    waves = rng.uniform(1, 9, (2, config.batch_size, 1, 1, 3))
+    angles = waves[0] * rows + waves[1] * columns
+    return (127.5 + 127.5 * np.sin(angles)).astype(np.uint8)
+
+
+def _wait(results: list[Any]) -> None:
+    """Returns when the device has computed the results."""
+    for result in results:
+        if hasattr(result, "block_until_ready"):
+            result.block_until_ready()  # JAX
+        elif not isinstance(result, np.ndarray):
+            result[0, 0, 0, 0].numpy()  # one number, not all of them over the bus
+
+
+def _keras_layers(config: WarpBenchmarkConfig) -> Callable[[Any], Any]:
+    """What Keras' guides put in front of a model, traced."""
+    import tensorflow as tf
+
+    steps = [
+        keras.layers.Resizing(config.size, config.size),
+        keras.layers.Rescaling(1.0),
+        keras.layers.RandomRotation(_ROTATION / 360, fill_mode="nearest"),
+        keras.layers.RandomTranslation(_SHIFT, _SHIFT, fill_mode="nearest"),
+        keras.layers.RandomFlip("horizontal"),
+    ]
+
+    @tf.function
+    def function(images):
+        for step in steps[:2]:
+            images = step(images)
+        for step in steps[2:]:
+            images = step(images, training=True)
+        return images
+
+    return function
+
+
+def _projective(config: WarpBenchmarkConfig, parameters: Any) -> Callable[[Any], Any]:
+    """TensorFlow's operation on the warp's own matrices."""
+    import tensorflow as tf
+
+    @tf.function
+    def function(images):
+        size = (config.size, config.size)
+        maps = warp.matrices(parameters, images.shape[1:3], size)
+        # The warp counts output pixels from the center, this from the corner.
+        start = maps[..., 2] - tf.reduce_sum(maps[..., :2], 2) * (config.size - 1) / 2
+        maps = tf.concat([maps[..., :2], start[..., None]], axis=2)
+        transforms = tf.reshape(maps, [-1, 6])
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=tf.cast(images, tf.float32),
+            transforms=tf.pad(transforms, [[0, 0], [0, 2]]),
+            output_shape=[config.size, config.size],
+            interpolation="BILINEAR",
+            fill_mode="NEAREST",
+            fill_value=0.0,
+        )
+
+    return function
+
+
+def _generator(config: WarpBenchmarkConfig) -> Callable[[np.ndarray], np.ndarray]:
+    """Image by image, as it works on a folder: Pillow's stretch, SciPy's transform.
+
+    Raises:
+      ImportError: Pillow or SciPy is not installed.
+    """
+    import scipy  # noqa: F401 - the generator asks for it only when it is used
+    import tensorflow as tf
+    from PIL import Image
+
+    generator = tf.keras.preprocessing.image.ImageDataGenerator(
+        rotation_range=_ROTATION,
+        width_shift_range=_SHIFT,
+        height_shift_range=_SHIFT,
+        horizontal_flip=True,
+        fill_mode="nearest",
+    )
+    size = (config.size, config.size)
+
+    def function(images):
+        stretched = (
+            # The nearest pixel is what its loaders take unless told otherwise.
+            np.asarray(Image.fromarray(image).resize(size, Image.NEAREST), "float32")
+            for image in images
+        )
+        return np.stack([generator.random_transform(image) for image in stretched])
+
+    return function
+
+
+if __name__ == "__main__":
+    command.run(main)

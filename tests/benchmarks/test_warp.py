@@ -1,0 +1,58 @@
+"""The benchmark of the warp, tiny."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import warp as benchmark
+from trainer import warp
+
+ROOT = Path(__file__).parent.parent.parent
+TINY = "--height=12 --width=10 --size=14 --batch_size=2 --batches=1 --rounds=1".split()
+
+
+def cases(output):
+    return re.findall(r"^\| ([^|]+?) \| [\d,]+ \|", output, re.MULTILINE)
+
+
+# Keras asks for SciPy's functions by an old name.
+@pytest.mark.filterwarnings("ignore:Please import `affine:DeprecationWarning")
+def test_all_cases_run_and_their_ratios_are_printed(capsys):
+    benchmark.main(["warp", *TINY])
+    output = capsys.readouterr().out
+    names = cases(output)
+    assert names[0] == "warp"
+    others = ["Keras layers", "ImageProjectiveTransformV3", "ImageDataGenerator"]
+    assert names[-3:] == others, output
+    for name in names[1:]:
+        assert f"times as fast as {name}.\n" in output
+
+
+def test_the_projective_transform_computes_the_same_pixels():
+    config = benchmark.WarpBenchmarkConfig(12, 10, 14, batch_size=2, batches=1)
+    images = benchmark._images(config, np.random.default_rng(0))
+    drawn = warp.draw(np.full((2, 7), 0.3, "float32"), 20, (0.2, 0.2), True)
+    want = warp.compiled(14)(images, drawn)
+    got = benchmark._projective(config, drawn)(images)
+    np.testing.assert_allclose(got, want, atol=0.0255)
+
+
+def test_on_jax_it_needs_no_tensorflow():
+    program = (
+        "import sys; sys.modules['tensorflow'] = None; "
+        f"from benchmarks import warp; warp.main(['warp', *{TINY}])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(cases(done.stdout)) == 2 and "Skipped" in done.stdout, done.stdout
