@@ -116,6 +116,11 @@ def matrices(parameters: Any, shape: tuple[int, int], size: tuple[int, int]) -> 
     source = center + R(angle) (zoom · F (output · side / size) + shift), where output
     counts from the center of the output, so that it rounds least, and center and
     source are positions of pixels in the input.
+
+    Args:
+      parameters: (batch, 5 or 7) float32, as `draw` makes them.
+      shape: (height, width) of the input, pixels.
+      size: (height, width) of the output, pixels.
     """
     height, width = shape
     cosine, sine = ops.cos(parameters[:, ROTATION]), ops.sin(parameters[:, ROTATION])
