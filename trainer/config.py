@@ -37,6 +37,7 @@ class TrainConfig:
     clip_norm: float = option(1.0, "Largest global gradient norm; 0: unclipped.")
     label_smoothing: float = option(0.1, "Share of each label spread over both.")
     ema: float = option(0.99, "Decay of the averaged weights; 0: no averaging.")
+    mixup: float = option(0.0, "Mix images in pairs, Beta(alpha, alpha); 0: never.")
     aux_attributes: bool = option(
         False, "Train the other 39 attributes too; they are not saved."
     )
@@ -121,6 +122,7 @@ _AT_LEAST = {
     "weight_decay": 0,
     "clip_norm": 0,
     "aux_weight": 0,
+    "mixup": 0,
     "patience": 0,
     "replicas": 0,
     "checkpoint_every": 0,

@@ -1,4 +1,9 @@
-"""What runs on the device: one train step and one evaluation step, on any strategy."""
+"""What runs on the device: one train step and one evaluation step, on any strategy.
+
+Mixup: Zhang, Cissé, Dauphin and Lopez-Paz, "mixup: Beyond Empirical Risk
+Minimization", ICLR 2018; each image with the one before it in the batch, by a share of
+its own.
+"""
 
 import dataclasses
 from typing import Any
@@ -21,6 +26,7 @@ class Objective:
       class_weights: of labels 0 and 1.
       others: numbers of the other attributes that are trained too.
       others_weight: of their mean loss, beside the label's.
+      mixup: alpha of mixup, 0 for none.
     """
 
     global_batch: int
@@ -28,6 +34,7 @@ class Objective:
     class_weights: tuple[float, float]
     others: tuple[int, ...] = ()
     others_weight: float = 0.0
+    mixup: float = 0.0
 
     def losses(self, labels: Any, logits: Any) -> Any:
         """Per-example losses, (batch,) float32, of labels 0 or 1 and logits."""
@@ -50,6 +57,13 @@ class Objective:
         return tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logits)
 
 
+def mixup_shares(count: Any, alpha: float, seed: Any) -> Any:
+    """Draws from Beta(alpha, alpha), (count,) float32, the larger part: 1/2..1."""
+    # Two gamma variates make one of the beta distribution; both can round to 0.
+    variates = tf.random.stateless_gamma([2, count], seed, alpha) + 1e-12
+    return tf.reduce_max(variates, axis=0) / tf.reduce_sum(variates, axis=0)
+
+
 class TrainStep:
     """Forward, backward, all-reduce, clip, update; keeps sums of loss and hits.
 
@@ -65,8 +79,10 @@ class TrainStep:
         objective: Objective,
         xla: bool,
         strategy: tf.distribute.Strategy,
+        seed: int = 0,
     ):
         self._model = model
+        self._seed = seed
         self._optimizer = optimizer
         self._objective = objective
         self._strategy = strategy
@@ -88,21 +104,46 @@ class TrainStep:
 
     def _replica_step(self, batch):
         images = self._warp(batch[IMAGES], batch[PARAMETERS])
-        sums, gradients = self._gradients(images, batch[LABELS], batch[ATTRIBUTES])
         context = tf.distribute.get_replica_context()
+        count = tf.shape(images)[0]
+        share = tf.ones([count])
+        if self._objective.mixup:
+            seed = self._replica_seed(context)
+            share = mixup_shares(count, self._objective.mixup, seed)
+        sums, gradients = self._gradients(
+            images, batch[LABELS], batch[ATTRIBUTES], share
+        )
         if context.num_replicas_in_sync > 1:
             gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         return sums, *self._optimizer.finish(gradients)
 
-    def _loss_and_gradients(self, images, labels, attributes):
+    def _replica_seed(self, context):
+        """Of this step on this replica; a run that goes on meets the same ones."""
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
+        step = self._optimizer.step * context.num_replicas_in_sync + replica
+        return tf.stack([tf.constant(self._seed, tf.int64), step])
+
+    def _loss_and_gradients(self, images, labels, attributes, share):
+        mixes = bool(self._objective.mixup)
+        if mixes:
+            pixels = share[:, None, None, None]
+            images = images * pixels + tf.roll(images, 1, axis=0) * (1 - pixels)
+
+        def mixed(losses, labels, logits):
+            """The loss is linear in the label: a mixture's is that of both labels."""
+            own = losses(labels, logits)
+            if not mixes:
+                return own
+            return share * own + (1 - share) * losses(tf.roll(labels, 1, 0), logits)
+
         with tf.GradientTape() as tape:
             outputs = self._model(images, training=True)
             logits = outputs[learner.LOGIT][:, 0]
-            losses = self._objective.losses(labels, logits)
+            losses = mixed(self._objective.losses, labels, logits)
             total = losses
             if self._objective.others:
                 other_logits = outputs[learner.ATTRIBUTES]
-                total += self._objective.other_losses(attributes, other_logits)
+                total += mixed(self._objective.other_losses, attributes, other_logits)
             # Divided by the global batch, so that replicas' gradients add up.
             loss = tf.reduce_sum(total) / self._objective.global_batch
             scaled = loss * self._optimizer.loss_scale

@@ -134,6 +134,7 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
         dataset.manifest.class_weights,
         other_attributes(dataset.manifest.attribute) if config.aux_attributes else (),
         config.aux_weight,
+        config.mixup,
     )
     return Job(
         config=config,
@@ -145,7 +146,9 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
         preprocessing=preprocessing,
         optimizer=optimizer,
         objective=objective,
-        train_step=TrainStep(learner, optimizer, objective, runtime.xla, strategy),
+        train_step=TrainStep(
+            learner, optimizer, objective, runtime.xla, strategy, config.seed
+        ),
         evaluation_step=EvaluationStep(model, strategy),
     )
 

@@ -19,7 +19,17 @@ from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest
 from support import command
 from support.errors import ExitCode, UserError
-from trainer import checkpoint, input_pipeline, learner, main, models, runtime, train
+from trainer import (
+    checkpoint,
+    input_pipeline,
+    learner,
+    main,
+    models,
+    runtime,
+    steps,
+    train,
+    warp,
+)
 from trainer.config import TrainConfig
 
 from .conftest import COUNTS, write_dataset
@@ -233,15 +243,37 @@ def test_the_other_attributes_train_the_backbone_and_are_not_saved(changed, tmp_
     weights = [variable.numpy() for variable in learner.shared_weights(built.learner)]
     alone.learner.set_weights(weights)
     batch = next(iter(train_batches(built)))
-    steps = []
+    kernels = []
     for one in (built, alone):
         one.train_step(batch)
-        steps.append(one.learner.get_layer("conv").kernel.numpy())
-    assert np.abs(steps[0] - steps[1]).max() > 0
+        kernels.append(one.learner.get_layer("conv").kernel.numpy())
+    assert np.abs(kernels[0] - kernels[1]).max() > 0
 
     assert run(changed(epochs=1, **options)) == ExitCode.OK
     saved = models.load(tmp_path / "run")
     assert [layer.name for layer in saved.layers][-1] == "logit"
+
+
+def test_mixup_mixes_images_and_losses(changed):
+    built = job(changed(mixup=0.4, dropout=0.0, label_smoothing=0.0))
+    batch = next(iter(train_batches(built)))
+    share = steps.mixup_shares(8, 0.4, [built.config.seed, 0])[:, None].numpy()
+    assert ((share >= 0.5) & (share <= 1)).all() and len(np.unique(share)) == 8
+    other = steps.mixup_shares(8, 0.4, [built.config.seed, 1])[:, None].numpy()
+    assert (share != other).all()
+
+    images = warp.warp(batch["images"], batch["parameters"], 32).numpy()
+    part = share[:, :, None, None]
+    images = part * images + (1 - part) * np.roll(images, 1, axis=0)
+    labels = batch["labels"].numpy()[:, None]
+    targets = share * labels + (1 - share) * np.roll(labels, 1, axis=0)
+    weights = built.learner.get_weights()
+    logits = built.learner(images, training=True)[learner.LOGIT]
+    built.learner.set_weights(weights)  # the moving statistics, too
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(tf.constant(targets), logits)
+    built.train_step(batch)
+    got = built.train_step.sums.numpy()[0]
+    np.testing.assert_allclose(got, losses.numpy().sum(), rtol=1e-5)
 
 
 def test_statistics_are_averaged_over_the_replicas(changed):
