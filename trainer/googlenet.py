@@ -56,6 +56,29 @@ def backbone(images: Any) -> Any:
     return x
 
 
+def torch_names() -> dict[str, tuple[tuple[str, int], ...]]:
+    """Which of torchvision's convolutions are in each of these, with their filters.
+
+    Each has batch normalization behind it, in both. `trainer.weights` reads them.
+    """
+    names = {"conv1": (("conv1", 64),), "conv2": (("conv2", 64),)}
+    names["conv3"] = (("conv3", 192),)
+    for block, filters in BLOCKS:
+        if isinstance(filters, int):
+            continue
+        ones, reduce3, three, reduce5, five, pool = filters
+        name = f"inception{block}"
+        names[f"{name}_reduce"] = (
+            (f"{name}.branch1", ones),
+            (f"{name}.branch2.0", reduce3),
+            (f"{name}.branch3.0", reduce5),
+        )
+        names[f"{name}_branch2"] = ((f"{name}.branch2.1", three),)
+        names[f"{name}_branch3"] = ((f"{name}.branch3.1", five),)
+        names[f"{name}_branch4"] = ((f"{name}.branch4.1", pool),)
+    return names
+
+
 def _conv(x, filters, kernel, name, strides=1, padding="same"):
     x = layers.Conv2D(
         filters,
