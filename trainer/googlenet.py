@@ -32,6 +32,11 @@ BLOCKS: tuple[tuple[str, Any], ...] = (
 
 EPSILON = 1e-3  # of the batch normalisation, as in torchvision
 
+#: Auxiliary heads, for training only: where each is attached, and the weight of its
+#: loss (section 5 of the paper).
+AUXILIARY = {"aux1": "inception4a", "aux2": "inception4d"}
+AUXILIARY_WEIGHT = 0.3
+
 
 def backbone(images: Any) -> Any:
     """Builds GoogLeNet up to its last inception block.
@@ -54,6 +59,25 @@ def backbone(images: Any) -> Any:
         else:
             x = _inception(x, block, f"inception{name}")
     return x
+
+
+def auxiliary_head(features: Any, name: str, units: int = 1) -> Any:
+    """Builds a classifier on features in mid-network, as torchvision's InceptionAux.
+
+    Args:
+      features: Keras tensor (batch, side, side, channels).
+      name: of the head; its layers' names begin with it and an underscore.
+      units: number of logits.
+
+    Returns:
+      (batch, units) float32.
+    """
+    x = layers.AdaptiveAveragePooling2D(4, name=f"{name}_pool")(features)
+    x = _conv(x, 128, 1, name)
+    x = layers.Flatten(name=f"{name}_flat")(x)
+    x = layers.Dense(1024, activation="relu", name=f"{name}_fc1")(x)
+    x = layers.Dropout(0.7, name=f"{name}_dropout")(x)
+    return layers.Dense(units, dtype="float32", name=f"{name}_fc2")(x)
 
 
 def torch_names() -> dict[str, tuple[tuple[str, int], ...]]:

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer import learner, warp
+from trainer import googlenet, learner, warp
 from trainer.input_pipeline import ATTRIBUTES, IMAGES, LABELS, PARAMETERS
 from trainer.optimizer import Optimizer
 
@@ -103,6 +103,9 @@ class TrainStep:
             if self._objective.others:
                 other_logits = outputs[learner.ATTRIBUTES]
                 total += self._objective.other_losses(attributes, other_logits)
+            for name in googlenet.AUXILIARY.keys() & outputs.keys():
+                auxiliary = self._objective.losses(labels, outputs[name][:, 0])
+                total += googlenet.AUXILIARY_WEIGHT * auxiliary
             # Divided by the global batch, so that replicas' gradients add up.
             loss = tf.reduce_sum(total) / self._objective.global_batch
             scaled = loss * self._optimizer.loss_scale
