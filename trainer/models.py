@@ -187,7 +187,7 @@ def build_initial(
         path = imagenet_file(name, table.imagenet_url, table.imagenet_md5)
     if not path.is_file():
         raise usage_error(f"There is no weights file {path}.", "Check --weights.")
-    require_known_suffix(path)
+    require_known_suffix(path, torch=table.torch_names is not None)
     if path.name == BEST:
         preprocessing = read_run(path.parent)["preprocessing"]
         model = build(name, input_size, preprocessing, dropout, seed)

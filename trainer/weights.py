@@ -29,8 +29,12 @@ _TORCHVISION_REMEDY = "Name a file of torchvision's parameters for this architec
 _TIMEOUT_SECONDS = 20.0
 
 
-def require_known_suffix(path: Path) -> None:
+def require_known_suffix(path: Path, torch: bool) -> None:
     """Refuses files that are not read here.
+
+    Args:
+      path: of the weights.
+      torch: whether the architecture takes torchvision's parameters, converted.
 
     Raises:
       UserError: another suffix (exit 2).
@@ -40,7 +44,9 @@ def require_known_suffix(path: Path) -> None:
         raise usage_error(
             f"{path} is none of {', '.join(known)}; other files may hold code and are "
             "not opened.",
-            f"Convert PyTorch's, where PyTorch is installed: {conversion(path)}.",
+            f"Convert it where PyTorch is installed: {conversion(path)}"
+            if torch
+            else "Name a Keras file.",
         )
 
 
@@ -193,7 +199,8 @@ def _fetch(name: str, url: str, md5: str, file: Path) -> None:
                 raise OSError("it came damaged: its md5 differs")
     except (OSError, http.client.HTTPException) as error:
         raise usage_error(
-            f"The ImageNet weights of {name} could not be fetched ({error}).",
+            f"The ImageNet weights of {name} could not be fetched "
+            f"({getattr(error, 'reason', error)}).",
             f"Download {url} elsewhere and put it at {file}.",
         ) from error
 
