@@ -13,6 +13,8 @@ REGIMES = ("scratch", "transfer", "finetune")
 SCHEDULES = ("cosine", "constant")
 NO_WEIGHTS = "none"
 IMAGENET = "imagenet"
+#: The architecture with auxiliary heads, and the input that leaves them 8×8 cells.
+AUX_HEADS_MODEL, AUX_HEADS_LEAST_SIZE = "googlenet", 128
 
 #: Options that say where and how a run goes on, not what it computes.
 NOT_COMPARED = ("data_dir", "run_dir", "report_images", "checkpoint_every")
@@ -43,6 +45,9 @@ class TrainConfig:
     )
     aux_weight: float = option(
         10.0, "Weight of the mean loss of the other attributes, beside the label's."
+    )
+    aux_heads: bool = option(
+        False, "Train GoogLeNet's two auxiliary heads too; they are not saved."
     )
     dropout: float = option(0.2, "Dropout before the last layer.")
     rotation: float = option(20.0, "Random rotation, ± degrees.")
@@ -95,6 +100,8 @@ class TrainConfig:
                 "Try --learning_rate=0.001.",
             )
         self._check_regime()
+        if self.aux_heads:
+            self._check_aux_heads()
 
     def _check_regime(self):
         if self.regime == "scratch" and self.weights != NO_WEIGHTS:
@@ -112,6 +119,25 @@ class TrainConfig:
                 "--aux_attributes does nothing with --regime=transfer: the attributes "
                 "share the backbone, which is frozen.",
                 "Use --regime=finetune, or leave --aux_attributes out.",
+            )
+
+    def _check_aux_heads(self):
+        if self.model != AUX_HEADS_MODEL:
+            raise usage_error(
+                f"--aux_heads: {self.model} has no auxiliary heads.",
+                f"Use --model={AUX_HEADS_MODEL}, or leave --aux_heads out.",
+            )
+        if self.input_size < AUX_HEADS_LEAST_SIZE:
+            raise usage_error(
+                f"--aux_heads needs --input_size={AUX_HEADS_LEAST_SIZE} or more, not "
+                f"{self.input_size}.",
+                f"Use --input_size={AUX_HEADS_LEAST_SIZE}, or leave --aux_heads out.",
+            )
+        if self.regime == "transfer":
+            raise usage_error(
+                "--aux_heads does nothing with --regime=transfer: the heads train the "
+                "backbone, which is frozen.",
+                "Use --regime=finetune, or leave --aux_heads out.",
             )
 
 

@@ -32,6 +32,11 @@ BLOCKS: tuple[tuple[str, Any], ...] = (
 
 EPSILON = 1e-3  # of the batch normalisation, as in torchvision
 
+#: Auxiliary heads, for training only: where each is attached, and the weight of its
+#: loss (section 5 of the paper).
+AUXILIARY = {"aux1": "inception4a", "aux2": "inception4d"}
+AUXILIARY_WEIGHT = 0.3
+
 
 def backbone(images: Any) -> Any:
     """Builds GoogLeNet up to its last inception block.
@@ -54,6 +59,48 @@ def backbone(images: Any) -> Any:
         else:
             x = _inception(x, block, f"inception{name}")
     return x
+
+
+def auxiliary_head(features: Any, name: str, units: int = 1) -> Any:
+    """Builds a classifier on features in mid-network, as torchvision's InceptionAux.
+
+    Args:
+      features: Keras tensor (batch, side, side, channels).
+      name: of the head; its layers' names begin with it and an underscore.
+      units: number of logits.
+
+    Returns:
+      (batch, units) float32.
+    """
+    x = layers.AdaptiveAveragePooling2D(4, name=f"{name}_pool")(features)
+    x = _conv(x, 128, 1, name)
+    x = layers.Flatten(name=f"{name}_flat")(x)
+    x = layers.Dense(1024, activation="relu", name=f"{name}_fc1")(x)
+    x = layers.Dropout(0.7, name=f"{name}_dropout")(x)
+    return layers.Dense(units, dtype="float32", name=f"{name}_fc2")(x)
+
+
+def torch_names() -> dict[str, tuple[tuple[str, int], ...]]:
+    """Which of torchvision's convolutions are in each of these, with their filters.
+
+    Each has batch normalization behind it, in both. `trainer.weights` reads them.
+    """
+    names = {"conv1": (("conv1", 64),), "conv2": (("conv2", 64),)}
+    names["conv3"] = (("conv3", 192),)
+    for block, filters in BLOCKS:
+        if isinstance(filters, int):
+            continue
+        ones, reduce3, three, reduce5, five, pool = filters
+        name = f"inception{block}"
+        names[f"{name}_reduce"] = (
+            (f"{name}.branch1", ones),
+            (f"{name}.branch2.0", reduce3),
+            (f"{name}.branch3.0", reduce5),
+        )
+        names[f"{name}_branch2"] = ((f"{name}.branch2.1", three),)
+        names[f"{name}_branch3"] = ((f"{name}.branch3.1", five),)
+        names[f"{name}_branch4"] = ((f"{name}.branch4.1", pool),)
+    return names
 
 
 def _conv(x, filters, kernel, name, strides=1, padding="same"):

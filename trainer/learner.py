@@ -3,22 +3,27 @@
 Its outputs are a dict: `LOGIT`, what the stock model returns, and, where they are
 trained too, `ATTRIBUTES`: one logit for each of the other attributes, as in Rudd,
 Günther and Boult, "MOON: A Mixed Objective Optimization Network for the Recognition
-of Facial Attributes", ECCV 2016. What is saved and evaluated is the stock model.
+of Facial Attributes", ECCV 2016; and GoogLeNet's auxiliary heads, which predict the
+label from its middle. What is saved and evaluated is the stock model.
 """
 
 import keras
 from keras import layers
 
-from trainer import matmul_conv
+from trainer import googlenet, matmul_conv
 from trainer.fused_norm import FusedBatchNormalization
 
 LOGIT, ATTRIBUTES = "logit", "attributes"
-#: Layers of the learner alone.
-HEADS = (ATTRIBUTES,)
+#: What the names of the layers of the learner alone begin with.
+_OWN = (ATTRIBUTES, *(f"{name}_" for name in googlenet.AUXILIARY))
 
 
 def build(
-    stock: keras.Model, momentum: float, matmul_gradients: bool, attributes: int = 0
+    stock: keras.Model,
+    momentum: float,
+    matmul_gradients: bool,
+    attributes: int = 0,
+    aux_heads: bool = False,
 ) -> keras.Model:
     """Copies a model of stock layers for training, with its weights and names.
 
@@ -27,10 +32,12 @@ def build(
       momentum: of batch normalization's moving statistics.
       matmul_gradients: compute filter gradients by matrix products, see `matmul_conv`.
       attributes: other attributes to train, 0 for none.
+      aux_heads: add GoogLeNet's auxiliary heads.
 
     Returns:
       A model from images to a dict: `LOGIT` (batch, 1) and, if there are any,
-      `ATTRIBUTES` (batch, attributes), float32 logits.
+      `ATTRIBUTES` (batch, attributes) and, by the names in `googlenet.AUXILIARY`,
+      the auxiliary heads' (batch, 1), float32 logits.
     """
 
     def clone(layer):
@@ -48,11 +55,13 @@ def build(
         pooled = copy.get_layer(LOGIT).input
         head = layers.Dense(attributes, dtype="float32", name=ATTRIBUTES)
         outputs[ATTRIBUTES] = head(pooled)
+    if aux_heads:
+        for name, block in googlenet.AUXILIARY.items():
+            features = copy.get_layer(block).output
+            outputs[name] = googlenet.auxiliary_head(features, name)
     return keras.Model(copy.input, outputs, name=copy.name)
 
 
 def shared_weights(learner: keras.Model) -> list[keras.Variable]:
     """The learner's weights that the stock model has too, in the same order."""
-    return [
-        weight for weight in learner.weights if weight.path.split("/")[0] not in HEADS
-    ]
+    return [weight for weight in learner.weights if not weight.path.startswith(_OWN)]

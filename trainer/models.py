@@ -21,16 +21,21 @@ from keras import layers
 
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from support.files import atomic_write, sha256_file, sync_file
-from trainer import googlenet
+from trainer import googlenet, tensors
+from trainer.weights import (
+    TorchNames,
+    imagenet_file,
+    read_torchvision,
+    read_weights,
+    require_known_suffix,
+)
 
 BEST = "best.keras"
 RUN = "run.json"
 
 #: Preprocessing by name: RGB 0..255 to what the backbone expects.
-SCALED, CAFFE, TORCH = "scaled", "caffe", "torch"
+SCALED, CAFFE = "scaled", "caffe"
 _IMAGENET_BGR_MEAN = np.array([103.939, 116.779, 123.68], "float32")
-_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], "float32")
-_IMAGENET_STD = np.array([0.229, 0.224, 0.225], "float32")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +45,19 @@ class Architecture:
     Attributes:
       backbone: maps a Keras tensor (batch, side, side, 3) to a feature map.
       preprocessing: of its ImageNet weights.
-      imagenet_url: its ImageNet weights without the last layer, Keras' .h5 file.
+      imagenet_url: its ImageNet weights: Keras' .h5 file without the last layer, or
+        torchvision's parameters.
       parameters: of the backbone.
+      imagenet_md5: of Keras' file, as Keras publishes it.
+      torch_names: which of torchvision's parameters it takes, if it takes any.
     """
 
     backbone: Callable[[Any], Any]
     preprocessing: str
     imagenet_url: str
     parameters: int
+    imagenet_md5: str = ""
+    torch_names: TorchNames | None = None
 
 
 def _application(name: str) -> Callable[[Any], Any]:
@@ -66,25 +76,37 @@ ARCHITECTURES = {
         CAFFE,
         f"{_STORE}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
         14_714_688,
+        "6d6bbae143d832006294945121d1f1fc",
     ),
     "vgg19": Architecture(
         _application("VGG19"),
         CAFFE,
         f"{_STORE}/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
         20_024_384,
+        "253f8cb515780f3b799900260a226db6",
     ),
-    "googlenet": Architecture(googlenet.backbone, TORCH, "", 5_614_464),
+    # Ported from TensorFlow, where it was trained on -1..1: torchvision turns its usual
+    # normalization into that first (`transform_input`, True with its weights).
+    "googlenet": Architecture(
+        googlenet.backbone,
+        SCALED,
+        "https://download.pytorch.org/models/googlenet-1378be20.pth",
+        5_614_464,
+        torch_names=googlenet.torch_names(),
+    ),
     "resnet50": Architecture(
         _application("ResNet50"),
         CAFFE,
         f"{_STORE}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
         23_587_712,
+        "4d473c1dd8becc155b73f8504c6f6626",
     ),
     "resnet101": Architecture(
         _application("ResNet101"),
         CAFFE,
         f"{_STORE}/resnet/resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5",
         42_658_176,
+        "88cf7a10940856eca736dc7b7e228a21",
     ),
 }
 
@@ -133,9 +155,7 @@ def _preprocess(images: Any, preprocessing: str) -> Any:
     # Plain operations: they stay in float32, and Keras' Rescaling needs TensorFlow.
     if preprocessing == SCALED:
         return images * (1 / 127.5) - 1.0
-    if preprocessing == CAFFE:
-        return keras.ops.flip(images, axis=-1) - _IMAGENET_BGR_MEAN
-    return (images / 255.0 - _IMAGENET_MEAN) / _IMAGENET_STD
+    return keras.ops.flip(images, axis=-1) - _IMAGENET_BGR_MEAN
 
 
 def build_initial(
@@ -147,7 +167,8 @@ def build_initial(
       name: key of `ARCHITECTURES`.
       input_size: side of the input, pixels.
       weights: "none", "imagenet", a Keras .h5 file of the backbone without its last
-        layer, or the best.keras of a run with the same architecture.
+        layer, torchvision's parameters as .safetensors or .npz (GoogLeNet), or the
+        best.keras of a run with the same architecture.
       dropout: before the last layer.
       seed: of the dropout.
 
@@ -155,27 +176,38 @@ def build_initial(
       The model and the name of its preprocessing.
 
     Raises:
-      UserError: a weights file is missing or does not fit (exit 2).
+      UserError: a weights file is missing or does not fit (exit 2), or the one of
+        ImageNet is damaged (exit 5).
     """
     table = architecture(name)
     if weights == "none":
         return build(name, input_size, SCALED, dropout, seed), SCALED
-    path = _imagenet_file(name) if weights == "imagenet" else Path(weights)
+    path = Path(weights)
+    if weights == "imagenet":
+        path = imagenet_file(name, table.imagenet_url, table.imagenet_md5)
     if not path.is_file():
         raise usage_error(f"There is no weights file {path}.", "Check --weights.")
+    require_known_suffix(path, torch=table.torch_names is not None)
     if path.name == BEST:
         preprocessing = read_run(path.parent)["preprocessing"]
         model = build(name, input_size, preprocessing, dropout, seed)
         read_weights(model, path)
         return model, preprocessing
     model = build(name, input_size, table.preprocessing, dropout, seed)
-    images = keras.Input((input_size, input_size, 3))
-    backbone = keras.Model(images, table.backbone(images))
+    if path.suffix in tensors.READERS:
+        read_torchvision(model, path, table.torch_names)
+    else:
+        _read_backbone(model, path, table)
+    return model, table.preprocessing
+
+
+def _read_backbone(model: keras.Model, path: Path, table: Architecture) -> None:
+    images = keras.Input((*model.input_shape[1:3], 3))
+    backbone = keras.Model(images, table.backbone(images), name=model.name)
     read_weights(backbone, path)
     values = backbone.get_weights()
     # The backbone's variables come first: only the last layer stands behind them.
     model.set_weights(values + model.get_weights()[len(values) :])
-    return model, table.preprocessing
 
 
 @contextlib.contextmanager
@@ -259,39 +291,3 @@ def read_run(run_dir: str | Path) -> dict[str, Any]:
 
 def write_run(run_dir: str | Path, run: dict[str, Any]) -> None:
     atomic_write(Path(run_dir) / RUN, json.dumps(run, indent=1) + "\n")
-
-
-def read_weights(model: keras.Model, path: Path) -> None:
-    """Reads weights, and nothing else, from a .keras or .h5 file.
-
-    Raises:
-      UserError: the file does not fit the model (exit 2).
-    """
-    try:
-        model.load_weights(path)
-    except Exception as error:  # Keras, h5py and zipfile raise a dozen kinds
-        raise usage_error(
-            f"{path} does not hold weights of {model.name}: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}",
-            "Name a file made for this architecture.",
-        ) from error
-
-
-def _imagenet_file(name: str) -> Path:
-    """Finds or fetches the published ImageNet weights of an architecture."""
-    url = ARCHITECTURES[name].imagenet_url
-    if not url:
-        raise usage_error(
-            f"Keras publishes no ImageNet weights for {name}.",
-            "Use --weights=FILE, or --weights=none --regime=scratch.",
-        )
-    file = Path.home() / ".keras" / "models" / url.rsplit("/", 1)[1]
-    if file.is_file():
-        return file
-    try:
-        return Path(keras.utils.get_file(file.name, url, cache_subdir="models"))
-    except Exception as error:  # whatever the network does
-        raise usage_error(
-            f"The ImageNet weights of {name} could not be fetched.",
-            f"Download {url} elsewhere and put it at {file}.",
-        ) from error

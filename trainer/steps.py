@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer import learner, warp
+from trainer import googlenet, learner, warp
 from trainer.input_pipeline import ATTRIBUTES, IMAGES, LABELS, PARAMETERS
 from trainer.optimizer import Optimizer
 
@@ -144,6 +144,9 @@ class TrainStep:
             if self._objective.others:
                 other_logits = outputs[learner.ATTRIBUTES]
                 total += mixed(self._objective.other_losses, attributes, other_logits)
+            for name in filter(outputs.__contains__, googlenet.AUXILIARY):
+                auxiliary = mixed(self._objective.losses, labels, outputs[name][:, 0])
+                total += googlenet.AUXILIARY_WEIGHT * auxiliary
             # Divided by the global batch, so that replicas' gradients add up.
             loss = tf.reduce_sum(total) / self._objective.global_batch
             scaled = loss * self._optimizer.loss_scale

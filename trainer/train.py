@@ -166,7 +166,9 @@ def _build_models(
     stock = models.build(config.model, size, preprocessing, dropout, seed)
     stock.set_weights(model.get_weights())
     others = len(celeba.ATTRIBUTES) - 1 if config.aux_attributes else 0
-    learner = learners.build(stock, momentum, matmul_gradients, others)
+    learner = learners.build(
+        stock, momentum, matmul_gradients, others, config.aux_heads
+    )
     return model, learner, preprocessing
 
 
