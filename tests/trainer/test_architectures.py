@@ -31,15 +31,22 @@ def plain_precision():
 
 
 def train_one_step(config: TrainConfig) -> tuple[train.Job, list[np.ndarray]]:
-    """A job after its first step, and the learner's weights before it."""
+    """A job after its first step, and the learner's weights before it.
+
+    In float16 the first steps may change nothing but the loss scale.
+    """
     dataset = input_pipeline.open_dataset(config.data_dir)
     job = train.build_job(config, runtime.prepare(config), dataset)
     before = job.learner.get_weights()
     batches = input_pipeline.train_batches(
         dataset, config.batch_size, 0, 0, input_pipeline.Augmentation(20, (0, 0), True)
     )
-    job.train_step(next(iter(batches)))
-    return job, before
+    for batch in batches:
+        scale = float(job.optimizer.loss_scale)
+        job.train_step(batch)
+        if float(job.optimizer.loss_scale) >= scale:
+            return job, before
+    raise AssertionError("every step overflowed")
 
 
 def changed_layers(job, before):
@@ -80,8 +87,8 @@ def test_one_step_changes_every_weight(config, name, precision):
     config = dataclasses.replace(config, model=name, precision=precision)
     job, before = train_one_step(config)
     loss, _, seen = job.train_step.sums.numpy()
-    assert seen == 2
     assert np.isfinite(loss)
+    assert seen == 2 or precision == "float16"
     changed, every = changed_layers(job, before)
     assert changed == every
     assert all(np.isfinite(value).all() for value in job.learner.get_weights())
