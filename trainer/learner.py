@@ -9,8 +9,7 @@ of Facial Attributes", ECCV 2016. What is saved and evaluated is the stock model
 import keras
 from keras import layers
 
-from trainer import matmul_conv
-from trainer.fused_norm import FusedBatchNormalization
+from trainer import fused_norm, matmul_conv
 
 LOGIT, ATTRIBUTES = "logit", "attributes"
 #: Layers of the learner alone.
@@ -36,7 +35,9 @@ def build(
     def clone(layer):
         kind, config = type(layer), layer.get_config()
         if kind is layers.BatchNormalization:
-            kind, config = FusedBatchNormalization, config | {"momentum": momentum}
+            config |= {"momentum": momentum}
+        if fused_norm.applies(layer):
+            kind = fused_norm.FusedBatchNormalization
         elif matmul_gradients and matmul_conv.applies(layer):
             kind = matmul_conv.MatmulGradientConv2D
         return kind.from_config(config)
