@@ -32,7 +32,7 @@ from support.errors import ExitCode, UserError, did_you_mean, usage_error
 ALL = "all"
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 _SIDES = (32, 1024)
-_FIND = "util.find_spec"
+_FIND = "import importlib.util as u, sys; sys.exit(not u.find_spec(sys.argv[1]))"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,9 +224,10 @@ def _python(config: StepConfig, kind: Kind) -> str:
 
 
 def _has(python: str, package: str) -> bool:
-    program = f"from importlib import util; raise SystemExit(not {_FIND}('{package}'))"
     try:
-        return subprocess.run([python, "-c", program], check=False).returncode == 0
+        return (
+            subprocess.run([python, "-c", _FIND, package], check=False).returncode == 0
+        )
     except OSError as error:
         raise usage_error(
             f"--peers_python={python} cannot be run: {error.strerror}.",

@@ -11,6 +11,6 @@ SMOOTHING, DROPOUT = 0.1, 0.2
 #: inputs and those of the weights.
 TRAIN_PASSES = 3
 
-#: Side of the matrices whose product is the peak, and products per call: a small one does
-#: not fill a GPU, and waiting for one takes longer than the product.
+#: Side of the matrices whose product is the peak, and products per call: a small one
+#: does not fill a GPU, and waiting for one takes longer than the product.
 CPU_MATMUL, GPU_MATMUL = (2048, 1), (8192, 16)

@@ -134,9 +134,9 @@ class Program:
         self.close()
 
     def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
-        if line:
-            return json.loads(line)
+        for line in self._process.stdout:
+            if line.startswith("{"):  # not what a library prints when imported
+                return json.loads(line)
         code = self._process.wait()
         self._errors.seek(0)
         written = self._errors.read().split("\n")

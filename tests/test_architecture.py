@@ -18,6 +18,7 @@ from benchmarks.build import BuildBenchmarkConfig
 from benchmarks.planner import PlannerConfig
 from benchmarks.stages import StagesConfig
 from benchmarks.warp import WarpBenchmarkConfig
+from benchmarks.step import StepConfig
 from schemas import example
 from support import command
 from trainer.config import TrainConfig
@@ -45,6 +46,7 @@ CONFIGS = (
     ReportConfig,
     StagesConfig,
     WarpBenchmarkConfig,
+    StepConfig,
     BuildBenchmarkConfig,
     PlannerConfig,
 )
