@@ -145,11 +145,18 @@ def main(argv: list[str]) -> None:
     config = command.from_flags(StepConfig, values)
     ours = config.kinds[OURS]
     found = turns.describe([sys.executable, "-m", ours.module], ours.environment)
-    kinds = _available(config)
-    measurements = []
+    kinds, peers = _available(config)
+    measurements, failures = [], []
     for task in _tasks(config, found["precision"]):
-        measurements += _measure(config, task, kinds)
-    settings = _settings(config, kinds)
+        try:
+            measurements += _measure(config, task, kinds)
+        except UserError as error:  # the other tasks may need less memory
+            print(f"skipped: {error}", flush=True)
+            failures.append(error)
+    if not measurements:
+        raise failures[0]
+    settings = dataclasses.asdict(config) | {"backend": backend(), "peers": peers}
+    del settings["write"], settings["peers_python"]
     result = harness.document(_name(config), "images", measurements, settings)
     # The parent never touches the GPU: what it is, the programs say.
     result["hardware"]["gpu"] = found["gpu"]
@@ -208,15 +215,24 @@ def _tasks(config: StepConfig, auto: str) -> Iterator[dict[str, Any]]:
                 }
 
 
-def _available(config: StepConfig) -> dict[str, Kind]:
-    """The cases whose packages are installed; says which are left out."""
-    kinds = {}
+def _available(config: StepConfig) -> tuple[dict[str, Kind], dict[str, Any]]:
+    """The cases whose packages are installed, and what the peers say of themselves.
+
+    Prints which cases are left out.
+    """
+    kinds, peers = {}, {}
     for name, kind in config.kinds.items():
-        if kind.needs and not _has(_python(config, kind), kind.needs):
-            print(f"skipped: {name}, {_python(config, kind)} has no {kind.needs}")
-        else:
+        python = _python(config, kind)
+        if kind.needs and not _has(python, kind.needs):
+            print(f"skipped: {name}, {python} has no {kind.needs}")
+            continue
+        try:
+            if kind.needs and not peers:
+                peers = turns.describe([python, "-m", kind.module], kind.environment)
             kinds[name] = kind
-    return kinds
+        except turns.ProgramFailed as error:
+            print(f"skipped: {name}, {error}")
+    return kinds, peers
 
 
 def _python(config: StepConfig, kind: Kind) -> str:
@@ -225,9 +241,7 @@ def _python(config: StepConfig, kind: Kind) -> str:
 
 def _has(python: str, package: str) -> bool:
     try:
-        return (
-            subprocess.run([python, "-c", _FIND, package], check=False).returncode == 0
-        )
+        return not subprocess.run([python, "-c", _FIND, package]).returncode
     except OSError as error:
         raise usage_error(
             f"--peers_python={python} cannot be run: {error.strerror}.",
@@ -261,6 +275,16 @@ def _measure(
             program.close()
     said = {name: program.facts for name, program in programs.items()}
     print(f"{label}: {_parameters(said)}", flush=True)
+    return _with_facts(label, measured, said, rounds)
+
+
+def _with_facts(
+    label: str,
+    measured: Sequence[harness.Measurement],
+    said: Mapping[str, Mapping[str, float]],
+    rounds: Mapping[str, Sequence[turns.Round]],
+) -> list[harness.Measurement]:
+    """The measurements with the task in their names and their facts beside them."""
     results = []
     for case in measured:
         facts = _facts(said[case.name], rounds[case.name], case.median)
@@ -318,16 +342,6 @@ def _facts(
     if rounds[-1].device_memory:
         facts["GPU memory, MiB"] = rounds[-1].device_memory
     return facts
-
-
-def _settings(config: StepConfig, kinds: Mapping[str, Kind]) -> dict[str, Any]:
-    settings = dataclasses.asdict(config)
-    del settings["write"], settings["peers_python"]
-    peers = {}
-    for kind in kinds.values():
-        if kind.needs:
-            peers = turns.describe([_python(config, kind), "-m", kind.module], {})
-    return {**settings, "backend": backend(), "peers": peers}
 
 
 def _name(config: StepConfig) -> str:
