@@ -7,8 +7,9 @@
 trains on random numbers that are there already: nothing is read. Only the case "warp"
 warps its images, 178×218 of uint8, inside the step; the others get float32 images of
 the model's size. Beside the trainer's step, in turns and each in a process of its own:
-the same with Keras' batch normalization, or without oneDNN; plain Keras
-(train_on_batch); the same network in PyTorch; torchvision's.
+"norm", with no faster layer but the fused normalization; "stock", with none;
+"onednn_off"; "keras", plain Keras' train_on_batch; "pytorch", the same network there;
+"torchvision", its own network. On JAX there are no faster layers: XLA fuses them.
 
 "share of matmul" is what of this machine's own matrix products, measured between the
 rounds in the same framework and precision, the layers' operations reach.
@@ -62,6 +63,7 @@ KINDS: dict[str, dict[str, Kind]] = {
     "tensorflow": {
         "ours": Kind("benchmarks.step_tensorflow", "ours"),
         "warp": Kind("benchmarks.step_tensorflow", "warp"),
+        "norm": Kind("benchmarks.step_tensorflow", "norm"),
         "stock": Kind("benchmarks.step_tensorflow", "stock"),
         "onednn_off": Kind(
             "benchmarks.step_tensorflow",
@@ -97,7 +99,8 @@ class StepConfig:
     batch_size: int = command.option(32, "Examples per step.")
     cases: tuple[str, ...] = command.option(
         (ALL,),
-        "Some of ours, warp, stock, onednn_off, keras, pytorch, torchvision, or all.",
+        "Some of ours, warp, norm, stock, onednn_off, keras, pytorch, torchvision, or "
+        "all.",
     )
     rounds: int = command.option(5, "Measured rounds; one more warms up.")
     round_seconds: float = command.option(2.0, "Length of a case's turn, seconds.")
@@ -158,8 +161,6 @@ def main(argv: list[str]) -> None:
     settings = dataclasses.asdict(config) | {"backend": backend(), "peers": peers}
     del settings["write"], settings["peers_python"]
     result = harness.document(_name(config), "images", measurements, settings)
-    # The parent never touches the GPU: what it is, the programs say.
-    result["hardware"]["gpu"] = found["gpu"]
     print(harness.table(result))
     if config.write:
         print(harness.write(result))

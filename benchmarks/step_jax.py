@@ -130,10 +130,9 @@ def compiled_step(model: keras.Model, with_warp: bool) -> Callable[..., State]:
 
 def device() -> dict[str, str]:
     first = jax.devices()[0]
-    if first.platform != "gpu":
-        return {"precision": "float32", "gpu": ""}
-    fast = float(first.compute_capability) >= _BFLOAT16_GPU
-    return {"precision": "bfloat16" if fast else "float32", "gpu": first.device_kind}
+    on_gpu = first.platform == "gpu"
+    fast = on_gpu and float(first.compute_capability) >= _BFLOAT16_GPU
+    return {"precision": "bfloat16" if fast else "float32"}
 
 
 def prepare(task: dict[str, Any]) -> turns.Work:

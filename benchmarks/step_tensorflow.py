@@ -4,14 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# The package trainer switches oneDNN on before anything imports TensorFlow.
+import trainer.quiet  # noqa: F401
+
+# isort: split
+import keras
 import tensorflow as tf
 
-import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 from benchmarks import step_settings, step_worker, turns
+from schemas import celeba
 from schemas.manifest import Manifest, Shard
-from trainer import models, runtime, train, wakeup
+from trainer import learner, models, runtime, train, wakeup
 from trainer.config import TrainConfig
-from trainer.input_pipeline import IMAGES, LABELS, PARAMETERS, Dataset
+from trainer.input_pipeline import ATTRIBUTES, IMAGES, LABELS, PARAMETERS, Dataset
 from trainer.optimizer import Optimizer, Schedule
 from trainer.runtime import Runtime
 from trainer.steps import TrainStep
@@ -28,16 +33,11 @@ class StepWithoutWarp(TrainStep):
 
 
 def device() -> dict[str, str]:
-    effective = runtime.prepare(TrainConfig())
-    on_gpu = effective.devices[0].startswith("GPU")
-    return {
-        "precision": effective.precision,
-        "gpu": effective.device_name if on_gpu else "",
-    }
+    return {"precision": runtime.prepare(TrainConfig()).precision}
 
 
 def prepare(task: dict[str, Any]) -> turns.Work:
-    """Builds the case `task["case"]`: ours, warp, stock or keras."""
+    """Builds the case `task["case"]`: ours, warp, norm, stock or keras."""
     config = TrainConfig(
         model=task["model"],
         input_size=task["size"],
@@ -61,33 +61,36 @@ def prepare(task: dict[str, Any]) -> turns.Work:
 
 
 def _ours(config: TrainConfig, effective: Runtime, case: str) -> tuple:
-    """The trainer's own step, with fused or stock normalization."""
+    """The trainer's own step, or with fewer of the layers that make it fast."""
     job = train.build_job(config, effective, _dataset(config))
-    if case == "warp":
-        learner, step = job.learner, job.train_step
-    else:
-        learner, optimizer = job.learner, job.optimizer
-        if case == "stock":
-            learner = models.build(
-                config.model, config.input_size, dropout=config.dropout
-            )
-            optimizer = _optimizer(config, effective, learner)
+    model, optimizer, step = job.learner, job.optimizer, job.train_step
+    if case in ("norm", "stock"):
+        model = models.build(config.model, config.input_size, dropout=config.dropout)
+        if case == "norm":
+            model = learner.build(model, train.norm_momentum(1), matmul_gradients=False)
+        else:
+            model = keras.Model(model.input, {learner.LOGIT: model.output})
+        optimizer = _optimizer(config, effective, model)
+    if case != "warp":
         step = StepWithoutWarp(
-            learner, optimizer, job.objective, effective.xla, effective.strategy
+            model, optimizer, job.objective, effective.xla, effective.strategy
         )
     drawn = step_worker.draw(config.input_size, config.batch_size)
     batch = {
         IMAGES: tf.constant(drawn.images if case == "warp" else drawn.warped),
         PARAMETERS: tf.constant(drawn.parameters),
         LABELS: tf.constant(drawn.labels),
+        ATTRIBUTES: tf.zeros([config.batch_size, len(celeba.ATTRIBUTES)]),
     }
-    return learner, lambda: step(batch), lambda: step.sums.numpy()
+    return model, lambda: step(batch), lambda: step.sums.numpy()
 
 
-def _optimizer(config: TrainConfig, effective: Runtime, learner: Any) -> Optimizer:
+def _optimizer(
+    config: TrainConfig, effective: Runtime, model: keras.Model
+) -> Optimizer:
     total = _STEPS_PER_EPOCH * config.epochs
     return Optimizer(
-        [variable.value for variable in learner.trainable_variables],
+        [variable.value for variable in model.trainable_variables],
         Schedule(config.learning_rate, _STEPS_PER_EPOCH, total, cosine=True),
         config.weight_decay,
         config.clip_norm,

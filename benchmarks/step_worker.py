@@ -26,7 +26,7 @@ class Batch:
 
     Attributes:
       images: (batch, 218, 178, 3) uint8, 0..255.
-      parameters: (batch, 4) float32, of the warp.
+      parameters: (batch, 5) float32, of the warp.
       warped: (batch, size, size, 3) float32, 0..255: what the model takes.
       labels: (batch,) float32, 0 or 1.
     """

@@ -17,8 +17,8 @@ from beam_pipelines.verify import VerifyConfig
 from benchmarks.build import BuildBenchmarkConfig
 from benchmarks.planner import PlannerConfig
 from benchmarks.stages import StagesConfig
-from benchmarks.warp import WarpBenchmarkConfig
 from benchmarks.step import StepConfig
+from benchmarks.warp import WarpBenchmarkConfig
 from schemas import example
 from support import command
 from trainer.config import TrainConfig
