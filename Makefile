@@ -25,7 +25,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run sample build train verify test test-marked bench-peers lint format clean
+.PHONY: help install run sample build train verify test test-marked bench-peers bench-step lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ test-marked: install ## Run the slow tests and those of other Beam engines
 
 bench-peers: install $(VENV)-peers/.installed ## Measure the build beside other libraries' writers
 	$(BIN)/python -m benchmarks.build --num_images=20000 --smaller=2000 --peers_python=$(VENV)-peers/bin/python
+
+bench-step: install $(VENV)-peers/.installed ## Measure the train step beside Keras' own and PyTorch's
+	$(BIN)/python -m benchmarks.step --models=all --sizes=128 --precision=auto,float32 --peers_python=$(VENV)-peers/bin/python
 
 $(VENV)-peers/.installed: benchmarks/requirements-peers.txt
 	"$(PYTHON)" -m venv $(VENV)-peers

@@ -17,6 +17,7 @@ from beam_pipelines.verify import VerifyConfig
 from benchmarks.build import BuildBenchmarkConfig
 from benchmarks.planner import PlannerConfig
 from benchmarks.stages import StagesConfig
+from benchmarks.step import StepConfig
 from benchmarks.warp import WarpBenchmarkConfig
 from schemas import example
 from support import command
@@ -45,6 +46,7 @@ CONFIGS = (
     ReportConfig,
     StagesConfig,
     WarpBenchmarkConfig,
+    StepConfig,
     BuildBenchmarkConfig,
     PlannerConfig,
 )

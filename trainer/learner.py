@@ -10,8 +10,7 @@ label from its middle. What is saved and evaluated is the stock model.
 import keras
 from keras import layers
 
-from trainer import googlenet, matmul_conv
-from trainer.fused_norm import FusedBatchNormalization
+from trainer import fused_norm, googlenet, matmul_conv
 
 LOGIT, ATTRIBUTES = "logit", "attributes"
 #: What the names of the layers of the learner alone begin with.
@@ -43,7 +42,9 @@ def build(
     def clone(layer):
         kind, config = type(layer), layer.get_config()
         if kind is layers.BatchNormalization:
-            kind, config = FusedBatchNormalization, config | {"momentum": momentum}
+            config |= {"momentum": momentum}
+        if fused_norm.applies(layer):
+            kind = fused_norm.FusedBatchNormalization
         elif matmul_gradients and matmul_conv.applies(layer):
             kind = matmul_conv.MatmulGradientConv2D
         return kind.from_config(config)

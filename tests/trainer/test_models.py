@@ -7,10 +7,9 @@ import sys
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from support.errors import ExitCode, UserError
-from trainer import fused_norm, learner, models
+from trainer import learner, models
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
 
@@ -119,37 +118,6 @@ def test_weights_that_do_not_fit_are_refused(tiny, tmp_path):
         models.build_initial(
             "googlenet", 32, str(tmp_path / models.BEST), dropout=0, seed=0
         )
-
-
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
-def test_fused_normalization_is_keras_own(policy):
-    before = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy(policy)
-    try:
-        images = keras.Input((6, 6, 8))
-        norm = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-3, name="norm")
-        stock = keras.Model(images, norm(images))
-        fused = learner.build(stock, 0.9, matmul_gradients=False)
-    finally:
-        keras.mixed_precision.set_global_policy(before)
-    assert isinstance(fused.get_layer("norm"), fused_norm.FusedBatchNormalization)
-    assert [v.path for v in fused.variables] == [v.path for v in stock.variables]
-    x = tf.constant(np.random.default_rng(1).normal(3, 2, (5, 6, 6, 8)), tf.float32)
-    weights = tf.constant(
-        np.random.default_rng(2).normal(size=(5, 6, 6, 8)), tf.float32
-    )
-    results = []
-    for model, outputs in ((stock, lambda out: out), (fused, lambda out: out["logit"])):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            out = tf.cast(outputs(model(x, training=True)), tf.float32)
-            loss = tf.reduce_sum(out * weights)
-        parameters = [variable.value for variable in model.trainable_variables]
-        gradients = tape.gradient(loss, [x, *parameters])
-        results.append([out, *gradients, *model.get_weights()])
-    tolerance = 1e-4 if policy == "float32" else 0.05
-    for got, want in zip(results[1], results[0], strict=True):
-        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
 
 
 def test_frozen_backbone_stays_and_normalizes_in_inference_mode(tiny):

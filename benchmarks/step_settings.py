@@ -1,0 +1,16 @@
+"""What every framework's train step is given alike; imported by all, imports nothing.
+
+The rates do not depend on most of it: it is the trainer's own, so that all do the same
+work.
+"""
+
+LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM, EMA = 1.5e-3, 0.05, 1.0, 0.99
+SMOOTHING, DROPOUT = 0.1, 0.2
+
+#: The backward pass has two products for each of the forward one: the gradients of the
+#: inputs and those of the weights.
+TRAIN_PASSES = 3
+
+#: Side of the matrices whose product is the peak, and products per call: a small one
+#: does not fill a GPU, and waiting for one takes longer than the product.
+CPU_MATMUL, GPU_MATMUL = (2048, 1), (8192, 16)
