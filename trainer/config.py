@@ -9,13 +9,21 @@ from support.images import require_local
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SWITCHES = ("auto", "on", "off")
+DEVICES = ("auto", "cpu", "gpu")
 REGIMES = ("scratch", "transfer", "finetune")
 SCHEDULES = ("cosine", "constant")
 NO_WEIGHTS = "none"
 IMAGENET = "imagenet"
 
 #: Options that say where and how a run goes on, not what it computes.
-NOT_COMPARED = ("data_dir", "run_dir", "report_images", "checkpoint_every")
+NOT_COMPARED = (
+    "data_dir",
+    "run_dir",
+    "report_images",
+    "checkpoint_every",
+    "tensorboard",
+    "profile_steps",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +65,17 @@ class TrainConfig:
     seed: int = option(0, "Seed of everything that is random.")
     precision: str = option("auto", "auto, float32, bfloat16 or float16.")
     xla: str = option("auto", "Compile the train step: auto (on GPUs), on or off.")
+    device: str = option("auto", "auto: GPUs if there are any; cpu; gpu: or fail.")
     replicas: int = option(0, "Devices to train on; 0: every GPU, or the CPU.")
     weights: str = option(NO_WEIGHTS, "Initial weights: none, imagenet or a file.")
     regime: str = option(
         "scratch", "scratch; transfer: only the last layer learns; finetune: all do."
     )
     checkpoint_every: int = option(0, "Steps between checkpoints; 0: once per epoch.")
+    tensorboard: bool = option(True, "Write events for TensorBoard.")
+    profile_steps: tuple[int, ...] = option(
+        (0, 0), "A,B: trace steps A to B, counted from 1; 0,0: none."
+    )
     report_images: bool = option(True, "Show test images in the report.")
 
     def __post_init__(self):
@@ -94,6 +107,7 @@ class TrainConfig:
                 "Try --learning_rate=0.001.",
             )
         self._check_regime()
+        self._check_profile_steps()
 
     def _check_regime(self):
         if self.regime == "scratch" and self.weights != NO_WEIGHTS:
@@ -111,6 +125,18 @@ class TrainConfig:
                 "--aux_attributes does nothing with --regime=transfer: the attributes "
                 "share the backbone, which is frozen.",
                 "Use --regime=finetune, or leave --aux_attributes out.",
+            )
+
+    def _check_profile_steps(self):
+        given = ",".join(str(step) for step in self.profile_steps)
+        if self.profile_steps == (0, 0):
+            return
+        if len(self.profile_steps) != 2 or not (
+            1 <= self.profile_steps[0] <= self.profile_steps[1]
+        ):
+            raise usage_error(
+                f"--profile_steps={given} is no first and last step, counted from 1.",
+                "Write it like --profile_steps=10,15.",
             )
 
 
@@ -142,6 +168,7 @@ _CHOICES = {
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
     "xla": SWITCHES,
+    "device": DEVICES,
     "regime": REGIMES,
 }
 

@@ -11,6 +11,7 @@ from keras import layers
 
 from trainer import matmul_conv
 from trainer.fused_norm import FusedBatchNormalization
+from trainer.replica_dropout import ReplicaDropout
 
 LOGIT, ATTRIBUTES = "logit", "attributes"
 #: Layers of the learner alone.
@@ -37,6 +38,8 @@ def build(
         kind, config = type(layer), layer.get_config()
         if kind is layers.BatchNormalization:
             kind, config = FusedBatchNormalization, config | {"momentum": momentum}
+        elif kind is layers.Dropout:
+            kind = ReplicaDropout
         elif matmul_gradients and matmul_conv.applies(layer):
             kind = matmul_conv.MatmulGradientConv2D
         return kind.from_config(config)

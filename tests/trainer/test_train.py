@@ -98,7 +98,7 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(changed, tmp_path):
 def final_state(folder):
     """The weights and the history of a run, its timings left out."""
     history = pd.read_csv(folder / "history.csv")
-    timings = ["images_per_second", "input_wait", "seconds"]
+    timings = ["images_per_second", "input_wait", "seconds", "validation_seconds"]
     weights = models.build("tiny", 32)
     models.read_weights(weights, folder / "best.keras")
     return history.drop(columns=timings), weights.get_weights()
