@@ -20,6 +20,7 @@ import numpy as np
 
 from support.errors import ExitCode, UserError
 from support.files import atomic_writer, output_errors, sync_file
+from trainer import models
 
 FOLDER = "checkpoints"
 _HEADER = "header"
@@ -68,26 +69,10 @@ def best_path(run_dir: Path, epoch: int) -> Path:
     return run_dir / FOLDER / _best_name(epoch)
 
 
-def publish_best(run_dir: Path, progress: Progress, path: Path) -> None:
-    """Gives the best model of the newest checkpoint its lasting name.
-
-    Raises:
-      UserError: the disk is full or not writable (exit 4).
-    """
-    source = best_path(run_dir, progress.best_epoch)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with output_errors(run_dir):
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:  # a file system without links
-            shutil.copyfile(source, temporary)
-            sync_file(temporary)
-        os.replace(temporary, path)
-
-
 def save(run_dir: Path, global_step: int, variables: Mapping, progress: Progress):
-    """Writes a checkpoint; of the others and the best models keeps what may be needed.
+    """Writes a checkpoint; best.keras becomes the best model that it refers to.
+
+    Of the older checkpoints and best models it keeps what may still be needed.
 
     Args:
       run_dir: the run folder.
@@ -107,6 +92,7 @@ def save(run_dir: Path, global_step: int, variables: Mapping, progress: Progress
         _remove(folder, {*_steps(folder), *_bests(folder)})
         with atomic_writer(folder / _name(global_step)) as file:
             np.savez(file, **{_HEADER: header}, **arrays)
+        _publish_best(run_dir, progress)
         _remove(folder, _wanted(folder, global_step, progress.best_epoch))
 
 
@@ -118,7 +104,8 @@ def restore(run_dir: Path, variables: Mapping) -> tuple[Progress | None, list[st
       checkpoint that was passed over.
 
     Raises:
-      UserError: there are checkpoints, but none is whole (exit 5).
+      UserError: there are checkpoints, but none is whole (exit 5); the disk is full or
+        not writable (4).
     """
     skipped = []
     paths = _newest_first(run_dir)
@@ -130,6 +117,8 @@ def restore(run_dir: Path, variables: Mapping) -> tuple[Progress | None, list[st
             continue
         for name, variable in variables.items():
             variable.assign(arrays[name])
+        with output_errors(run_dir):
+            _publish_best(run_dir, progress)
         return progress, skipped
     if paths:
         raise UserError(
@@ -160,6 +149,21 @@ def _read(path: Path, names: set[str]) -> tuple[Progress, dict[str, np.ndarray]]
     if set(arrays) != names:
         raise KeyError("it holds other variables than this run has")
     return progress, arrays
+
+
+def _publish_best(run_dir: Path, progress: Progress) -> None:
+    """Gives a checkpoint's best model its lasting name; it keeps the other one."""
+    if not progress.best_epoch:
+        return
+    source = best_path(run_dir, progress.best_epoch)
+    temporary = run_dir / f".{models.BEST}.tmp"
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, temporary)
+        sync_file(temporary)
+    os.replace(temporary, run_dir / models.BEST)
 
 
 def _name(global_step: int) -> str:

@@ -109,12 +109,8 @@ def build_job(
 ) -> Job:
     """Builds model, optimizer and steps for a dataset.
 
-    Args:
-      config: the options.
-      runtime: devices and precision.
-      dataset: what it will train on.
-      preprocessing: of a run that goes on. Its weights come from a checkpoint, so
-        those of --weights are not read again; None for a run that begins.
+    A run that goes on gives its preprocessing: its weights come from a checkpoint, so
+    those of --weights are not read again.
 
     Raises:
       UserError: the batch is larger than the training split, or smaller than the
@@ -222,8 +218,6 @@ def train(job: Job, run_dir: Path) -> Progress:
     elif progress is not None:
         print(f"going on in epoch {progress.epoch + 1} after step {progress.step}")
     progress = progress or Progress()
-    if progress.best_epoch:
-        checkpoint.publish_best(run_dir, progress, run_dir / models.BEST)
     with live(job.config, run_dir, progress) as now:
         while not _is_over(job.config, progress):
             row = _train_epoch(job, run_dir, progress, now)
@@ -232,8 +226,7 @@ def train(job: Job, run_dir: Path) -> Progress:
                 _end_epoch(job, run_dir, progress, row)
             if now.board:
                 now.board.add(row)
-            if now.stop.signal is not None:
-                raise stopped(now.stop.signal, continue_command(run_dir))
+            _stop_if_asked(job, run_dir, progress, now)
     return progress
 
 
@@ -272,7 +265,6 @@ def _train_epoch(
         if config.checkpoint_every and (
             _global_step(job, progress) % config.checkpoint_every == 0
         ):
-            _check_finite(job, progress, run_dir)
             _save(job, run_dir, progress)
         _stop_if_asked(job, run_dir, progress, now)
     loss, hits, seen = _check_finite(job, progress, run_dir)
@@ -289,7 +281,6 @@ def _train_epoch(
 def _stop_if_asked(job: Job, run_dir: Path, progress: Progress, now: Live) -> None:
     """Ends a run that was asked to stop, with a checkpoint from which it goes on."""
     if now.stop.signal is not None:
-        _check_finite(job, progress, run_dir)
         _save(job, run_dir, progress)
         raise stopped(now.stop.signal, continue_command(run_dir))
 
@@ -315,14 +306,13 @@ def _validate(
     labels = tf.constant(predictions["label"], tf.float32)
     logits = tf.constant(predictions[LOGIT], tf.float32)
     both = predictions["label"].nunique() == 2
+    auc = roc_auc_score(predictions["label"], predictions[LOGIT]) if both else math.nan
     return {
         "val_loss": float(tf.reduce_mean(job.objective.losses(labels, logits))),
         "val_accuracy": float(
             ((predictions[LOGIT] > 0) == (predictions["label"] == 1)).mean()
         ),
-        "val_auc": float(roc_auc_score(predictions["label"], predictions[LOGIT]))
-        if both
-        else float("nan"),
+        "val_auc": float(auc),
         "validation_seconds": time.perf_counter() - started,
     }
 
@@ -340,8 +330,6 @@ def _end_epoch(job: Job, run_dir: Path, progress: Progress, row: dict[str, Any])
     job.train_step.reset()
     atomic_write(run_dir / HISTORY, pd.DataFrame(progress.history).to_csv(index=False))
     _save(job, run_dir, progress)
-    if better:
-        checkpoint.publish_best(run_dir, progress, run_dir / models.BEST)
     print(
         f"epoch {row['epoch']:>3}/{job.config.epochs}  "
         f"loss {row['loss']:.4f}  accuracy {row['accuracy']:.2%}  "
@@ -377,6 +365,7 @@ def _steps_per_epoch(config: TrainConfig, runtime: Runtime, dataset: Dataset) ->
 
 
 def _save(job: Job, run_dir: Path, progress: Progress) -> None:
+    _check_finite(job, progress, run_dir)
     job.average_statistics()
     checkpoint.save(run_dir, _global_step(job, progress), job.variables, progress)
 
@@ -391,7 +380,7 @@ def continue_command(run_dir: Path) -> str:
 
 
 def _check_finite(job: Job, progress: Progress, run_dir: Path) -> np.ndarray:
-    """The step's sums; once the loss is NaN or infinite, the run ends instead."""
+    """The epoch's sums; once the loss is NaN or infinite, the run ends instead."""
     sums = job.train_step.sums.numpy()
     if not math.isfinite(sums[0]):
         raise _diverged(job, progress, run_dir)
