@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from support.errors import ExitCode, UserError
-from support.files import atomic_writer, output_errors, sync_file
+from support.files import atomic_writer, output_errors, sha256_file, sync_file
 from trainer import models
 
 FOLDER = "checkpoints"
@@ -148,6 +148,9 @@ def _read(path: Path, names: set[str]) -> tuple[Progress, dict[str, np.ndarray]]
     progress = Progress(**json.loads(str(arrays.pop(_HEADER))))
     if set(arrays) != names:
         raise KeyError("it holds other variables than this run has")
+    best = path.with_name(_best_name(progress.best_epoch))
+    if progress.best_epoch and sha256_file(best) != progress.best_sha256:
+        raise ValueError(f"{best.name} is not the file that it refers to")
     return progress, arrays
 
 
