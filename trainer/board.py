@@ -51,7 +51,7 @@ class Board:
             hyperparameters(config),
             start_time_secs=datetime.datetime.fromisoformat(started).timestamp(),
         )
-        with _write_errors(self._folder):
+        with write_errors(self._folder):
             for old in self._folder.glob("events.out.tfevents.*"):
                 old.unlink()
             self._writer = tf.summary.create_file_writer(str(self._folder))
@@ -63,11 +63,14 @@ class Board:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object):
-        if error is None:
-            self._write(summary.session_end_pb(_SUCCESS))
-        elif isinstance(error, UserError) and error.exit_code not in _RESUMABLE:
-            self._write(summary.session_end_pb(_FAILURE))
-        self._writer.close()
+        # What ended the run says more than that its end could not be written.
+        with contextlib.suppress(*([UserError] if error else [])):
+            if error is None:
+                self._write(summary.session_end_pb(_SUCCESS))
+            elif isinstance(error, UserError) and error.exit_code not in _RESUMABLE:
+                self._write(summary.session_end_pb(_FAILURE))
+            with write_errors(self._folder):
+                self._writer.close()
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Writes an epoch's row of the history.
@@ -75,14 +78,14 @@ class Board:
         Raises:
           UserError: the disk is full or not writable (exit 4).
         """
-        with _write_errors(self._folder), self._writer.as_default(row[_STEP]):
+        with write_errors(self._folder), self._writer.as_default(row[_STEP]):
             for name, value in row.items():
                 if name not in _NO_SCALARS:
                     tf.summary.scalar(name, value)
             self._writer.flush()
 
     def _write(self, message: Any) -> None:
-        with _write_errors(self._folder), self._writer.as_default(0):
+        with write_errors(self._folder), self._writer.as_default(0):
             tf.summary.experimental.write_raw_pb(message.SerializeToString())
             self._writer.flush()
 
@@ -97,8 +100,8 @@ def hyperparameters(config: TrainConfig) -> dict[str, bool | float | str]:
 
 
 @contextlib.contextmanager
-def _write_errors(folder: Path) -> Iterator[None]:
-    """Turns what TensorFlow's event writer raises into an error of the disk."""
+def write_errors(folder: Path) -> Iterator[None]:
+    """Turns what TensorFlow raises when it cannot write into an error of the disk."""
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
@@ -106,6 +109,6 @@ def _write_errors(folder: Path) -> Iterator[None]:
     except (tf.errors.OpError, OSError) as error:
         raise UserError(
             f"{folder} cannot be written: {str(error).splitlines()[0]}.",
-            "Make it writable, or train with --tensorboard=false.",
+            "Make it writable, or use --tensorboard=false and no --profile_steps.",
             ExitCode.OUTPUT,
         ) from error

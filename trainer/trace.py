@@ -7,6 +7,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from support.errors import usage_error
+from trainer.board import write_errors
 from trainer.config import TrainConfig
 
 
@@ -62,7 +63,8 @@ class Trace:
         if self._running:
             self._running = False
             _wait_for_devices()
-            tf.profiler.experimental.stop()
+            with write_errors(self._folder):
+                tf.profiler.experimental.stop()
             print(f"profile: {self._folder / 'plugins' / 'profile'}", flush=True)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from support import command
@@ -60,7 +61,7 @@ def outcome(folder):
 def scalars(folder, tag):
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     return [
-        (event.step, float(event.tensor_proto.float_val[0]))
+        (event.step, float(tf.make_ndarray(event.tensor_proto)))
         for event in events.Tensors(tag)
     ]
 
