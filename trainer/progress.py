@@ -124,6 +124,10 @@ class Meter:
             self._warm = self._clock()  # what lies before compiled the step
         self._keep()
 
+    def is_due(self) -> bool:
+        """Whether to show a line; the step that compiles says nothing of the speed."""
+        return self._progress.step > self._first + 1 and self._line.is_due()
+
     def row(self) -> dict[str, float]:
         """The epoch's speed for the history: input_wait is a share of its seconds."""
         seconds = self._keep()
@@ -135,7 +139,7 @@ class Meter:
         }
 
     def show(self, loss: float, accuracy: float) -> None:
-        """Shows where the epoch is; loss and accuracy (0..1) are those of it so far."""
+        """Shows where the epoch is, if `is_due`; loss and accuracy (0..1) so far."""
         epoch, step = self._epoch, self._progress.step
         wait = self._progress.epoch_waited / self._keep()
         per_step = max(self._seconds_per_step(), 1e-9)
@@ -156,8 +160,5 @@ class Meter:
         return seconds
 
     def _seconds_per_step(self) -> float:
-        """Without this process' first step, which compiles, if there are others."""
-        done = self._progress.step - self._first
-        if done > 1:
-            return (self._clock() - self._warm) / (done - 1)
-        return self._progress.epoch_seconds / max(self._progress.step, 1)
+        """Without this process' first step, which compiles."""
+        return (self._clock() - self._warm) / (self._progress.step - self._first - 1)

@@ -230,9 +230,7 @@ def train(job: Job, run_dir: Path) -> Progress:
     return progress
 
 
-def _train_epoch(
-    job: Job, run_dir: Path, progress: Progress, now: Live
-) -> dict[str, Any]:
+def _train_epoch(job: Job, run_dir: Path, progress: Progress, now: Live) -> dict:
     """Runs what is left of an epoch; returns its row of the history."""
     config = job.config
     batches = input_pipeline.train_batches(
@@ -259,7 +257,7 @@ def _train_epoch(
             job.train_step(split_batch(batch, job.runtime.strategy))
         meter.step()
         # Reading the sums waits for the device: only where somebody sees them.
-        if now.line.is_due():
+        if meter.is_due():
             loss, hits, seen = _check_finite(job, progress, run_dir)
             meter.show(loss / seen, hits / seen)
         if config.checkpoint_every and (
@@ -285,9 +283,7 @@ def _stop_if_asked(job: Job, run_dir: Path, progress: Progress, now: Live) -> No
         raise stopped(now.stop.signal, continue_command(run_dir))
 
 
-def _validate(
-    job: Job, run_dir: Path, progress: Progress, now: Live
-) -> dict[str, float]:
+def _validate(job: Job, run_dir: Path, progress: Progress, now: Live) -> dict:
     """Evaluates the averaged weights on the validation split."""
     started = time.perf_counter()
     now.line.note(f"epoch {progress.epoch + 1}/{job.config.epochs}  validating")

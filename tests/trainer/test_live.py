@@ -62,20 +62,28 @@ def take_step(meter, clock, wait, work):
 def test_a_log_gets_loss_accuracy_speed_wait_and_time_left():
     log, clock, progress = io.StringIO(), Clock(), Progress(epoch=2)
     meter, line = meter_of(log, clock, progress)
-    take_step(meter, clock, 1, 19)  # the first step compiles
-    for _ in range(10):
-        assert not line.is_due()
+    take_step(meter, clock, 1, 34)  # the first step compiles
+    assert line.is_due() and not meter.is_due()
+    line.show("another")
+    log.truncate(0)
+    log.seek(0)
+    for _ in range(30):
+        assert not meter.is_due()
         take_step(meter, clock, 0.25, 0.75)
-    assert line.is_due()
+    assert meter.is_due()
     meter.show(0.5, 0.875)
-    assert not line.is_due()
+    assert not meter.is_due()
     assert log.getvalue() == (
-        "epoch  3/40  step 11/100  loss 0.5000  accuracy 87.50%  32.0 images/s  "
-        "input wait 11.7%  1 min 29 s left, 1 h 9 min of the run\n"
+        "epoch  3/40  step 31/100  loss 0.5000  accuracy 87.50%  32.0 images/s  "
+        "input wait 13.1%  1 min 9 s left, 1 h 9 min of the run\n"
     )
     row = meter.row()
-    assert row == {"images_per_second": 352 / 30, "input_wait": 3.5 / 30, "seconds": 30}
-    assert (progress.step, progress.seconds) == (11, 30)
+    assert row == {
+        "images_per_second": 31 * 32 / 65,
+        "input_wait": 8.5 / 65,
+        "seconds": 65,
+    }
+    assert (progress.step, progress.seconds) == (31, 65)
 
 
 def test_an_epoch_is_measured_across_a_stop():
