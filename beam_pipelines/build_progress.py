@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from beam_pipelines import progress
 from beam_pipelines.shards import Receipt, ShardPlan, receipt_name
 from beam_pipelines.stores import LocalStore, Store
+from support.live import LIVE_INTERVAL
 
 
 class Receipts:
@@ -63,7 +64,7 @@ def watch(store: Store, plans: Sequence[ShardPlan]) -> Iterator[None]:
     ended = threading.Event()
 
     def look() -> None:
-        while not ended.wait(progress.LIVE_INTERVAL):
+        while not ended.wait(LIVE_INTERVAL):
             with contextlib.suppress(OSError):  # if it matters, the writers meet it
                 receipts.poll()
                 meter.update(receipts.images, receipts.rejected)

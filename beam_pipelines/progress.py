@@ -1,16 +1,10 @@
-"""How far a program is: one live line on a terminal, plain lines in a log."""
+"""How far a program is: the seconds of its stages, and a line while it works."""
 
-import contextlib
-import shutil
-import sys
 import time
 from collections.abc import Callable
 from typing import TextIO
 
-#: Seconds between lines: on a terminal, where they replace each other, and in a log.
-LIVE_INTERVAL, LOG_INTERVAL = 0.5, 10.0
-
-_CLEAR = "\033[K"  # the rest of the line
+from support.live import LiveLine, duration
 
 
 class Stopwatch:
@@ -52,12 +46,9 @@ class Meter:
         """
         self._total = total
         self._done = done
-        self._output = sys.stdout if output is None else output
+        self._line = LiveLine(output, clock)
         self._clock = clock
-        self._live = self._output.isatty()
-        self._interval = LIVE_INTERVAL if self._live else LOG_INTERVAL
-        self._began = self._shown = clock()
-        self._line = False
+        self._began = clock()
 
     def update(self, images: int, rejected: int = 0) -> None:
         """Shows a line if the last one is old enough.
@@ -69,46 +60,19 @@ class Meter:
         now = self._clock()
         if not images:  # workers are starting: that is no part of their speed
             self._began = now
-        if not self._total or now - self._shown < self._interval:
-            return
-        self._shown = now
-        text = self._text(images, rejected, now - self._began)
-        if self._live:
-            # Written over the old line, then its rest is cleared: that cannot flicker.
-            # A longer line than the terminal's would wrap and stay.
-            columns = shutil.get_terminal_size().columns
-            self._write(f"\r{text[: columns - 1]}{_CLEAR}")
-            self._line = True
-        else:
-            self._write(f"{text}\n")
+        if self._total and self._line.is_due():
+            self._line.show(self._text(images, rejected, now - self._began))
 
     def close(self) -> None:
         """Clears the live line."""
-        if self._line:
-            self._write(f"\r{_CLEAR}")
-            self._line = False
+        self._line.close()
 
     def _text(self, images: int, rejected: int, seconds: float) -> str:
         parts = [f"{images:,} of {self._total:,} images {self._done}"]
         if images:
             rate = images / max(seconds, 1e-9)
             left = (self._total - images) / rate
-            parts += [f"{rate:,.0f} images/s", f"{_duration(left)} left"]
+            parts += [f"{rate:,.0f} images/s", f"{duration(left)} left"]
         if rejected:
             parts.append(f"{rejected:,} rejected")
         return "  ".join(parts)
-
-    def _write(self, text: str) -> None:
-        # A reader that went away, as `| head` does, is the main thread's concern.
-        with contextlib.suppress(BrokenPipeError):
-            self._output.write(text)
-            self._output.flush()
-
-
-def _duration(seconds: float) -> str:
-    """200 -> "3 min 20 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,11 +1,15 @@
 """Checkpoints: everything that a run's future depends on, in one file, whole or absent.
 
 A checkpoint is an .npz of plain arrays (nothing pickled) with a JSON header inside.
-The newest two are kept, so that a damaged one can be passed over.
+The newest two are kept, so that a damaged one can be passed over. The best models that
+they refer to lie beside them, one file per epoch: whichever checkpoint a run goes on
+from, its best model is there, and a better one of an epoch that is done again is not.
 """
 
 import dataclasses
 import json
+import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from support.errors import ExitCode, UserError
-from support.files import atomic_writer, output_errors
+from support.files import atomic_writer, output_errors, sha256_file, sync_file
+from trainer import models
 
 FOLDER = "checkpoints"
 _HEADER = "header"
@@ -40,20 +45,34 @@ class Progress:
       step: steps done in the epoch that follows.
       best_loss: lowest validation loss so far.
       best_epoch: the epoch (from 1) that had it, 0 before the first.
+      best_sha256: of that epoch's model, as `best_path` names it.
       history: one row per finished epoch.
       seconds: time spent training so far.
+      epoch_seconds: of these, what the steps of the unfinished epoch took.
+      epoch_waited: of these, what they waited for input.
     """
 
     epoch: int = 0
     step: int = 0
     best_loss: float = float("inf")
     best_epoch: int = 0
+    best_sha256: str = ""
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    epoch_waited: float = 0.0
+
+
+def best_path(run_dir: Path, epoch: int) -> Path:
+    """Where the model of an epoch (from 1) lies that was the best so far."""
+    (run_dir / FOLDER).mkdir(exist_ok=True)
+    return run_dir / FOLDER / _best_name(epoch)
 
 
 def save(run_dir: Path, global_step: int, variables: Mapping, progress: Progress):
-    """Writes a checkpoint and removes all but the newest two.
+    """Writes a checkpoint; best.keras becomes the best model that it refers to.
+
+    Of the older checkpoints and best models it keeps what may still be needed.
 
     Args:
       run_dir: the run folder.
@@ -70,10 +89,11 @@ def save(run_dir: Path, global_step: int, variables: Mapping, progress: Progress
     needed = sum(array.nbytes for array in arrays.values())
     with output_errors(folder, needed):
         folder.mkdir(exist_ok=True)
-        with atomic_writer(folder / f"step-{global_step:09d}.npz") as file:
+        _remove(folder, {*_steps(folder), *_bests(folder)})
+        with atomic_writer(folder / _name(global_step)) as file:
             np.savez(file, **{_HEADER: header}, **arrays)
-        for old in _newest_first(run_dir)[_KEEP:]:
-            old.unlink()
+        _publish_best(run_dir, progress)
+        _remove(folder, _wanted(folder, global_step, progress.best_epoch))
 
 
 def restore(run_dir: Path, variables: Mapping) -> tuple[Progress | None, list[str]]:
@@ -84,7 +104,8 @@ def restore(run_dir: Path, variables: Mapping) -> tuple[Progress | None, list[st
       checkpoint that was passed over.
 
     Raises:
-      UserError: there are checkpoints, but none is whole (exit 5).
+      UserError: there are checkpoints, but none is whole (exit 5); the disk is full or
+        not writable (4).
     """
     skipped = []
     paths = _newest_first(run_dir)
@@ -96,6 +117,8 @@ def restore(run_dir: Path, variables: Mapping) -> tuple[Progress | None, list[st
             continue
         for name, variable in variables.items():
             variable.assign(arrays[name])
+        with output_errors(run_dir):
+            _publish_best(run_dir, progress)
         return progress, skipped
     if paths:
         raise UserError(
@@ -106,11 +129,15 @@ def restore(run_dir: Path, variables: Mapping) -> tuple[Progress | None, list[st
     return None, skipped
 
 
+def exists(run_dir: Path) -> bool:
+    """Whether a run has a checkpoint, whole or not."""
+    return bool(_newest_first(run_dir))
+
+
 def clear(run_dir: Path) -> None:
     """Removes the checkpoints of a finished run."""
-    for path in _newest_first(run_dir):
-        path.unlink()
     if (run_dir / FOLDER).is_dir():
+        _remove(run_dir / FOLDER, set())
         (run_dir / FOLDER).rmdir()
 
 
@@ -121,8 +148,62 @@ def _read(path: Path, names: set[str]) -> tuple[Progress, dict[str, np.ndarray]]
     progress = Progress(**json.loads(str(arrays.pop(_HEADER))))
     if set(arrays) != names:
         raise KeyError("it holds other variables than this run has")
+    best = path.with_name(_best_name(progress.best_epoch))
+    if progress.best_epoch and sha256_file(best) != progress.best_sha256:
+        raise ValueError(f"{best.name} is not the file that it refers to")
     return progress, arrays
 
 
+def _publish_best(run_dir: Path, progress: Progress) -> None:
+    """Gives a checkpoint's best model its lasting name; it keeps the other one."""
+    if not progress.best_epoch:
+        return
+    source = best_path(run_dir, progress.best_epoch)
+    temporary = run_dir / f".{models.BEST}.tmp"
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, temporary)
+        sync_file(temporary)
+    os.replace(temporary, run_dir / models.BEST)
+
+
+def _name(global_step: int) -> str:
+    return f"step-{global_step:09d}.npz"
+
+
+def _best_name(epoch: int) -> str:
+    return f"best-{epoch:05d}.keras"
+
+
+def _steps(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("step-*.npz"))
+
+
+def _bests(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("best-*.keras"))
+
+
+def _wanted(folder: Path, global_step: int, best_epoch: int) -> set[str]:
+    """The newest two checkpoints up to a step, and the best models they refer to.
+
+    What is newer was passed over as damaged, or is of an epoch that is being done
+    again. Every epoch ends with a checkpoint, so of two neighbors the earlier one
+    refers to the same best model as the later, or to the one before it.
+    """
+    steps = [name for name in _steps(folder) if name <= _name(global_step)]
+    bests = [name for name in _bests(folder) if name <= _best_name(best_epoch)]
+    return {*steps[-_KEEP:], *bests[-_KEEP:]}
+
+
+def _remove(folder: Path, keep: set[str]) -> None:
+    """Removes all files but some: the folder is ours, and so is what a kill left."""
+    for path in folder.iterdir():
+        if path.name not in keep:
+            path.unlink()
+
+
 def _newest_first(run_dir: Path) -> list[Path]:
-    return sorted((run_dir / FOLDER).glob("step-*.npz"), reverse=True)
+    folder = run_dir / FOLDER
+    return [folder / name for name in reversed(_steps(folder))]

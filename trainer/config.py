@@ -9,6 +9,7 @@ from support.images import require_local
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SWITCHES = ("auto", "on", "off")
+DEVICES = ("auto", "cpu", "gpu")
 REGIMES = ("scratch", "transfer", "finetune")
 SCHEDULES = ("cosine", "constant")
 NO_WEIGHTS = "none"
@@ -17,7 +18,14 @@ IMAGENET = "imagenet"
 AUX_HEADS_MODEL, AUX_HEADS_LEAST_SIZE = "googlenet", 128
 
 #: Options that say where and how a run goes on, not what it computes.
-NOT_COMPARED = ("data_dir", "run_dir", "report_images", "checkpoint_every")
+NOT_COMPARED = (
+    "data_dir",
+    "run_dir",
+    "report_images",
+    "checkpoint_every",
+    "tensorboard",
+    "profile_steps",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +71,17 @@ class TrainConfig:
     seed: int = option(0, "Seed of everything that is random.")
     precision: str = option("auto", "auto, float32, bfloat16 or float16.")
     xla: str = option("auto", "Compile the train step: auto (on GPUs), on or off.")
+    device: str = option("auto", "auto: GPUs if there are any; cpu; gpu: or fail.")
     replicas: int = option(0, "Devices to train on; 0: every GPU, or the CPU.")
     weights: str = option(NO_WEIGHTS, "Initial weights: none, imagenet or a file.")
     regime: str = option(
         "scratch", "scratch; transfer: only the last layer learns; finetune: all do."
     )
     checkpoint_every: int = option(0, "Steps between checkpoints; 0: once per epoch.")
+    tensorboard: bool = option(True, "Write events for TensorBoard.")
+    profile_steps: tuple[int, ...] = option(
+        (0, 0), "A,B: trace steps A to B, counted from 1; 0,0: none."
+    )
     report_images: bool = option(True, "Show test images in the report.")
 
     def __post_init__(self):
@@ -102,6 +115,7 @@ class TrainConfig:
         self._check_regime()
         if self.aux_heads:
             self._check_aux_heads()
+        self._check_profile_steps()
 
     def _check_regime(self):
         if self.regime == "scratch" and self.weights != NO_WEIGHTS:
@@ -140,6 +154,18 @@ class TrainConfig:
                 "Use --regime=finetune, or leave --aux_heads out.",
             )
 
+    def _check_profile_steps(self):
+        given = ",".join(str(step) for step in self.profile_steps)
+        if self.profile_steps == (0, 0):
+            return
+        if len(self.profile_steps) != 2 or not (
+            1 <= self.profile_steps[0] <= self.profile_steps[1]
+        ):
+            raise usage_error(
+                f"--profile_steps={given} is no first and last step, counted from 1.",
+                "Write it like --profile_steps=10,15.",
+            )
+
 
 _AT_LEAST = {
     "batch_size": 1,
@@ -170,6 +196,7 @@ _CHOICES = {
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
     "xla": SWITCHES,
+    "device": DEVICES,
     "regime": REGIMES,
 }
 

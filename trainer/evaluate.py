@@ -1,5 +1,7 @@
 """Predictions over a split: every example once, never augmented."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 import tensorflow as tf
@@ -17,8 +19,9 @@ def predict_split(
     split: str,
     batch_size: int,
     strategy: tf.distribute.Strategy,
+    between: Callable[[], None] = lambda: None,
 ) -> pd.DataFrame:
-    """Runs a model over a split.
+    """Runs a model over a split; calls `between` before each batch.
 
     Returns:
       One row per example in the order of the shards: image_id, identity, label (0, 1),
@@ -27,6 +30,7 @@ def predict_split(
     batches = input_pipeline.evaluation_batches(dataset, split, batch_size)
     columns = {IMAGE_ID: [], IDENTITY: [], LABELS: [], LOGIT: []}
     for batch in batches:
+        between()
         images = split_batch(batch[IMAGES], strategy)
         real = batch[WEIGHTS].numpy() > 0
         columns[LOGIT].append(step(images).numpy()[real])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from support.errors import ExitCode, UserError
 from support.files import atomic_write, output_errors, sha256_file
 from trainer import checkpoint, input_pipeline, metrics, models, report, run_folder
 from trainer.checkpoint import Progress
@@ -23,8 +24,18 @@ def finish(job: Job, run_dir: Path, progress: Progress) -> Path:
 
     Returns:
       The report's path.
+
+    Raises:
+      UserError: the best model is damaged (exit 5); the disk is full (4).
     """
-    models.read_weights(job.model, run_dir / models.BEST)
+    best = run_dir / models.BEST
+    if sha256_file(best) != progress.best_sha256:
+        raise UserError(
+            f"{best} is not the file that the run wrote (its sha256 differs).",
+            "Choose another --run_dir to start anew.",
+            ExitCode.INTEGRITY,
+        )
+    models.read_weights(job.model, best)
     predictions = predict_split(
         job.evaluation_step,
         job.dataset,
@@ -48,7 +59,7 @@ def _write(
     run = models.read_run(run_dir) | {
         "status": run_folder.FINISHED,
         "finished": run_folder.now(),
-        "files": {models.BEST: sha256_file(run_dir / models.BEST)},
+        "files": {models.BEST: progress.best_sha256},
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
         "train_seconds": progress.seconds,

@@ -11,6 +11,7 @@ import keras
 from keras import layers
 
 from trainer import fused_norm, googlenet, matmul_conv
+from trainer.replica_dropout import ReplicaDropout
 
 LOGIT, ATTRIBUTES = "logit", "attributes"
 #: What the names of the layers of the learner alone begin with.
@@ -45,6 +46,8 @@ def build(
             config |= {"momentum": momentum}
         if fused_norm.applies(layer):
             kind = fused_norm.FusedBatchNormalization
+        elif kind is layers.Dropout:
+            kind = ReplicaDropout
         elif matmul_gradients and matmul_conv.applies(layer):
             kind = matmul_conv.MatmulGradientConv2D
         return kind.from_config(config)

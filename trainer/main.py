@@ -47,23 +47,44 @@ def _named_failures(config: TrainConfig, run_dir: Path) -> Iterator[None]:
     """Says what to do when a run is stopped outside its loop, or runs out of memory."""
     try:
         yield
-    except KeyboardInterrupt as error:
-        raise stopped(signal.SIGINT, train.continue_command(run_dir)) from error
-    except command.Terminated as error:
-        raise stopped(signal.SIGTERM, train.continue_command(run_dir)) from error
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        smaller = max(config.batch_size // 2, 1)
+    except (KeyboardInterrupt, command.Terminated) as error:
+        number = (
+            signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
+        )
+        if not (run_dir / run_folder.FLAGS).is_file():
+            raise  # stopped before there was anything to go on with
+        raise stopped(number, train.continue_command(run_dir)) from error
+    except (MemoryError, tf.errors.OpError) as error:
+        if not _is_out_of_memory(error):
+            raise
         raise UserError(
             f"Out of memory with --batch_size={config.batch_size} and "
             f"--input_size={config.input_size}.",
-            f"Start a new run with --batch_size={smaller}, or with smaller images.",
+            f"Start a new run with --batch_size={config.batch_size // 2}, or with "
+            "smaller images."
+            if config.batch_size > 1
+            else "Start a new run with a smaller --input_size.",
             ExitCode.OUT_OF_MEMORY,
         ) from error
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also CUDA's libraries run out of memory, and say so in words only."""
+    words = str(error).lower()
+    if isinstance(error, tf.errors.ResourceExhaustedError):
+        return "no space left" not in words
+    return isinstance(error, MemoryError) or any(
+        text in words
+        for text in ("out of memory", "out_of_memory", "alloc_failed", "bad_alloc")
+    )
+
+
 def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:
     effective = runtime.prepare(config)
-    job = train.build_job(config, effective, dataset)
+    preprocessing = None
+    if checkpoint.exists(run_dir):
+        preprocessing = models.read_run(run_dir)["preprocessing"]
+    job = train.build_job(config, effective, dataset, preprocessing)
     run = run_folder.describe(config, dataset.manifest) | effective.describe()
     run |= {
         "parameters": job.model.count_params(),
@@ -74,13 +95,14 @@ def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:
         split: dataset.manifest.num_examples(split)
         for split in ("train", "validation", "test")
     }
+    smallest, uneven = divmod(config.batch_size, effective.replicas)
     print(
         f"{config.model}, {run['parameters']:,} parameters, "
         f"{config.input_size} pixels; "
         f"{effective.precision}, XLA {'on' if effective.xla else 'off'}, "
         f"{effective.replicas} replica(s) on {effective.device_name}\n"
         f"examples: {counts}; global batch {config.batch_size}, "
-        f"{config.batch_size // effective.replicas} per replica, "
+        f"{smallest}{f' or {smallest + 1}' if uneven else ''} per replica, "
         f"{job.steps_per_epoch} steps per epoch; run folder {run_dir}",
         flush=True,
     )

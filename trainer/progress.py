@@ -1,20 +1,25 @@
 """What a run says while it runs, and how it is asked to stop."""
 
+import dataclasses
 import signal
-import sys
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from support.command import Terminated
 from support.errors import ExitCode, UserError
+from support.live import LiveLine, duration
+from trainer.checkpoint import Progress
 
-_INTERVAL = 0.5  # seconds between updates of the line on a terminal
+#: Seconds between lines in a log.
+LOG_INTERVAL = 30.0
 
 
 class StopRequest:
     """Turns Ctrl-C and SIGTERM into a wish that the loop grants between two steps.
 
-    A second Ctrl-C stops at once.
+    A second one stops at once.
     """
 
     def __init__(self):
@@ -27,13 +32,16 @@ class StopRequest:
         }
         return self
 
-    def __exit__(self, *_exception: object) -> None:
+    def __exit__(self, kind: type | None, *_exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if kind is None and self.signal is not None:
+            # It came when the loop had ended: whoever handles it now shall have it.
+            signal.raise_signal(self.signal)
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
         self.signal = number
 
 
@@ -47,55 +55,110 @@ def stopped(number: int, command: str) -> UserError:
     )
 
 
-class Meter:
-    """Counts images and the time spent waiting for them, and shows one live line."""
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """What an epoch is, and how many there are.
 
-    def __init__(self, epoch: int, epochs: int, steps: int, batch_size: int):
-        self._label = f"epoch {epoch}/{epochs}"
-        self._steps = steps
-        self._batch_size = batch_size
-        self._started = self._shown = time.perf_counter()
-        self._done = 0
-        self._waited = 0.0
-        self._live = sys.stdout.isatty()
+    Attributes:
+      number: counted from 1.
+      epochs: of the run, at most.
+      steps: of every epoch.
+      batch_size: images per step.
+      validation_seconds: what validating is expected to take after each epoch.
+    """
+
+    number: int
+    epochs: int
+    steps: int
+    batch_size: int
+    validation_seconds: float = 0.0
+
+    @property
+    def label(self) -> str:
+        return f"epoch {self.number:>{len(str(self.epochs))}}/{self.epochs}"
+
+    def run_seconds(self, step: int, per_step: float) -> float:
+        """What the run still takes after a step of this epoch, at a pace."""
+        later = self.epochs - self.number
+        steps = self.steps - step + later * self.steps
+        return steps * per_step + (later + 1) * self.validation_seconds
+
+
+class Meter:
+    """Counts an epoch's steps, across stops: their seconds, and those of waiting."""
+
+    def __init__(
+        self,
+        line: LiveLine,
+        epoch: Epoch,
+        progress: Progress,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        """Begins to measure, or goes on.
+
+        Args:
+          line: where `show` writes.
+          epoch: which one.
+          progress: of the run: steps and times of this epoch are kept there.
+          clock: seconds.
+        """
+        self._line = line
+        self._epoch = epoch
+        self._progress = progress
+        self._first = progress.step
+        self._clock = clock
+        self._origin = clock() - progress.epoch_seconds
+        self._warm = clock()
 
     def wait(self, iterator: Any) -> Any:
         """The next batch; the time that it takes counts as waiting for input."""
-        before = time.perf_counter()
+        before = self._clock()
         batch = next(iterator)
-        self._waited += time.perf_counter() - before
+        self._progress.epoch_waited += self._clock() - before
         return batch
 
     def step(self) -> None:
-        self._done += 1
-        now = time.perf_counter()
-        if self._live and now - self._shown > _INTERVAL:
-            self._shown = now
-            self._show()
+        """Counts a step."""
+        self._progress.step += 1
+        if self._progress.step == self._first + 1:
+            self._warm = self._clock()  # what lies before compiled the step
+        self._keep()
 
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self._started
+    def is_due(self) -> bool:
+        """Whether to show a line; the step that compiles says nothing of the speed."""
+        return self._progress.step > self._first + 1 and self._line.is_due()
 
-    @property
-    def images_per_second(self) -> float:
-        return self._done * self._batch_size / max(self.seconds, 1e-9)
+    def row(self) -> dict[str, float]:
+        """The epoch's speed for the history: input_wait is a share of its seconds."""
+        seconds = self._keep()
+        images = self._progress.step * self._epoch.batch_size
+        return {
+            "images_per_second": images / seconds,
+            "input_wait": self._progress.epoch_waited / seconds,
+            "seconds": seconds,
+        }
 
-    @property
-    def input_wait(self) -> float:
-        """Share of the time spent waiting for input, 0..1."""
-        return self._waited / max(self.seconds, 1e-9)
-
-    def close(self) -> None:
-        if self._live:
-            print("\r\033[K", end="", flush=True)
-
-    def _show(self) -> None:
-        left = (self._steps - self._done) * self.seconds / max(self._done, 1)
-        print(
-            f"\r\033[K{self._label}  step {self._done}/{self._steps}  "
-            f"{self.images_per_second:,.0f} images/s  "
-            f"input wait {self.input_wait:.1%}  epoch ends in {left:.0f} s",
-            end="",
-            flush=True,
+    def show(self, loss: float, accuracy: float) -> None:
+        """Shows where the epoch is, if `is_due`; loss and accuracy (0..1) so far."""
+        epoch, step = self._epoch, self._progress.step
+        wait = self._progress.epoch_waited / self._keep()
+        per_step = max(self._seconds_per_step(), 1e-9)
+        self._line.show(
+            f"{epoch.label}  step {step}/{epoch.steps}  "
+            f"loss {loss:.4f}  accuracy {accuracy:.2%}  "
+            f"{epoch.batch_size / per_step:,.1f} images/s  "
+            f"input wait {wait:.1%}  "
+            f"{duration((epoch.steps - step) * per_step)} left, "
+            f"{duration(epoch.run_seconds(step, per_step))} of the run"
         )
+
+    def _keep(self) -> float:
+        """Keeps the times; the epoch's seconds, those between its parts left out."""
+        progress, seconds = self._progress, max(self._clock() - self._origin, 1e-9)
+        progress.seconds += seconds - progress.epoch_seconds
+        progress.epoch_seconds = seconds
+        return seconds
+
+    def _seconds_per_step(self) -> float:
+        """Without this process' first step, which compiles."""
+        return (self._clock() - self._warm) / (self._progress.step - self._first - 1)

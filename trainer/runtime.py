@@ -52,18 +52,12 @@ def prepare(config: TrainConfig) -> Runtime:
     """Chooses devices, sets the precision policy and every seed.
 
     Raises:
-      UserError: more replicas than there are GPUs (exit 2).
+      UserError: more replicas than there are GPUs, or a GPU is asked for and there is
+        none (exit 2).
     """
     keras.utils.set_random_seed(config.seed)
 
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus and Path("/dev/nvidia0").exists():
-        print(
-            "note: this machine has an NVIDIA GPU, but TensorFlow finds none; training "
-            "on the CPU.\n      Install its libraries with `make install EXTRAS=gpu`."
-        )
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
+    gpus = _choose_gpus(config.device)
     devices = _choose_devices(config.replicas, gpus)
     strategy = _strategy(devices)
     precision = _choose_precision(config.precision, gpus)
@@ -84,6 +78,32 @@ def _is_avx2() -> bool:
     """Whether this processor has AVX2 and no AVX-512, see `matmul_conv`."""
     flags = cpu_info("flags").split()
     return "avx2" in flags and "avx512f" not in flags
+
+
+def _choose_gpus(device: str) -> list:
+    """The GPUs to train on, none for the CPU."""
+    if device == "cpu":
+        # Not even their memory is touched: they may be another's.
+        tf.config.set_visible_devices([], "GPU")
+        return []
+    gpus = tf.config.list_physical_devices("GPU")
+    hidden = not gpus and Path("/dev/nvidia0").exists()
+    if device == "gpu" and not gpus:
+        raise usage_error(
+            "--device=gpu, but TensorFlow finds no GPU"
+            + (", though this machine has an NVIDIA GPU." if hidden else "."),
+            "Install its libraries with `make install EXTRAS=gpu` after `make clean`."
+            if hidden
+            else "Check that `nvidia-smi` lists one, or use --device=auto.",
+        )
+    if hidden:
+        print(
+            "note: this machine has an NVIDIA GPU, but TensorFlow finds none; training "
+            "on the CPU.\n      Install its libraries with `make install EXTRAS=gpu`."
+        )
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)
+    return gpus
 
 
 def _strategy(devices: list[str]) -> tf.distribute.Strategy:

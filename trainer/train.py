@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import shlex
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ from sklearn.metrics import roc_auc_score
 from schemas import celeba
 from support.errors import ExitCode, UserError, usage_error
 from support.files import atomic_write, output_errors
-from trainer import checkpoint, input_pipeline, models
+from trainer import checkpoint, input_pipeline, models, trace
 from trainer import learner as learners
 from trainer.checkpoint import Progress
 from trainer.config import TrainConfig
 from trainer.evaluate import LOGIT, predict_split
 from trainer.input_pipeline import Augmentation, Dataset
+from trainer.live import Live, live
 from trainer.optimizer import Optimizer, Schedule
-from trainer.progress import Meter, StopRequest, stopped
+from trainer.progress import stopped
 from trainer.runtime import Runtime
 from trainer.steps import EvaluationStep, Objective, TrainStep, split_batch
 
@@ -99,8 +101,16 @@ class Job:
             target.assign(tf.convert_to_tensor(value))
 
 
-def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
+def build_job(
+    config: TrainConfig,
+    runtime: Runtime,
+    dataset: Dataset,
+    preprocessing: str | None = None,
+) -> Job:
     """Builds model, optimizer and steps for a dataset.
+
+    A run that goes on gives its preprocessing: its weights come from a checkpoint, so
+    those of --weights are not read again.
 
     Raises:
       UserError: the batch is larger than the training split, or smaller than the
@@ -108,10 +118,11 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
     """
     steps_per_epoch = _steps_per_epoch(config, runtime, dataset)
     total = steps_per_epoch * config.epochs
+    trace.check_steps(config, total)
     strategy = runtime.strategy
     with strategy.scope():
         model, learner, preprocessing = _build_models(
-            config, norm_momentum(total), runtime.matmul_gradients
+            config, norm_momentum(total), runtime.matmul_gradients, preprocessing
         )
         if config.regime == "transfer":
             models.freeze_backbone(learner)
@@ -154,15 +165,21 @@ def build_job(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> Job:
 
 
 def _build_models(
-    config: TrainConfig, momentum: float, matmul_gradients: bool
+    config: TrainConfig,
+    momentum: float,
+    matmul_gradients: bool,
+    preprocessing: str | None,
 ) -> tuple[keras.Model, keras.Model, str]:
     """The model that is evaluated, the one that trains, and their preprocessing."""
     size, dropout, seed = config.input_size, config.dropout, config.seed
     # What is evaluated, saved and predicted with is float32 under every policy.
     with models.float32():
-        model, preprocessing = models.build_initial(
-            config.model, size, config.weights, dropout, seed
-        )
+        if preprocessing is None:
+            model, preprocessing = models.build_initial(
+                config.model, size, config.weights, dropout, seed
+            )
+        else:
+            model = models.build(config.model, size, preprocessing, dropout, seed)
     stock = models.build(config.model, size, preprocessing, dropout, seed)
     stock.set_weights(model.get_weights())
     others = len(celeba.ATTRIBUTES) - 1 if config.aux_attributes else 0
@@ -206,20 +223,19 @@ def train(job: Job, run_dir: Path) -> Progress:
     elif progress is not None:
         print(f"going on in epoch {progress.epoch + 1} after step {progress.step}")
     progress = progress or Progress()
-    with StopRequest() as stop:
+    with live(job.config, run_dir, progress) as now:
         while not _is_over(job.config, progress):
-            row = _train_epoch(job, run_dir, progress, stop)
-            row |= _validate(job, run_dir, progress)
+            row = _train_epoch(job, run_dir, progress, now)
+            row |= _validate(job, run_dir, progress, now)
             with output_errors(run_dir):
                 _end_epoch(job, run_dir, progress, row)
-            if stop.signal is not None:
-                raise stopped(stop.signal, continue_command(run_dir))
+            if now.board:
+                now.board.add(row)
+            _stop_if_asked(job, run_dir, progress, now)
     return progress
 
 
-def _train_epoch(
-    job: Job, run_dir: Path, progress: Progress, stop: StopRequest
-) -> dict[str, Any]:
+def _train_epoch(job: Job, run_dir: Path, progress: Progress, now: Live) -> dict:
     """Runs what is left of an epoch; returns its row of the history."""
     config = job.config
     batches = input_pipeline.train_batches(
@@ -237,43 +253,45 @@ def _train_epoch(
         ),
         skip=progress.step,
     )
-    steps_left = job.steps_per_epoch - progress.step
-    meter = Meter(progress.epoch + 1, config.epochs, steps_left, config.batch_size)
+    meter = now.meter(config, job.steps_per_epoch, progress)
     iterator = iter(batches)
-    seconds_before = progress.seconds
+    _stop_if_asked(job, run_dir, progress, now)
     while progress.step < job.steps_per_epoch:
-        batch = meter.wait(iterator)
-        job.train_step(split_batch(batch, job.runtime.strategy))
-        progress.step += 1
+        with now.trace.step(_global_step(job, progress) + 1):
+            batch = meter.wait(iterator)
+            job.train_step(split_batch(batch, job.runtime.strategy))
         meter.step()
-        in_time = config.checkpoint_every and (
+        # Reading the sums waits for the device: only where somebody sees them.
+        if meter.is_due():
+            loss, hits, seen = _check_finite(job, progress, run_dir)
+            meter.show(loss / seen, hits / seen)
+        if config.checkpoint_every and (
             _global_step(job, progress) % config.checkpoint_every == 0
-        )
-        if stop.signal is not None or in_time:
-            _check_finite(job, progress, run_dir)
-            progress.seconds = seconds_before + meter.seconds
+        ):
             _save(job, run_dir, progress)
-        if stop.signal is not None:
-            meter.close()
-            raise stopped(stop.signal, continue_command(run_dir))
-    meter.close()
-    _check_finite(job, progress, run_dir)
-    loss, hits, seen = job.train_step.sums.numpy()
-    progress.seconds = seconds_before + meter.seconds
+        _stop_if_asked(job, run_dir, progress, now)
+    loss, hits, seen = _check_finite(job, progress, run_dir)
     return {
         "epoch": progress.epoch + 1,
         "step": _global_step(job, progress),
         "learning_rate": float(job.optimizer.learning_rate()),
         "loss": loss / seen,
         "accuracy": hits / seen,
-        "images_per_second": meter.images_per_second,
-        "input_wait": meter.input_wait,
-        "seconds": meter.seconds,
+        **meter.row(),
     }
 
 
-def _validate(job: Job, run_dir: Path, progress: Progress) -> dict[str, float]:
+def _stop_if_asked(job: Job, run_dir: Path, progress: Progress, now: Live) -> None:
+    """Ends a run that was asked to stop, with a checkpoint from which it goes on."""
+    if now.stop.signal is not None:
+        _save(job, run_dir, progress)
+        raise stopped(now.stop.signal, continue_command(run_dir))
+
+
+def _validate(job: Job, run_dir: Path, progress: Progress, now: Live) -> dict:
     """Evaluates the averaged weights on the validation split."""
+    started = time.perf_counter()
+    now.line.note(f"epoch {progress.epoch + 1}/{job.config.epochs}  validating")
     job.publish()
     predictions = predict_split(
         job.evaluation_step,
@@ -281,20 +299,22 @@ def _validate(job: Job, run_dir: Path, progress: Progress) -> dict[str, float]:
         "validation",
         job.config.batch_size,
         job.runtime.strategy,
+        lambda: _stop_if_asked(job, run_dir, progress, now),
     )
+    now.line.close()
     if not np.isfinite(predictions[LOGIT]).all():
         raise _diverged(job, progress, run_dir)
     labels = tf.constant(predictions["label"], tf.float32)
     logits = tf.constant(predictions[LOGIT], tf.float32)
     both = predictions["label"].nunique() == 2
+    auc = roc_auc_score(predictions["label"], predictions[LOGIT]) if both else math.nan
     return {
         "val_loss": float(tf.reduce_mean(job.objective.losses(labels, logits))),
         "val_accuracy": float(
             ((predictions[LOGIT] > 0) == (predictions["label"] == 1)).mean()
         ),
-        "val_auc": float(roc_auc_score(predictions["label"], predictions[LOGIT]))
-        if both
-        else float("nan"),
+        "val_auc": float(auc),
+        "validation_seconds": time.perf_counter() - started,
     }
 
 
@@ -303,9 +323,11 @@ def _end_epoch(job: Job, run_dir: Path, progress: Progress, row: dict[str, Any])
     better = row["val_loss"] < progress.best_loss
     if better:
         progress.best_loss, progress.best_epoch = row["val_loss"], row["epoch"]
-        models.save(job.model, run_dir / models.BEST)
+        path = checkpoint.best_path(run_dir, row["epoch"])
+        progress.best_sha256 = models.save(job.model, path)
     progress.history.append(row)
     progress.epoch, progress.step = row["epoch"], 0
+    progress.epoch_seconds = progress.epoch_waited = 0.0
     job.train_step.reset()
     atomic_write(run_dir / HISTORY, pd.DataFrame(progress.history).to_csv(index=False))
     _save(job, run_dir, progress)
@@ -344,6 +366,7 @@ def _steps_per_epoch(config: TrainConfig, runtime: Runtime, dataset: Dataset) ->
 
 
 def _save(job: Job, run_dir: Path, progress: Progress) -> None:
+    _check_finite(job, progress, run_dir)
     job.average_statistics()
     checkpoint.save(run_dir, _global_step(job, progress), job.variables, progress)
 
@@ -357,18 +380,22 @@ def continue_command(run_dir: Path) -> str:
     return f"python -m trainer.main --flagfile={flags_file}"
 
 
-def _check_finite(job: Job, progress: Progress, run_dir: Path) -> None:
-    """Refuses to go on, or to write a checkpoint, once the loss is NaN or infinite."""
-    if not math.isfinite(job.train_step.sums.numpy()[0]):
+def _check_finite(job: Job, progress: Progress, run_dir: Path) -> np.ndarray:
+    """The epoch's sums; once the loss is NaN or infinite, the run ends instead."""
+    sums = job.train_step.sums.numpy()
+    if not math.isfinite(sums[0]):
         raise _diverged(job, progress, run_dir)
+    return sums
 
 
 def _diverged(job: Job, progress: Progress, run_dir: Path) -> UserError:
     rate = float(job.optimizer.learning_rate())
+    kept = checkpoint.exists(run_dir)
     return UserError(
         f"The loss is not finite in epoch {progress.epoch + 1} (step "
         f"{_global_step(job, progress)}, learning rate {rate:.2g}, "
-        f"{job.runtime.precision}); the checkpoint before it is in {run_dir}.",
+        f"{job.runtime.precision})"
+        + (f"; the checkpoint before it is in {run_dir}." if kept else "."),
         f"Start a new run with --learning_rate={job.config.learning_rate / 3:.1g}"
         + (" or --precision=float32." if job.runtime.precision == "float16" else "."),
         ExitCode.DIVERGED,

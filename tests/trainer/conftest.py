@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import simplejpeg
 import tensorflow as tf
-from keras import layers
 
 from schemas import example as example_schema
 from schemas.manifest import FILE_NAME, Manifest, Shard
 from trainer import models, wakeup
 from trainer.config import TrainConfig
+
+from . import tiny_run
 
 #: Before anything else touches the devices: the second CPU stands in for a second GPU.
 tf.config.set_logical_device_configuration(
@@ -94,18 +95,11 @@ def dataset_dir(tmp_path_factory):
     return folder
 
 
-def _tiny_backbone(x):
-    x = layers.Conv2D(8, 3, strides=2, padding="same", name="conv")(x)
-    x = layers.BatchNormalization(name="norm")(x)
-    x = layers.ReLU(name="relu")(x)
-    return layers.Conv2D(8, 3, strides=2, padding="same", name="last")(x)
-
-
 @pytest.fixture
 def tiny(monkeypatch):
     """Adds an architecture `tiny` to the table."""
     table = dict(models.ARCHITECTURES)
-    table["tiny"] = models.Architecture(_tiny_backbone, models.SCALED, "", 0)
+    table["tiny"] = models.Architecture(tiny_run.backbone, models.SCALED, "", 0)
     monkeypatch.setattr(models, "ARCHITECTURES", table)
     return "tiny"
 

@@ -1,0 +1,133 @@
+"""Two logical CPUs compute what one device does; shares may be uneven, or empty."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from support import command
+from trainer import input_pipeline, main, models, runtime, train
+from trainer.evaluate import predict_split
+from trainer.replica_dropout import ReplicaDropout
+
+
+def plain_backbone(x):
+    return keras.layers.Conv2D(4, 3, strides=4, activation="relu")(x)
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Adds an architecture without normalization."""
+    table = models.ARCHITECTURES | {
+        "plain": models.Architecture(plain_backbone, models.SCALED, "", 0)
+    }
+    monkeypatch.setattr(models, "ARCHITECTURES", table)
+    return "plain"
+
+
+def build(config):
+    keras.utils.clear_session()
+    dataset = input_pipeline.open_dataset(config.data_dir)
+    return train.build_job(config, runtime.prepare(config), dataset)
+
+
+def gradients_of(job, batch):
+    """Sums and clipped gradients of a global batch, before anything is updated."""
+    strategy, step = job.runtime.strategy, job.train_step
+
+    @tf.function
+    def compute(batch):
+        return strategy.run(step._replica_step, (batch,))
+
+    sums, gradients, _ = compute(train.split_batch(batch, strategy))
+    first = [strategy.experimental_local_results(value)[0] for value in gradients]
+    return strategy.reduce("SUM", sums, axis=None).numpy(), [
+        gradient.numpy() for gradient in first
+    ]
+
+
+def first_batch(job):
+    augmentation = input_pipeline.Augmentation(20, (0.1, 0.1), True)
+    size = job.config.batch_size
+    batches = input_pipeline.train_batches(job.dataset, size, 0, 0, augmentation)
+    return next(iter(batches))
+
+
+def check_equal(one, two, examples, tolerance):
+    """Compares one global batch and the test split on one device and on two."""
+    batch = {name: tensor[:examples] for name, tensor in first_batch(one).items()}
+    (sums, gradients), (sums_2, gradients_2) = (
+        gradients_of(job, batch) for job in (one, two)
+    )
+    np.testing.assert_allclose(sums_2, sums, rtol=tolerance)
+    scale = max(np.abs(gradient).max() for gradient in gradients)
+    for got, want in zip(gradients_2, gradients, strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * scale)
+    probabilities = [
+        predict_split(
+            job.evaluation_step,
+            job.dataset,
+            "test",
+            examples,
+            job.runtime.strategy,
+        )["probability"]
+        for job in (one, two)
+    ]
+    np.testing.assert_allclose(*probabilities, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("examples", [8, 7, 1])
+def test_two_replicas_compute_what_one_does(changed, plain, examples):
+    options = {"model": plain, "batch_size": 8, "dropout": 0.0}
+    one, two = (build(changed(replicas=count, **options)) for count in (1, 2))
+    check_equal(one, two, examples, 1e-5)
+
+
+@pytest.mark.slow
+def test_two_replicas_compute_what_one_does_with_vgg16(changed):
+    options = {"model": "vgg16", "batch_size": 4, "dropout": 0.0}
+    one, two = (build(changed(replicas=count, **options)) for count in (1, 2))
+    check_equal(one, two, 3, 1e-5)
+
+
+def test_dropout_differs_between_replicas_and_is_keras_on_one_device():
+    images = tf.ones([4, 64])
+    for seed in (3, 2**32 - 1):
+        stock = keras.layers.Dropout(0.5, seed=seed)
+        ours = ReplicaDropout(0.5, seed=seed)
+        for _ in range(2):
+            np.testing.assert_array_equal(
+                ours(images, training=True), stock(images, training=True)
+            )
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+    with strategy.scope():
+        layer = ReplicaDropout(0.5, seed=3)
+    inner = tf.function(lambda x: layer(x, training=True))
+
+    @tf.function
+    def step():
+        return strategy.run(inner, (images,))
+
+    masks = [
+        mask.numpy().tobytes()
+        for _ in range(2)
+        for mask in strategy.experimental_local_results(step())
+    ]
+    assert len(set(masks)) == 4
+    np.testing.assert_array_equal(layer(images), images)
+
+
+def test_the_learner_drops_out_per_replica(changed):
+    layers = build(changed(dropout=0.3)).learner.layers
+    assert [type(layer) for layer in layers if layer.name == "dropout"] == [
+        ReplicaDropout
+    ]
+
+
+def test_the_batch_per_replica_is_printed(changed, capsys):
+    config = changed(replicas=2, batch_size=7, epochs=1)
+    words = ["main", *command.flags_text(config).split()]
+    assert command.guard(main.main, words) == 0
+    assert "global batch 7, 3 or 4 per replica" in capsys.readouterr().out
