@@ -15,7 +15,13 @@ NO_WEIGHTS = "none"
 IMAGENET = "imagenet"
 
 #: Options that say where and how a run goes on, not what it computes.
-NOT_COMPARED = ("data_dir", "run_dir", "report_images", "checkpoint_every")
+NOT_COMPARED = (
+    "data_dir",
+    "run_dir",
+    "report_images",
+    "checkpoint_every",
+    "cache_mb",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +60,9 @@ class TrainConfig:
         "scratch", "scratch; transfer: only the last layer learns; finetune: all do."
     )
     checkpoint_every: int = option(0, "Steps between checkpoints; 0: once per epoch.")
+    cache_mb: int = option(
+        -1, "Memory for decoded images, MB; 0: none; -1: a quarter of what is free."
+    )
     report_images: bool = option(True, "Show test images in the report.")
 
     def __post_init__(self):
@@ -108,6 +117,7 @@ _AT_LEAST = {
     "patience": 0,
     "replicas": 0,
     "checkpoint_every": 0,
+    "cache_mb": -1,
 }
 _RANGES = {
     "input_size": (32, 1024),
