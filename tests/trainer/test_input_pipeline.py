@@ -129,7 +129,7 @@ def test_the_order_is_pinned(dataset):
     examples = dataset.split("train")
     numbers = {pixels_of(examples, number): number for number in range(48)}
     order = [numbers[image.tobytes()] for image in batch["images"].numpy()]
-    assert order[:8] == [19, 23, 31, 24, 41, 29, 0, 0]
+    assert order[:7] == [19, 23, 31, 24, 41, 29, 27]
 
 
 @pytest.mark.parametrize("skip", range(7))
