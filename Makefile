@@ -65,8 +65,9 @@ test: install ## Run the tests (under 10 minutes on 2 cores)
 test-marked: install ## Run the slow tests and those of other Beam engines
 	$(BIN)/python -m pytest -n auto --dist worksteal -m '(slow or engine) and not gpu'
 
-bench-peers: install $(VENV)-peers/.installed ## Measure the build beside other libraries' writers
+bench-peers: install $(VENV)-peers/.installed ## Measure build and input beside other libraries
 	$(BIN)/python -m benchmarks.build --num_images=20000 --smaller=2000 --peers_python=$(VENV)-peers/bin/python
+	$(BIN)/python -m benchmarks.input --peers_python=$(VENV)-peers/bin/python
 
 bench-step: install $(VENV)-peers/.installed ## Measure the train step beside Keras' own and PyTorch's
 	$(BIN)/python -m benchmarks.step --models=all --sizes=128 --precision=auto,float32 --peers_python=$(VENV)-peers/bin/python

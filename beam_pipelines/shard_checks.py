@@ -9,10 +9,10 @@ from typing import NoReturn
 import numpy as np
 import simplejpeg
 
-from beam_pipelines.framing import DamagedRecord, read_records
 from schemas import celeba, example
 from schemas.manifest import Manifest, Shard
 from support.errors import ExitCode, UserError
+from support.framing import DamagedRecord, read_records
 from support.images import BadImage, check_header
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from beam_pipelines.framing import frame
 from beam_pipelines.selection import Plan
 from beam_pipelines.stores import Store
 from schemas import example
 from schemas.celeba import ATTRIBUTES
 from support.folders import ImageSource
+from support.framing import frame
 from support.images import BadImage, prepare_jpeg
 
 _BATCH = 1 << 20  # bytes gathered before one write

@@ -81,7 +81,7 @@ def _cases(config: StagesConfig, folder: Path) -> Iterator[harness.Case]:
     dataset = input_pipeline.open_dataset(run.data_dir)
     yield harness.Case("read, decode, batch", _reader(config, dataset))
     job = train.build_job(run, effective, dataset)
-    batches = itertools.cycle(list(_batches(config, dataset).take(_STEPS)))
+    batches = itertools.cycle(itertools.islice(_batches(config, dataset), _STEPS))
     warped = warp.compiled(config.input_size)
 
     def repeat(function: Callable) -> Callable[[], int]:

@@ -15,6 +15,7 @@ from beam_pipelines.config import BuildConfig
 from beam_pipelines.synthesize import SynthesizeConfig
 from beam_pipelines.verify import VerifyConfig
 from benchmarks.build import BuildBenchmarkConfig
+from benchmarks.input import InputBenchmarkConfig
 from benchmarks.planner import PlannerConfig
 from benchmarks.stages import StagesConfig
 from benchmarks.step import StepConfig
@@ -49,6 +50,7 @@ CONFIGS = (
     StepConfig,
     BuildBenchmarkConfig,
     PlannerConfig,
+    InputBenchmarkConfig,
 )
 
 

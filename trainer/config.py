@@ -25,6 +25,7 @@ NOT_COMPARED = (
     "checkpoint_every",
     "tensorboard",
     "profile_steps",
+    "cache_mb",
 )
 
 
@@ -81,6 +82,9 @@ class TrainConfig:
     tensorboard: bool = option(True, "Write events for TensorBoard.")
     profile_steps: tuple[int, ...] = option(
         (0, 0), "A,B: trace steps A to B, counted from 1; 0,0: none."
+    )
+    cache_mb: int = option(
+        -1, "Memory for decoded images, MB; 0: none; -1: a quarter of what is free."
     )
     report_images: bool = option(True, "Show test images in the report.")
 
@@ -178,6 +182,7 @@ _AT_LEAST = {
     "patience": 0,
     "replicas": 0,
     "checkpoint_every": 0,
+    "cache_mb": -1,
 }
 _RANGES = {
     "input_size": (32, 1024),

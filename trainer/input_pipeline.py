@@ -1,30 +1,51 @@
-"""From shards to batches with tf.data: deterministic, and only what the manifest lists.
+"""Batches of a dataset: a fixed order, decoded ahead by threads.
 
-The order of the stages stands in `train_batches` and `evaluation_batches`.
+The order of an epoch, and how its images will be warped, are known before it begins:
+they depend on the manifest, the seed and the epoch alone. So a run goes on in mid-epoch
+by starting to count elsewhere, and whether images are decoded again or kept in memory
+changes nothing but the speed.
+
+Threads decode with libjpeg-turbo, which leaves Python's lock free, straight into the
+batch; TensorFlow takes its memory over as it is.
 """
 
+import collections
+import concurrent.futures
 import dataclasses
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
+from schemas import celeba
 from schemas import example as example_schema
-from schemas import manifest as manifest_schema
-from schemas.manifest import Manifest
-from support.errors import ExitCode, UserError
-from support.files import sha256_file
+from schemas.example import Example
+from schemas.manifest import Shard
+from support.pool import cores
 from trainer import warp
+from trainer.dataset import Dataset, Split, open_dataset, read_images
 
-#: Memory for shuffling encoded records.
-SHUFFLE_BYTES = 256 * 2**20
-_READ_BUFFER = 2**20
+__all__ = [
+    "Augmentation",
+    "Batches",
+    "Dataset",
+    "evaluation_batches",
+    "open_dataset",
+    "read_images",
+    "train_batches",
+]
+
+#: An epoch is shuffled in windows of about so many bytes of records. They are read from
+#: anywhere within, and a slow disk fetches them in one piece before.
+WINDOW_BYTES = 256 * 2**20
 
 IMAGES, PARAMETERS, LABELS, WEIGHTS = "images", "parameters", "labels", "weights"
-ATTRIBUTES = example_schema.ATTRIBUTES
 IMAGE_ID, IDENTITY = example_schema.IMAGE_ID, example_schema.IDENTITY
+ATTRIBUTES = example_schema.ATTRIBUTES
+
+_ALIGNMENT = 64  # bytes, what TensorFlow's kernels expect
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,52 +60,6 @@ class Augmentation:
     contrast: float = 0.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Dataset:
-    """A dataset folder whose files are those that its manifest lists."""
-
-    folder: Path
-    manifest: Manifest
-
-    def files(self, split: str) -> list[str]:
-        return [str(self.folder / shard.name) for shard in self.manifest.split(split)]
-
-
-def open_dataset(folder: str | Path) -> Dataset:
-    """Opens a dataset and checks every shard's size and sha256.
-
-    Raises:
-      UserError: missing, unfinished or without examples in a split (exit 3); damaged
-        or foreign (exit 5).
-    """
-    folder = Path(folder)
-    path = folder / manifest_schema.FILE_NAME
-    if not path.is_file():
-        found = "is not a folder" if not folder.is_dir() else f"has no {path.name}"
-        raise UserError(
-            f"{folder} holds no finished dataset: it {found}.",
-            "Build one with `python -m beam_pipelines.build --output_dir="
-            f"{folder}`, or name another with --data_dir.",
-            ExitCode.INPUT_DATA,
-        )
-    try:
-        manifest = Manifest.from_json(path.read_text())
-    except (manifest_schema.ManifestError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: {error}.", "Build the dataset again.", ExitCode.INTEGRITY
-        ) from error
-    for shard in manifest.shards:
-        _check_shard(folder, shard)
-    for split in ("train", "validation", "test"):
-        if not manifest.num_examples(split):
-            raise UserError(
-                f"{folder} has no {split} examples.",
-                "Build it with fractions above 0 for all splits.",
-                ExitCode.INPUT_DATA,
-            )
-    return Dataset(folder, manifest)
-
-
 def train_batches(
     dataset: Dataset,
     batch_size: int,
@@ -92,7 +67,7 @@ def train_batches(
     epoch: int,
     augmentation: Augmentation,
     skip: int = 0,
-) -> tf.data.Dataset:
+) -> "Batches":
     """One epoch of shuffled full batches; what is left over is dropped.
 
     The order depends on (seed, epoch) alone, an example's warp on its position in it.
@@ -109,127 +84,165 @@ def train_batches(
       images (batch, height, width, 3) uint8, parameters (batch, 5 or 7) float32,
       labels (batch,) float32, attributes (batch, 40) float32 0 or 1.
     """
-    manifest = dataset.manifest
-    shape = manifest.image_shape
-    files = np.array(dataset.files("train"))
-    order = np.random.default_rng((seed, epoch)).permutation(len(files))
+    split = dataset.split("train")
+    rng = np.random.default_rng((seed, epoch))
+    windows = shuffle_windows(split.shards, rng)
+    order = np.concatenate(
+        [rng.permutation(_numbers(split, window)) for window in windows]
+    )
+    uniform = rng.random((len(order), warp.NUM_PARAMETERS), np.float32)
+    drawn = warp.draw(uniform, **dataclasses.asdict(augmentation))
+    parameters = ops.convert_to_numpy(drawn)
+    needed = _read_ahead(split, windows, batch_size, skip)
 
-    def finish(position, serialized):
-        record = example_schema.parse(serialized[None])
-        uniform = tf.random.stateless_uniform(
-            [warp.NUM_PARAMETERS], [seed, (epoch << 40) + position]
-        )
+    def make(number: int) -> dict[str, Any]:
+        split.will_need(needed.get(number, ()))
+        part = slice(number * batch_size, (number + 1) * batch_size)
+        pixels, examples = _load(split, order[part])
         return {
-            IMAGES: decode(record[example_schema.IMAGE][0], shape),
-            PARAMETERS: warp.draw(uniform, **dataclasses.asdict(augmentation)),
-            LABELS: tf.cast(record[example_schema.LABEL][0], tf.float32),
-            ATTRIBUTES: tf.cast(record[ATTRIBUTES][0], tf.float32),
+            IMAGES: pixels,
+            PARAMETERS: parameters[part],
+            LABELS: _labels(examples),
+            ATTRIBUTES: _attributes(examples),
         }
 
-    records = tf.data.Dataset.from_tensor_slices(files[order]).interleave(
-        _read, cycle_length=4, num_parallel_calls=4, deterministic=True
-    )
-    records = records.shuffle(
-        _shuffle_records(manifest), seed=seed + (epoch << 20)
-    ).enumerate()
-    records = records.skip(skip * batch_size)
-    examples = records.map(finish, tf.data.AUTOTUNE, deterministic=True)
-    return _options(examples.batch(batch_size, drop_remainder=True).prefetch(4))
+    return Batches(make, range(skip, len(order) // batch_size))
 
 
-def evaluation_batches(
-    dataset: Dataset, split: str, batch_size: int
-) -> tf.data.Dataset:
+def evaluation_batches(dataset: Dataset, split: str, batch_size: int) -> "Batches":
     """Every example of a split once, in the order of the shards, never augmented.
 
     The last batch is filled up with copies of weight 0, so that all have one shape.
 
     Returns:
-      images (batch, height, width, 3) uint8, labels (batch,) float32, weights (batch,)
-      float32 0 or 1, image_id (batch,) string, identity (batch,) int64.
+      images (batch, height, width, 3) uint8, labels (batch,) float32, attributes
+      (batch, 40) float32 0 or 1, weights (batch,) float32 0 or 1, image_id (batch,)
+      string, identity (batch,) int64.
     """
-    shape = dataset.manifest.image_shape
-    count = dataset.manifest.num_examples(split)
-    padded = -(-count // batch_size) * batch_size
+    examples_of = dataset.split(split)
+    count = len(examples_of)
 
-    def finish(position, serialized):
-        record = example_schema.parse(serialized[None])
+    def make(number: int) -> dict[str, Any]:
+        positions = np.arange(number * batch_size, (number + 1) * batch_size)
+        pixels, examples = _load(examples_of, positions % count)
         return {
-            IMAGES: decode(record[example_schema.IMAGE][0], shape),
-            LABELS: tf.cast(record[example_schema.LABEL][0], tf.float32),
-            WEIGHTS: tf.cast(position < count, tf.float32),
-            IMAGE_ID: record[example_schema.IMAGE_ID][0],
-            IDENTITY: record[example_schema.IDENTITY][0],
+            IMAGES: pixels,
+            LABELS: _labels(examples),
+            ATTRIBUTES: _attributes(examples),
+            WEIGHTS: np.float32(positions < count),
+            IMAGE_ID: np.array([example.image_id.encode() for example in examples]),
+            IDENTITY: np.array([example.identity for example in examples], np.int64),
         }
 
-    records = tf.data.Dataset.from_tensor_slices(dataset.files(split)).flat_map(_read)
-    records = records.repeat().take(padded).enumerate()
-    examples = records.map(finish, tf.data.AUTOTUNE, deterministic=True)
-    return _options(examples.batch(batch_size, drop_remainder=True).prefetch(4))
+    return Batches(make, range(-(-count // batch_size)))
 
 
-def decode(jpeg: Any, shape: tuple[int, int, int] | None = None) -> Any:
-    """Decodes a JPEG file to RGB.
+class Batches(Iterator[dict[str, tf.Tensor]]):
+    """Batches in order, made ahead by as many threads as there are cores.
 
-    Args:
-      jpeg: scalar string.
-      shape: the known shape, if any.
-
-    Returns:
-      (height, width, 3) uint8.
+    Making begins at once. What goes wrong in a thread is raised where its batch would
+    have come.
     """
-    image = tf.io.decode_jpeg(jpeg, channels=3)
-    return image if shape is None else tf.ensure_shape(image, shape)
+
+    def __init__(self, make: Callable[[int], dict[str, Any]], numbers: Iterable[int]):
+        self._make = make
+        self._numbers = iter(numbers)
+        self._pool = concurrent.futures.ThreadPoolExecutor(cores(), "input")
+        self._pending: collections.deque = collections.deque()
+        for _ in range(cores() + 2):
+            self._begin_next()
+
+    def __next__(self) -> dict[str, tf.Tensor]:
+        if not self._pending:
+            self.close()
+            raise StopIteration
+        self._begin_next()
+        return self._pending.popleft().result()
+
+    def close(self) -> None:
+        """Lets go of batches that nobody will take."""
+        self._pending.clear()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def __del__(self):
+        self.close()
+
+    def _begin_next(self) -> None:
+        for number in self._numbers:
+            self._pending.append(self._pool.submit(_make_tensors, self._make, number))
+            return
 
 
-def read_images(
-    dataset: Dataset, split: str, image_ids: Iterable[str]
-) -> dict[str, bytes]:
-    """The JPEG files of some examples, by image_id."""
-    wanted = set(image_ids)
-    found = {}
-    for file in dataset.files(split):
-        for serialized in tf.data.TFRecordDataset(file).as_numpy_iterator():
-            record = example_schema.decode(serialized)
-            if record.image_id in wanted:
-                found[record.image_id] = record.image
-    return found
+def shuffle_windows(
+    shards: tuple[Shard, ...], rng: np.random.Generator
+) -> list[list[int]]:
+    """Cuts a random order of the shards into windows of about WINDOW_BYTES.
+
+    A set that fits into one is shuffled as a whole.
+    """
+    windows, size = [[]], 0
+    for index in rng.permutation(len(shards)).tolist():
+        size += shards[index].bytes
+        if windows[-1] and size > WINDOW_BYTES:
+            windows.append([])
+            size = shards[index].bytes
+        windows[-1].append(index)
+    return windows
 
 
-def _read(file: Any) -> tf.data.Dataset:
-    return tf.data.TFRecordDataset(file, buffer_size=_READ_BUFFER)
+def _read_ahead(
+    split: Split, windows: list[list[int]], batch_size: int, skip: int
+) -> dict[int, list[int]]:
+    """Batch number -> the shards to read from the disk: those of the next window."""
+    needed, position = {}, 0
+    for window, following in zip(windows, [*windows[1:], []], strict=True):
+        # The first batch that is made needs its own window, too.
+        first = position // batch_size
+        needed[max(first, skip)] = following if first > skip else window + following
+        position += len(_numbers(split, window))
+    return needed
 
 
-def _shuffle_records(manifest: Manifest) -> int:
-    shards = manifest.split("train")
-    records = sum(shard.records for shard in shards)
-    record_bytes = sum(shard.bytes for shard in shards) / records
-    return int(min(records, max(SHUFFLE_BYTES // record_bytes, 1)))
+def _numbers(split: Split, shards: list[int]) -> np.ndarray:
+    """The numbers of the shards' examples."""
+    starts = split.starts
+    return np.concatenate([np.arange(starts[i], starts[i + 1]) for i in shards])
 
 
-def _options(batches: tf.data.Dataset) -> tf.data.Dataset:
-    options = tf.data.Options()
-    options.deterministic = True
-    # Shards are not split over replicas: every global batch is.
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.OFF
+def _load(split: Split, numbers: np.ndarray) -> tuple[np.ndarray, list[Example]]:
+    """Images, (batch, height, width, 3) uint8, and the examples without them."""
+    pixels = _aligned((len(numbers), *split.image_shape))
+    examples = [
+        split.load(number, out)
+        for number, out in zip(numbers.tolist(), pixels, strict=True)
+    ]
+    return pixels, examples
+
+
+def _labels(examples: list[Example]) -> np.ndarray:
+    return np.array([example.label for example in examples], np.float32)
+
+
+def _attributes(examples: list[Example]) -> np.ndarray:
+    flags = np.frombuffer(
+        b"".join(example.attributes for example in examples), np.uint8
     )
-    return batches.with_options(options)
+    return flags.reshape(-1, len(celeba.ATTRIBUTES)).astype(np.float32)
 
 
-def _check_shard(folder: Path, shard: manifest_schema.Shard) -> None:
-    path = folder / shard.name
-    if not path.is_file():
-        problem = "is missing"
-    elif path.stat().st_size != shard.bytes:
-        problem = f"has {path.stat().st_size} bytes, not {shard.bytes}"
-    elif sha256_file(path) != shard.sha256:
-        problem = "is damaged: its sha256 differs from the manifest's"
-    else:
-        return
-    raise UserError(
-        f"{path} {problem}.",
-        f"Find out more with `python -m beam_pipelines.verify --dataset_dir={folder}`, "
-        "or build the dataset again.",
-        ExitCode.INTEGRITY,
-    )
+def _aligned(shape: tuple[int, ...]) -> np.ndarray:
+    size = int(np.prod(shape))
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].reshape(shape)
+
+
+def _make_tensors(
+    make: Callable[[int], dict[str, Any]], number: int
+) -> dict[str, tf.Tensor]:
+    batch = make(number)
+    # Not copied: nobody writes to these images any more.
+    images = tf.experimental.dlpack.from_dlpack(batch.pop(IMAGES).__dlpack__())
+    tensors = {name: tf.convert_to_tensor(value) for name, value in batch.items()}
+    # Onto the device, if the default one is another than the CPU.
+    return {IMAGES: tf.identity(images), **tensors}

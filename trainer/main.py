@@ -18,7 +18,7 @@ from support.errors import ExitCode, UserError
 from support.files import FolderLock
 from trainer import checkpoint, finish, models, run_folder, runtime, train, wakeup
 from trainer.config import TrainConfig
-from trainer.input_pipeline import Dataset, open_dataset
+from trainer.dataset import Dataset, cache_budget, open_dataset
 from trainer.progress import stopped
 
 
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
             checkpoint.clear(run_dir)
             print(f"{run_dir} is finished: nothing to do.")
             return
-        dataset = open_dataset(config.data_dir)
+        dataset = open_dataset(config.data_dir, cache_budget(config.cache_mb))
         with _named_failures(config, run_dir):
             _train(config, run_dir, dataset)
 
@@ -89,6 +89,7 @@ def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:
     run |= {
         "parameters": job.model.count_params(),
         "preprocessing": job.preprocessing,
+        "decoded_in_memory": list(dataset.cached),
     }
     run_folder.start(run_dir, config, run)
     counts = {
@@ -103,7 +104,8 @@ def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:
         f"{effective.replicas} replica(s) on {effective.device_name}\n"
         f"examples: {counts}; global batch {config.batch_size}, "
         f"{smallest}{f' or {smallest + 1}' if uneven else ''} per replica, "
-        f"{job.steps_per_epoch} steps per epoch; run folder {run_dir}",
+        f"{job.steps_per_epoch} steps per epoch; run folder {run_dir}\n"
+        f"decoded images stay in memory: {', '.join(dataset.cached) or 'none'}",
         flush=True,
     )
     with wakeup.Watch():

@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from support import command, files, images
 from support.errors import ExitCode, UserError, usage_error
-from trainer import input_pipeline, models, wakeup, warp
+from trainer import models, wakeup, warp
 
 COLUMNS = ["image_id", "probability", "label"]
 THRESHOLD = 0.5
@@ -132,7 +132,7 @@ def decode(data: bytes) -> np.ndarray:
         except tf.errors.InvalidArgumentError as error:
             raise images.BadImage("damaged", "the PNG decoder refuses it") from error
     jpeg, _, _ = images.prepare_jpeg(data)
-    return input_pipeline.decode(jpeg).numpy()
+    return images.decode_rgb(jpeg)
 
 
 def find_images(words: Sequence[str]) -> list[Path]:

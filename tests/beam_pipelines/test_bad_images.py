@@ -9,9 +9,9 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from beam_pipelines.framing import read_records
 from schemas import celeba, example
 from support.errors import ExitCode
+from support.framing import read_records
 from tests.beam_pipelines.conftest import jpeg
 
 

@@ -7,10 +7,10 @@ import os
 import pytest
 
 from beam_pipelines import report, verify
-from beam_pipelines.framing import read_records
 from schemas import celeba, example
 from support.errors import ExitCode
 from support.files import FolderLock
+from support.framing import read_records
 from tests.beam_pipelines.conftest import jpeg, make_celeba
 
 

@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from beam_pipelines import dataset_info, verify
-from beam_pipelines.framing import frame, read_records
 from schemas import example
 from schemas.manifest import FILE_NAME, Manifest
 from support import command, files
 from support.errors import ExitCode, UserError
+from support.framing import frame, read_records
 from tests.beam_pipelines.conftest import Builder, jpeg, make_celeba
 
 

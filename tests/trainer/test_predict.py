@@ -6,7 +6,7 @@ import pytest
 import simplejpeg
 import tensorflow as tf
 
-from support import command
+from support import command, images
 from support.errors import ExitCode, UserError
 from trainer import input_pipeline, predict
 from trainer import main as train_main
@@ -51,7 +51,7 @@ def test_the_data_sets_files_get_the_evaluations_probabilities(
 
 def test_any_size_and_order_and_bad_files(run_dir, pictures, tmp_path, capsys):
     first = pictures / "test-000.jpg"
-    pixels = input_pipeline.decode(first.read_bytes()).numpy()
+    pixels = images.decode_rgb(first.read_bytes())
     png, large = tmp_path / "same.png", tmp_path / "large.jpg"
     png.write_bytes(tf.io.encode_png(pixels).numpy())
     large.write_bytes(simplejpeg.encode_jpeg(pixels.repeat(3, 0).repeat(4, 1)))

@@ -1,0 +1,286 @@
+"""A dataset folder: opened and checked, its examples read by number.
+
+Only what the manifest lists is read. The positions of all records are noted when a
+split is first used, so any order and any place in it costs nothing: no buffer has to be
+filled first, and none is held; files that are read again lie in the system's cache.
+"""
+
+import dataclasses
+import functools
+import os
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from schemas import celeba
+from schemas import example as example_schema
+from schemas import manifest as manifest_schema
+from schemas.example import Example
+from schemas.manifest import Manifest, Shard
+from support import framing, images
+from support.errors import ExitCode, UserError
+from support.files import sha256_file
+from support.hardware import available_memory
+
+#: The splits that are read more than once, in the order in which memory is given.
+_READ_AGAIN = ("train", "validation")
+_OPEN_FILES = 256
+#: The model, the system's cache of files and other programs need memory, too.
+_CACHE_SHARE = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A dataset folder whose files are those that its manifest lists.
+
+    Attributes:
+      folder: where it lies.
+      manifest: what it holds.
+      cached: the splits whose decoded images stay in memory.
+    """
+
+    folder: Path
+    manifest: Manifest
+    cached: tuple[str, ...] = ()
+    _splits: dict[str, "Split"] = dataclasses.field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def split(self, name: str) -> "Split":
+        """The examples of one split; always the same object.
+
+        Raises:
+          UserError: a shard is no longer what it was when it was checked (exit 5).
+        """
+        if name not in self._splits:
+            self._splits[name] = Split(
+                self.folder,
+                self.manifest.split(name),
+                self.manifest.image_shape,
+                name in self.cached,
+            )
+        return self._splits[name]
+
+
+def open_dataset(folder: str | Path, cache_bytes: int = 0) -> Dataset:
+    """Opens a dataset and checks every shard's size and sha256.
+
+    Args:
+      folder: the dataset's.
+      cache_bytes: memory for decoded images. A split that fits into what is left of it
+        is decoded once, and kept; what is read does not depend on it.
+
+    Raises:
+      UserError: missing, unfinished or without examples in a split (exit 3); damaged
+        or foreign (exit 5).
+    """
+    folder = Path(folder)
+    path = folder / manifest_schema.FILE_NAME
+    if not path.is_file():
+        found = "is not a folder" if not folder.is_dir() else f"has no {path.name}"
+        raise UserError(
+            f"{folder} holds no finished dataset: it {found}.",
+            "Build one with `python -m beam_pipelines.build --output_dir="
+            f"{folder}`, or name another with --data_dir.",
+            ExitCode.INPUT_DATA,
+        )
+    try:
+        manifest = Manifest.from_json(path.read_text())
+    except (manifest_schema.ManifestError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: {error}.", "Build the dataset again.", ExitCode.INTEGRITY
+        ) from error
+    for shard in manifest.shards:
+        _check_shard(folder, shard)
+    for split in celeba.SPLITS:
+        if not manifest.num_examples(split):
+            raise UserError(
+                f"{folder} has no {split} examples.",
+                "Build it with fractions above 0 for all splits.",
+                ExitCode.INPUT_DATA,
+            )
+    return Dataset(folder, manifest, _splits_that_fit(manifest, cache_bytes))
+
+
+def cache_budget(megabytes: int) -> int:
+    """The bytes that --cache_mb means: -1 is a quarter of what is available now."""
+    if megabytes < 0:
+        return available_memory() // _CACHE_SHARE
+    return megabytes * 1_000_000
+
+
+class Split:
+    """The examples of a split by number: those of the first shard first.
+
+    Threads may read at the same time.
+
+    Attributes:
+      shards: as the manifest lists them.
+      starts: the number of each shard's first example; at last that of all examples.
+      image_shape: (height, width, 3) of every image, pixels.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        shards: tuple[Shard, ...],
+        image_shape: tuple[int, int, int],
+        cached: bool,
+    ):
+        self.shards = shards
+        self.starts = np.cumsum([0, *(shard.records for shard in shards)])
+        self._folder = folder
+        self.image_shape = image_shape
+        self._open = functools.lru_cache(_OPEN_FILES)(_File)
+        self._places = np.concatenate(
+            [self._locate(index) for index in range(len(shards))]
+        )
+        # Neither takes memory before it is written to.
+        pixels = (len(self) if cached else 0, *image_shape)
+        self._pixels = np.empty(pixels, np.uint8)
+        self._decoded: list[Example | None] = [None] * pixels[0]
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def read(self, number: int) -> Example:
+        """One example, from its file.
+
+        Raises:
+          UserError: the record is damaged or cannot be read (exit 5).
+        """
+        shard, index = self._shard_and_index(number)
+        at, length = self._places[number].tolist()
+        try:
+            descriptor = self._open(self._path(shard)).descriptor
+            record = framing.read_record(descriptor, at, length, index)
+            return example_schema.decode(record)
+        except framing.DamagedRecord as error:
+            raise _damaged(self._path(shard), str(error)) from error
+        except example_schema.DecodeError as error:
+            raise _damaged(self._path(shard), f"record {index}: {error}") from error
+        except OSError as error:
+            raise _damaged(self._path(shard), error.strerror or str(error)) from error
+
+    def load(self, number: int, out: np.ndarray) -> Example:
+        """Decodes an example's image into `out`, or copies it from memory.
+
+        Args:
+          number: of the example.
+          out: (height, width, 3) uint8, filled with RGB 0..255.
+
+        Returns:
+          the example without the image.
+
+        Raises:
+          UserError: the record or its JPEG is damaged (exit 5).
+        """
+        cached = number < len(self._decoded)
+        if cached and (example := self._decoded[number]) is not None:
+            out[...] = self._pixels[number]
+            return example
+        example = self.read(number)
+        try:
+            shape = images.decode_rgb(example.image, out).shape
+            if shape != self.image_shape:
+                raise images.BadImage("size", f"{shape[0]}x{shape[1]} pixels")
+        except images.BadImage as error:
+            shard, index = self._shard_and_index(number)
+            raise _damaged(
+                self._path(shard),
+                f"record {index} ({example.image_id}): {error.reason}, {error.detail}",
+            ) from error
+        example = dataclasses.replace(example, image=b"")
+        if cached:
+            self._pixels[number] = out
+            self._decoded[number] = example  # last: it says that the pixels are there
+        return example
+
+    def will_need(self, shards: Iterable[int]) -> None:
+        """Asks the system to read some shards ahead, in one piece each."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        for shard in shards:
+            descriptor = self._open(self._path(shard)).descriptor
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+
+    def _shard_and_index(self, number: int) -> tuple[int, int]:
+        shard = int(np.searchsorted(self.starts, number, "right")) - 1
+        return shard, number - int(self.starts[shard])
+
+    def _path(self, shard: int) -> Path:
+        return self._folder / self.shards[shard].name
+
+    def _locate(self, shard: int) -> np.ndarray:
+        """Offsets and lengths of a shard's records, bytes, (records, 2) int64."""
+        path, expected = self._path(shard), self.shards[shard].records
+        try:
+            places = list(framing.locate_records(self._open(path).descriptor))
+        except framing.DamagedRecord as error:
+            raise _damaged(path, str(error)) from error
+        except OSError as error:
+            raise _damaged(path, error.strerror or str(error)) from error
+        if len(places) != expected:
+            raise _damaged(path, f"{len(places)} records, not {expected}")
+        return np.array(places, np.int64).reshape(-1, 2)
+
+
+class _File:
+    """A file opened for reading, closed when nobody refers to it."""
+
+    def __init__(self, path: Path):
+        self.descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.descriptor)
+
+
+def read_images(
+    dataset: Dataset, split: str, image_ids: Iterable[str]
+) -> dict[str, bytes]:
+    """The JPEG files of some examples, by image_id."""
+    wanted, examples = set(image_ids), dataset.split(split)
+    found = {}
+    for number in range(len(examples)):
+        example = examples.read(number)
+        if example.image_id in wanted:
+            found[example.image_id] = example.image
+    return found
+
+
+def _splits_that_fit(manifest: Manifest, budget: int) -> tuple[str, ...]:
+    fit = []
+    for split in _READ_AGAIN:
+        size = manifest.num_examples(split) * int(np.prod(manifest.image_shape))
+        if size <= budget:
+            fit.append(split)
+            budget -= size
+    return tuple(fit)
+
+
+def _check_shard(folder: Path, shard: Shard) -> None:
+    path = folder / shard.name
+    if not path.is_file():
+        problem = "is missing"
+    elif path.stat().st_size != shard.bytes:
+        problem = f"has {path.stat().st_size} bytes, not {shard.bytes}"
+    elif sha256_file(path) != shard.sha256:
+        problem = "is damaged: its sha256 differs from the manifest's"
+    else:
+        return
+    raise _integrity_error(f"{path} {problem}.", folder)
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return _integrity_error(
+        f"{path} was damaged after it was opened: {what}.", path.parent
+    )
+
+
+def _integrity_error(cause: str, folder: Path) -> UserError:
+    return UserError(
+        cause,
+        f"Find out more with `python -m beam_pipelines.verify --dataset_dir={folder}`, "
+        "or build the dataset again.",
+        ExitCode.INTEGRITY,
+    )
