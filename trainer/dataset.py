@@ -5,8 +5,11 @@ split is first used, so any order and any place in it costs nothing: no buffer h
 filled first, and none is held; files that are read again lie in the system's cache.
 """
 
+import bisect
+import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import weakref
 from collections.abc import Iterable
@@ -130,10 +133,12 @@ class Split:
         cached: bool,
     ):
         self.shards = shards
-        self.starts = np.cumsum([0, *(shard.records for shard in shards)])
-        self._folder = folder
+        self.starts = [0, *itertools.accumulate(shard.records for shard in shards)]
         self.image_shape = image_shape
-        self._open = functools.lru_cache(_OPEN_FILES)(_File)
+        self._paths = [folder / shard.name for shard in shards]
+        self._open = functools.lru_cache(_OPEN_FILES)(
+            lambda shard: _File(self._paths[shard])
+        )
         self._places = np.concatenate(
             [self._locate(index) for index in range(len(shards))]
         )
@@ -143,7 +148,7 @@ class Split:
         self._decoded: list[Example | None] = [None] * pixels[0]
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return self.starts[-1]
 
     def read(self, number: int) -> Example:
         """One example, from its file.
@@ -154,15 +159,15 @@ class Split:
         shard, index = self._shard_and_index(number)
         at, length = self._places[number].tolist()
         try:
-            descriptor = self._open(self._path(shard)).descriptor
+            descriptor = self._open(shard).descriptor
             record = framing.read_record(descriptor, at, length, index)
             return example_schema.decode(record)
         except framing.DamagedRecord as error:
-            raise _damaged(self._path(shard), str(error)) from error
+            raise _damaged(self._paths[shard], str(error)) from error
         except example_schema.DecodeError as error:
-            raise _damaged(self._path(shard), f"record {index}: {error}") from error
+            raise _damaged(self._paths[shard], f"record {index}: {error}") from error
         except OSError as error:
-            raise _damaged(self._path(shard), error.strerror or str(error)) from error
+            raise _damaged(self._paths[shard], error.strerror or str(error)) from error
 
     def load(self, number: int, out: np.ndarray) -> Example:
         """Decodes an example's image into `out`, or copies it from memory.
@@ -172,7 +177,7 @@ class Split:
           out: (height, width, 3) uint8, filled with RGB 0..255.
 
         Returns:
-          the example without the image.
+          the example; the file of a cached image is left out of it.
 
         Raises:
           UserError: the record or its JPEG is damaged (exit 5).
@@ -189,13 +194,13 @@ class Split:
         except images.BadImage as error:
             shard, index = self._shard_and_index(number)
             raise _damaged(
-                self._path(shard),
+                self._paths[shard],
                 f"record {index} ({example.image_id}): {error.reason}, {error.detail}",
             ) from error
-        example = dataclasses.replace(example, image=b"")
         if cached:
             self._pixels[number] = out
-            self._decoded[number] = example  # last: it says that the pixels are there
+            # Last: it says that the pixels are there.
+            self._decoded[number] = dataclasses.replace(example, image=b"")
         return example
 
     def will_need(self, shards: Iterable[int]) -> None:
@@ -203,21 +208,19 @@ class Split:
         if not hasattr(os, "posix_fadvise"):
             return
         for shard in shards:
-            descriptor = self._open(self._path(shard)).descriptor
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+            with contextlib.suppress(OSError):  # reading will name it
+                descriptor = self._open(shard).descriptor
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def _shard_and_index(self, number: int) -> tuple[int, int]:
-        shard = int(np.searchsorted(self.starts, number, "right")) - 1
-        return shard, number - int(self.starts[shard])
-
-    def _path(self, shard: int) -> Path:
-        return self._folder / self.shards[shard].name
+        shard = bisect.bisect_right(self.starts, number) - 1
+        return shard, number - self.starts[shard]
 
     def _locate(self, shard: int) -> np.ndarray:
         """Offsets and lengths of a shard's records, bytes, (records, 2) int64."""
-        path, expected = self._path(shard), self.shards[shard].records
+        path, expected = self._paths[shard], self.shards[shard].records
         try:
-            places = list(framing.locate_records(self._open(path).descriptor))
+            places = list(framing.locate_records(self._open(shard).descriptor))
         except framing.DamagedRecord as error:
             raise _damaged(path, str(error)) from error
         except OSError as error:

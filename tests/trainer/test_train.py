@@ -82,6 +82,7 @@ def test_a_run_leaves_what_it_promises(config, tmp_path, capsys):
     assert record["precision"] == "float32"
     assert record["replicas"] == 1
     assert record["global_batch"] == 8
+    assert record["decoded_in_memory"] == ["train", "validation"]
     with open(folder / "predictions.csv") as file:
         rows = list(csv.DictReader(file))
     assert [list(row) for row in rows[:1]] == [
@@ -350,6 +351,26 @@ def test_running_out_of_memory_names_a_batch_size(config, monkeypatch, capsys):
     assert "--batch_size=4" in capsys.readouterr().err
 
 
+def test_a_shard_damaged_while_training_is_named(
+    changed, dataset_dir, tmp_path, monkeypatch, capsys
+):
+    folder = shutil.copytree(dataset_dir, tmp_path / "data")
+    opened = main.open_dataset
+
+    def damage(*arguments):
+        dataset = opened(*arguments)
+        path = folder / "celeba-train.tfrecord-00001-of-00002"
+        path.write_bytes(path.read_bytes()[:-10] + bytes(10))
+        return dataset
+
+    monkeypatch.setattr(main, "open_dataset", damage)
+    assert run(changed(data_dir=str(folder))) == ExitCode.INTEGRITY
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "train.tfrecord-00001-of-00002 was damaged" in lines[0]
+    assert "record 23" in lines[0]
+
+
 def test_the_command_that_is_printed_goes_on(changed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     step = train.TrainStep.__call__
@@ -403,6 +424,7 @@ def test_a_folder_holds_one_run(changed, tmp_path, capsys):
         (["--model=resnet5"], "Did you mean resnet50"),
         (["--modle=resnet50"], "Did you mean --model"),
         (["--batch_size=0"], "--batch_size=0 is below 1"),
+        (["--cache_mb=-2"], "--cache_mb=-2 is below -1"),
         (["--batch_size=999"], "more than the 48 training examples"),
         (["--precision=half"], "--precision=half is none of"),
         (["--epochs=many"], "--epochs"),
