@@ -272,14 +272,16 @@ def simultaneous_radius(accuracy: np.ndarray, drawn: np.ndarray) -> np.ndarray:
 
 
 def differing_options(groups: Sequence[Group]) -> dict[str, list[str]]:
-    """Options beside model and regime that groups differ in -> value of each group."""
-    names = sorted(set().union(*(one.options for one in groups)))
+    """Options beside model and regime that groups differ in -> value of each group.
+
+    Weights that only follow the regime are left out.
+    """
+    names = sorted(set().union(*(one.options for one in groups)) - {"model", "regime"})
     values = {name: [one.options.get(name, "–") for one in groups] for name in names}
-    return {
-        name: found
-        for name, found in values.items()
-        if name not in ("model", "regime") and len(set(found)) > 1
-    }
+    regimes = [one.regime for one in groups]
+    if len(set(zip(regimes, values["weights"], strict=True))) == len(set(regimes)):
+        del values["weights"]
+    return {name: found for name, found in values.items() if len(set(found)) > 1}
 
 
 def _seed_shares(seeds: int, draws: int, rng: np.random.Generator) -> np.ndarray:
@@ -355,17 +357,18 @@ def _names(groups: Sequence[tuple[Candidate, ...]]) -> list[str]:
     """The model's name, with what tells it from other groups of the same model."""
     names = []
     for members in groups:
-        run, options = members[0].run, members[0].options
+        name, options = members[0].run.model_name, members[0].options
         rivals = [
-            other[0].options
-            for other in groups
-            if other[0].run.model_name == run.model_name
+            other[0].options for other in groups if other[0].run.model_name == name
         ]
-        parts = [run.model_name]
-        for name in ("regime", *sorted(set().union(*rivals) - {"regime"})):
-            if len({rival.get(name) for rival in rivals}) > 1:
-                value = options.get(name, "–")
-                parts.append(value if name == "regime" else f"{name}={value}")
+        regime = options.get("regime")
+        same = [rival for rival in rivals if rival.get("regime") == regime]
+        parts = [name] if len(same) == len(rivals) else [name, str(regime)]
+        parts += [
+            f"{option}={options.get(option, '–')}"
+            for option in sorted(set().union(*same))
+            if len({rival.get(option) for rival in same}) > 1
+        ]
         names.append(", ".join(parts))
     return names
 

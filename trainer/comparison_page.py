@@ -18,7 +18,19 @@ from trainer.report import decimal, duration, interval, percent
 PAGE, TABLE = "comparison.html", "leaderboard.csv"
 
 _APART = "cannot be told apart"
-_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_WORDS = (
+    "no",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+)
 
 
 def write(comparison: Comparison, folder: Path) -> Path:
@@ -125,11 +137,15 @@ def sentences(comparison: Comparison) -> list[str]:
     if same:
         which = _listed([names[number] for number in same])
         found.append(f"{which} {_APART} from it.")
-    if len(worse):
-        which = _listed([names[number] for number in worse])
+    if len(worse) == 1:
+        gap = _points_between(comparison, worse[0])
+        found.append(f"{names[worse[0]]} is worse, by {gap} percentage points.")
+    elif len(worse):
         gaps = [_points_between(comparison, number) for number in worse]
-        verb = "are" if len(worse) > 1 else "is"
-        found.append(f"{which} {verb} worse, by {_listed(gaps)} percentage points.")
+        which = [
+            f"{names[number]} ({gap})" for number, gap in zip(worse, gaps, strict=True)
+        ]
+        found.append(f"Worse, by so many percentage points: {_listed(which)}.")
     return found + _among_the_others(comparison, names)
 
 
