@@ -22,9 +22,11 @@ from benchmarks.step import StepConfig
 from benchmarks.warp import WarpBenchmarkConfig
 from schemas import example
 from support import command
+from trainer.compare import CompareConfig
 from trainer.config import TrainConfig
 from trainer.predict import PredictConfig
 from trainer.report import ReportConfig
+from trainer.sweep import SweepConfig
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("schemas", "support", "beam_pipelines", "trainer", "benchmarks")
@@ -45,6 +47,8 @@ CONFIGS = (
     TrainConfig,
     PredictConfig,
     ReportConfig,
+    CompareConfig,
+    SweepConfig,
     StagesConfig,
     WarpBenchmarkConfig,
     StepConfig,

@@ -7,6 +7,7 @@ from support.command import option
 from support.errors import did_you_mean, usage_error
 from support.images import require_local
 
+MODELS = ("vgg16", "vgg19", "googlenet", "resnet50", "resnet101")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SWITCHES = ("auto", "on", "off")
 DEVICES = ("auto", "cpu", "gpu")

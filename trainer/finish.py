@@ -1,7 +1,9 @@
 """The end of a run: the best model on the test split, metrics, report, record."""
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -10,6 +12,7 @@ from support.files import atomic_write, output_errors, sha256_file
 from trainer import checkpoint, input_pipeline, metrics, models, report, run_folder
 from trainer.checkpoint import Progress
 from trainer.evaluate import LOGIT, predict_split
+from trainer.steps import EvaluationStep
 from trainer.train import Job
 
 PREDICTIONS, METRICS = "predictions.csv", "metrics.json"
@@ -36,8 +39,9 @@ def finish(job: Job, run_dir: Path, progress: Progress) -> Path:
             ExitCode.INTEGRITY,
         )
     models.read_weights(job.model, best)
+    clock = _Clock(job.evaluation_step, job.config.batch_size)
     predictions = predict_split(
-        job.evaluation_step,
+        clock,
         job.dataset,
         TEST,
         job.config.batch_size,
@@ -45,13 +49,18 @@ def finish(job: Job, run_dir: Path, progress: Progress) -> Path:
     )
     result = metrics.evaluate(predictions, seed=job.config.seed)
     with output_errors(run_dir):
-        path = _write(job, run_dir, progress, predictions, result)
+        path = _write(job, run_dir, progress, predictions, result, clock.rate)
     _say(result, path)
     return path
 
 
 def _write(
-    job: Job, run_dir: Path, progress: Progress, predictions: pd.DataFrame, result: dict
+    job: Job,
+    run_dir: Path,
+    progress: Progress,
+    predictions: pd.DataFrame,
+    result: dict,
+    inference_rate: float | None,
 ) -> Path:
     columns = predictions.drop(columns=LOGIT)
     atomic_write(run_dir / PREDICTIONS, columns.to_csv(index=False))
@@ -65,6 +74,7 @@ def _write(
         "train_seconds": progress.seconds,
         "images_per_second": _mean(progress, "images_per_second"),
         "input_wait": _mean(progress, "input_wait"),
+        "inference_images_per_second": inference_rate,
     }
     models.write_run(run_dir, run | {"status": run_folder.RUNNING})
     pictures = None
@@ -75,6 +85,35 @@ def _write(
     models.write_run(run_dir, run)
     checkpoint.clear(run_dir)
     return path
+
+
+class _Clock:
+    """Times an evaluation step from its second batch on: the first may compile it.
+
+    Reading and decoding are not in it; stretch, forward pass and transfer are.
+    """
+
+    def __init__(self, step: EvaluationStep, batch_size: int):
+        self._step = step
+        self._batch_size = batch_size
+        self._batches = -1
+        self._seconds = 0.0
+
+    def __call__(self, images: Any) -> Any:
+        started = time.perf_counter()
+        logits = self._step(images)
+        logits.numpy()  # waits for the device
+        if self._batches >= 0:
+            self._seconds += time.perf_counter() - started
+        self._batches += 1
+        return logits
+
+    @property
+    def rate(self) -> float | None:
+        """Images per second, or None after one batch only."""
+        if self._batches < 1:
+            return None
+        return self._batches * self._batch_size / self._seconds
 
 
 def _mean(progress: Progress, column: str) -> float:

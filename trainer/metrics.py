@@ -159,6 +159,22 @@ def bootstrap(
     return {name: np.concatenate([part[name] for part in parts]) for name in SCALARS}
 
 
+def resample(sums: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Sums over the people of each draw, counted as often as they were drawn.
+
+    Args:
+      sums: (people, columns) over each person's examples.
+      draws: number of draws.
+      seed: seed of the draws.
+
+    Returns:
+      (draws, columns) float64.
+    """
+    people = len(sums)
+    drawn = [weights @ sums for weights in _person_weights(people, 0, draws, seed)]
+    return np.concatenate(drawn)
+
+
 def interval(samples: np.ndarray) -> list[float] | None:
     """The percentile interval of (draws,) samples; None if too many are undefined."""
     if np.mean(np.isnan(samples)) > _UNDEFINED_DRAWS:

@@ -1,0 +1,204 @@
+"""Which runs a sweep makes, what it refuses, how it ends; real runs are marked slow."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from absl import flags
+
+from support import command
+from support.errors import ExitCode, UserError
+from trainer import models, report, run_record, sweep
+from trainer.config import MODELS, TrainConfig
+from trainer.sweep import SweepConfig
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_models_are_the_architectures():
+    assert set(MODELS) == set(models.ARCHITECTURES) == set(report.MODEL_NAMES)
+
+
+def test_plan_takes_every_model_before_the_next_seed():
+    base = TrainConfig(epochs=3)
+    runs = sweep.plan(SweepConfig(("vgg16", "resnet50"), (4, 1), (), "out"), base)
+    assert [run.run_dir for run in runs] == [
+        "out/vgg16-seed4",
+        "out/resnet50-seed4",
+        "out/vgg16-seed1",
+        "out/resnet50-seed1",
+    ]
+    assert {run.epochs for run in runs} == {3}
+    assert [(run.model, run.seed) for run in runs[:2]] == [
+        ("vgg16", 4),
+        ("resnet50", 4),
+    ]
+    assert len(sweep.plan(SweepConfig(), base)) == 3 * len(MODELS)
+
+
+def test_regimes_start_from_weights_or_from_none():
+    base = TrainConfig(regime="finetune", weights="imagenet")
+    regimes = ("scratch", "finetune")
+    runs = sweep.plan(SweepConfig(("vgg16",), (0,), regimes, "out"), base)
+    assert [(run.regime, run.weights, run.run_dir) for run in runs] == [
+        ("scratch", "none", "out/vgg16-scratch-seed0"),
+        ("finetune", "imagenet", "out/vgg16-finetune-seed0"),
+    ]
+
+
+def test_a_run_is_the_real_program_with_every_option():
+    config = TrainConfig(model="vgg19", run_dir="out/a b", ema=0.5)
+    words = sweep.train_command(config)
+    assert words[:3] == [sys.executable, "-m", "trainer.main"]
+    values = flags.FlagValues()
+    command.define_flags(TrainConfig, values)
+    assert not command.parse(words[2:], values)
+    assert command.from_flags(TrainConfig, values) == config
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model=vgg16"], "a sweep has --models"),
+        (["-seed", "1"], "a sweep has --seeds"),
+        (["--run_dir=x"], "a sweep has --sweep_dir"),
+        (["--models=vgg61"], "no 'vgg61'. Did you mean vgg"),
+        (["--models=vgg16,vgg16"], "vgg16 twice"),
+        (["--seeds="], "--seeds is empty"),
+        (["--seeds=1,x"], "not a list of ints"),
+        (["--regimes=transfer"], "needs weights"),
+        (["--sweep_dir=gs://b/x"], "sweep_dir"),
+        (["--epochs=0"], "--epochs=0 is below 1"),
+        (["--aux_heads", "--input_size=128"], "vgg16 has no auxiliary heads"),
+        (["runs"], "not a flag"),
+    ],
+)
+def test_usage_errors_start_nothing(tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message) as caught:
+        sweep.main(["sweep", *words])
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_data_no_run_is_started(tmp_path):
+    words = [f"--sweep_dir={tmp_path / 's'}", f"--data_dir={tmp_path / 'none'}"]
+    with pytest.raises(UserError, match="no finished dataset") as caught:
+        sweep.main(["sweep", *words])
+    assert caught.value.exit_code == ExitCode.INPUT_DATA
+
+
+def test_a_flagfiles_model_gives_way_and_other_options_are_refused(tmp_path, capsys):
+    recipe = tmp_path / "recipe.flags"
+    recipe.write_text("--model=vgg16\n--epochs=5\n--seed=9\n")
+    words = [f"--sweep_dir={tmp_path / 's'}", f"--data_dir={tmp_path / 'none'}"]
+    words.append(f"--flagfile={recipe}")
+    with pytest.raises(UserError, match="no finished dataset"):
+        sweep.main(["sweep", *words])
+    assert "--model of the flagfile gives way to --models" in capsys.readouterr().out
+    written = run_record.read_options((tmp_path / "s" / sweep.FLAGS).read_text())
+    assert written["epochs"] == "5" and written["models"] == "all"
+    assert not {"model", "seed", "run_dir"} & written.keys()
+    # More seeds are welcome, another recipe is not; the flagfile written goes on.
+    with pytest.raises(UserError, match="no finished dataset"):
+        sweep.main(["sweep", *words, "--seeds=0,1,2,3"])
+    with pytest.raises(UserError, match="no finished dataset"):
+        sweep.main(["sweep", f"--flagfile={tmp_path / 's' / sweep.FLAGS}"])
+    with pytest.raises(UserError, match="--epochs was 5, is 6") as caught:
+        sweep.main(["sweep", *words, "--epochs=6"])
+    assert caught.value.exit_code == ExitCode.USAGE
+
+
+def test_a_runner_keeps_the_last_lines_and_the_exit_code(capfd):
+    program = "import sys; [print(i, file=sys.stderr) for i in range(9)]; sys.exit(7)"
+    with sweep.Runner() as runner:
+        code, last = runner.run([sys.executable, "-c", program])
+    assert (code, last) == (7, ["5\n", "6\n", "7\n", "8\n"])
+    assert capfd.readouterr().err.split() == [str(i) for i in range(9)]
+    assert runner.signal is None
+
+
+def test_a_runner_passes_a_signal_on_once():
+    # Sleeps are cut short by the signal; a process that does not get it fails the test.
+    program = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(60)\n"
+        "sys.exit(1)\n"
+    )
+    with sweep.Runner() as runner:
+        code, _ = runner.run([sys.executable, "-c", program])
+    assert (code, runner.signal) == (75, signal.SIGTERM)
+
+
+def test_exit_codes_of_runs():
+    assert sweep._exit_code(6) == ExitCode.DIVERGED
+    assert sweep._exit_code(-signal.SIGKILL) == ExitCode.OUT_OF_MEMORY
+    assert sweep._exit_code(-signal.SIGSEGV) == sweep._exit_code(99) == ExitCode.BUG
+
+
+def start(*words):
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainer.sweep", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.mark.slow
+def test_a_sweep_stops_goes_on_survives_a_failure_and_compares(dataset_dir, tmp_path):
+    folder = tmp_path / "sweep"
+    words = [f"--sweep_dir={folder}", f"--data_dir={dataset_dir}", "--epochs=1"]
+    words += ["--models=googlenet,resnet50", "--seeds=0,1", "--input_size=32"]
+    words += ["--batch_size=8", "--precision=float32", "--report_images=false"]
+    # A folder that is no run's makes one of the four fail.
+    (folder / "resnet50-seed0").mkdir(parents=True)
+    (folder / "resnet50-seed0" / "mine.txt").write_text("mine")
+
+    process = start(*words)
+    watch = threading.Timer(300, process.kill)
+    watch.start()
+    for line in process.stdout:
+        if line.startswith("examples:"):  # the first run has begun
+            process.send_signal(signal.SIGTERM)
+            break
+    rest = process.communicate()
+    watch.cancel()
+    go_on = f"python -m trainer.sweep --flagfile={folder / sweep.FLAGS}"
+    assert process.returncode == ExitCode.STOPPED, rest
+    assert f"Go on with: {go_on}" in rest[1]
+    assert "run 2 of 4" not in rest[0]
+
+    process = start(*go_on.split()[3:])
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == ExitCode.OUTPUT, err
+    assert "4 runs in" in out and "0 of them finished" in out
+    assert f"{folder / 'resnet50-seed0'} failed with exit code 4: error: " in out
+    assert "is not empty and holds no run" in err
+    assert "1 of 4 runs failed" in err and go_on in err
+    table = pd.read_csv(folder / "leaderboard.csv", dtype={"seeds": str})
+    assert dict(zip(table["model"], table["seeds"], strict=True)) == {
+        "googlenet": "0 1",
+        "resnet50": "1",
+    }
+    assert (table["inference_ms_per_image"] > 0).all()
+    record = json.loads((folder / "googlenet-seed0" / "run.json").read_text())
+    assert record["inference_images_per_second"] > 0
+
+    (folder / "resnet50-seed0" / "mine.txt").unlink()
+    process = start(*go_on.split()[3:])
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == ExitCode.OK, err
+    assert "3 of them finished" in out
+    assert out.count("\nrun ") == 1 and "run 2 of 4" in out
+    assert (folder / "comparison.html").is_file()

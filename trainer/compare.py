@@ -1,0 +1,60 @@
+"""Compares finished runs: `python -m trainer.compare RUN… [--output_dir=DIR]`.
+
+Runs that differ in nothing but the seed are one group. Says which groups are better,
+by how much, and which cannot be told apart; writes comparison.html, leaderboard.csv and
+the charts.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from support import command
+from support.errors import usage_error
+from support.images import require_local
+from trainer import comparison, comparison_page
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareConfig:
+    """Flags of `python -m trainer.compare`."""
+
+    output_dir: str = command.option(
+        "runs/comparison", "Folder for the page, the table and the charts."
+    )
+
+    def __post_init__(self):
+        if not self.output_dir:
+            raise usage_error("--output_dir is empty.", "Name a folder.")
+        require_local(self.output_dir, "output_dir")
+
+
+def compare_runs(folders: Sequence[Path], output_dir: Path) -> None:
+    """Compares runs, writes the page and the table, prints the result.
+
+    Raises:
+      UserError: see `comparison.load`, `comparison.group`, `comparison_page.write`.
+    """
+    groups = comparison.group(comparison.load(folders))
+    result = comparison.compare(groups)
+    path = comparison_page.write(result, output_dir)
+    print(comparison_page.terminal(result))
+    print(f"comparison: {path}")
+
+
+def main(argv: list[str]) -> None:
+    values = flags.FlagValues()
+    command.define_flags(CompareConfig, values)
+    words = command.parse(argv, values)
+    config = command.from_flags(CompareConfig, values)
+    if not words:
+        raise usage_error(
+            "No run is named.", "Add the folders of finished runs: runs/sweep/*/"
+        )
+    compare_runs([Path(word) for word in words], Path(config.output_dir))
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,0 +1,347 @@
+"""Trains several architectures and seeds, one run after another, and compares them.
+
+`python -m trainer.sweep --flagfile=FILE --models=all --seeds=0,1,2`: every run is a
+process of its own (`python -m trainer.main`) with a folder of its own. The same command
+goes on: finished runs are skipped, a stopped one resumes. The comparison is written
+into the sweep's folder at the end.
+"""
+
+import collections
+import dataclasses
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from absl import flags
+
+from schemas import manifest
+from support import command
+from support.errors import ExitCode, UserError, did_you_mean, usage_error
+from support.files import FolderLock, atomic_write, output_errors
+from support.images import require_local
+from trainer import run_record
+from trainer.config import MODELS, NO_WEIGHTS, NOT_COMPARED, REGIMES, TrainConfig
+
+FLAGS = "sweep.flags"
+ALL = "all"
+#: Options of a run that the sweep sets itself, and what to give instead.
+_OWN = {"model": "--models", "seed": "--seeds", "run_dir": "--sweep_dir"}
+_LAST_LINES = 4  # of a failed run's errors
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """Flags of `python -m trainer.sweep`, beside those of `trainer.main`."""
+
+    models: tuple[str, ...] = command.option(
+        (ALL,), f"Architectures, or all: {', '.join(MODELS)}."
+    )
+    seeds: tuple[int, ...] = command.option((0, 1, 2), "Seeds, a run of each model.")
+    regimes: tuple[str, ...] = command.option(
+        (), "Regimes, a run of each; empty: --regime. scratch ignores --weights."
+    )
+    sweep_dir: str = command.option(
+        "runs/sweep", "Folder of the runs' folders and of the comparison."
+    )
+
+    def __post_init__(self):
+        _check_list("models", self.models, (ALL, *MODELS))
+        _check_list("regimes", self.regimes, REGIMES)
+        _check_list("seeds", self.seeds)
+        if not (self.models and self.seeds):
+            name = "seeds" if self.models else "models"
+            raise usage_error(f"--{name} is empty.", f"Leave --{name} out, or fill it.")
+        if not self.sweep_dir:
+            raise usage_error("--sweep_dir is empty.", "Name a folder.")
+        require_local(self.sweep_dir, "sweep_dir")
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.sweep_dir)
+
+
+def plan(sweep: SweepConfig, base: TrainConfig) -> list[TrainConfig]:
+    """The runs in their order: all models with the first seed, then with the next.
+
+    Args:
+      sweep: what is to be run.
+      base: every other option.
+
+    Raises:
+      UserError: a model or regime does not go with the other options (exit 2).
+    """
+    models = MODELS if ALL in sweep.models else sweep.models
+    runs = []
+    for seed in sweep.seeds:
+        for model in models:
+            for regime in sweep.regimes or (base.regime,):
+                between = f"-{regime}" if sweep.regimes else ""
+                folder = sweep.folder / f"{model}{between}-seed{seed}"
+                random = sweep.regimes and regime == "scratch"
+                config = dataclasses.replace(
+                    base,
+                    model=model,
+                    seed=seed,
+                    regime=regime,
+                    weights=NO_WEIGHTS if random else base.weights,
+                    run_dir=str(folder),
+                )
+                runs.append(config)
+    return runs
+
+
+def train_command(config: TrainConfig) -> list[str]:
+    """The command line of one run."""
+    options = command.flags_text(config).splitlines()
+    return [sys.executable, "-m", "trainer.main", *options]
+
+
+def sweep_text(sweep: SweepConfig, base: TrainConfig) -> str:
+    """The flagfile that goes on with a sweep: what it sets itself is left out."""
+    lines = command.flags_text(base).splitlines(keepends=True)
+    own = tuple(f"--{name}=" for name in _OWN)
+    return command.flags_text(sweep) + "".join(
+        line for line in lines if not line.startswith(own)
+    )
+
+
+def check_options(sweep: SweepConfig, base: TrainConfig) -> None:
+    """Lets a sweep go on only with its options; models, seeds and regimes may be added.
+
+    Raises:
+      UserError: the folder holds a sweep with other options (exit 2).
+    """
+    path = sweep.folder / FLAGS
+    if not path.is_file():
+        return
+    free = {field.name for field in dataclasses.fields(SweepConfig)}
+    free |= {*_OWN, *NOT_COMPARED}
+    before = run_record.all_options(path.read_text("utf-8"))
+    now = run_record.all_options(sweep_text(sweep, base))
+    changed = [
+        f"--{name} was {before.get(name)}, is {now.get(name)}"
+        for name in sorted((before.keys() | now.keys()) - free)
+        if before.get(name) != now.get(name)
+    ]
+    if changed:
+        raise usage_error(
+            f"{sweep.folder} holds a sweep with other options: {'; '.join(changed)}.",
+            "Choose another --sweep_dir, or give the options of that sweep.",
+        )
+
+
+class Runner:
+    """Runs one process after another, and passes Ctrl-C and SIGTERM on to it.
+
+    Each is in a process group of its own, so that Ctrl-C on a terminal reaches it once,
+    from here, and not twice, which would stop it without a checkpoint.
+
+    Attributes:
+      signal: the first that arrived, or None.
+    """
+
+    def __init__(self):
+        self.signal: int | None = None
+        self._process: subprocess.Popen | None = None
+
+    def __enter__(self) -> "Runner":
+        self._before = {
+            number: signal.signal(number, self._pass_on)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def run(self, words: Sequence[str]) -> tuple[int, list[str]]:
+        """Runs a command; its errors are shown as they come.
+
+        Returns:
+          Its exit code, negative for a signal, and the last lines of its errors.
+        """
+        last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
+        self._process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            process_group=0,
+        )
+        if self.signal is not None:  # it came before there was a process
+            self._process.send_signal(self.signal)
+        reader = threading.Thread(target=_echo, args=(self._process.stderr, last))
+        reader.start()
+        code = self._process.wait()
+        reader.join()
+        self._process.stderr.close()
+        self._process = None
+        return code, list(last)
+
+    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        self.signal = self.signal or number
+        if self._process is not None:
+            self._process.send_signal(number)
+
+
+def run_all(runs: Sequence[TrainConfig], go_on: str) -> dict[str, int]:
+    """Trains what is not finished; a failed run does not keep the others.
+
+    Args:
+      runs: of `plan`.
+      go_on: the command that continues the sweep.
+
+    Returns:
+      Run folder -> exit code of the runs that failed, in their order.
+
+    Raises:
+      UserError: stopped by Ctrl-C (exit 130) or SIGTERM (75).
+    """
+    failed = {}
+    with Runner() as runner:
+        for number, config in enumerate(runs, start=1):
+            run_dir = Path(config.run_dir)
+            if run_record.is_finished(run_dir):
+                continue
+            print(f"\nrun {number} of {len(runs)}: {run_dir}", flush=True)
+            code, last = (0, []) if runner.signal else runner.run(train_command(config))
+            if runner.signal is not None:
+                raise _stopped(runner.signal, go_on)
+            if code:
+                failed[config.run_dir] = code
+                said = " ".join(line.strip() for line in last) or "it said nothing."
+                print(f"{run_dir} failed with {_code_text(code)}: {said}", flush=True)
+    return failed
+
+
+def main(argv: list[str]) -> None:
+    values = flags.FlagValues()
+    command.define_flags(SweepConfig, values)
+    command.define_flags(TrainConfig, values)
+    _refuse_own_options(argv)
+    command.refuse_words(command.parse(argv, values))
+    sweep = command.from_flags(SweepConfig, values)
+    for name, instead in _OWN.items():
+        if values[name].present:
+            print(f"note: --{name} of the flagfile gives way to {instead}.")
+            values[name].unparse()
+    base = _base(values, sweep)
+    runs = plan(sweep, base)
+    with FolderLock(sweep.folder):
+        check_options(sweep, base)
+        with output_errors(sweep.folder):
+            sweep.folder.mkdir(parents=True, exist_ok=True)
+            atomic_write(sweep.folder / FLAGS, sweep_text(sweep, base))
+        _train_and_compare(sweep, runs)
+
+
+def _train_and_compare(sweep: SweepConfig, runs: Sequence[TrainConfig]) -> None:
+    path = shlex.quote(str(sweep.folder / FLAGS))
+    go_on = f"python -m trainer.sweep --flagfile={path}"
+    done = sum(run_record.is_finished(Path(run.run_dir)) for run in runs)
+    if done < len(runs):
+        _check_data(runs[0].data_dir)
+    print(f"{len(runs)} runs in {sweep.folder}, {done} of them finished", flush=True)
+    failed = run_all(runs, go_on)
+    finished = [Path(run.run_dir) for run in runs]
+    finished = [folder for folder in finished if run_record.is_finished(folder)]
+    if finished:
+        # Imported late: scikit-learn and matplotlib take seconds, the first run starts
+        # without them.
+        from trainer.compare import compare_runs
+
+        print()
+        compare_runs(finished, sweep.folder)
+    if failed:
+        codes = [f"{folder} ({_code_text(code)})" for folder, code in failed.items()]
+        raise UserError(
+            f"{len(failed)} of {len(runs)} runs failed: {', '.join(codes)}.",
+            f"Mend what they name, then go on with: {go_on}",
+            _exit_code(next(iter(failed.values()))),
+        )
+
+
+def _base(values: flags.FlagValues, sweep: SweepConfig) -> TrainConfig:
+    """The options that all runs share; those of the sweep keep their defaults."""
+    if sweep.regimes:
+        # --weights are for the regimes that start from weights, see `plan`.
+        trained = [regime for regime in sweep.regimes if regime != "scratch"]
+        values["regime"].value = (*trained, "scratch")[0]
+    return command.from_flags(TrainConfig, values)
+
+
+def _check_data(data_dir: str) -> None:
+    """Finds out before the first run what would make every run fail."""
+    if not (Path(data_dir) / manifest.FILE_NAME).is_file():
+        raise UserError(
+            f"{data_dir} holds no finished dataset: it has no {manifest.FILE_NAME}.",
+            "Check --data_dir, or build it: python -m beam_pipelines.build",
+            ExitCode.INPUT_DATA,
+        )
+
+
+def _refuse_own_options(argv: Iterable[str]) -> None:
+    """Refuses --model, --seed and --run_dir on the command line.
+
+    In a flagfile they give way: the recipes in configs/ name their model.
+    """
+    for word in argv:
+        name = re.match(rf"--?({'|'.join(_OWN)})(=|$)", word)
+        if name:
+            instead = _OWN[name[1]]
+            raise usage_error(
+                f"--{name[1]} is for one run; a sweep has {instead}.",
+                f"Use {instead}, or train one run with python -m trainer.main.",
+            )
+
+
+def _check_list(name: str, values: Sequence, choices: Sequence[str] = ()) -> None:
+    for value in values:
+        if choices and value not in choices:
+            raise usage_error(
+                f"--{name}: there is no {value!r}.", did_you_mean(value, choices)
+            )
+        if values.count(value) > 1:
+            raise usage_error(f"--{name} has {value} twice.", "Name it once.")
+
+
+def _echo(errors: Iterable[str], last: collections.deque[str]) -> None:
+    for line in errors:
+        print(line, end="", file=sys.stderr, flush=True)
+        last.append(line)
+
+
+def _stopped(number: int, go_on: str) -> UserError:
+    interrupted = number == signal.SIGINT
+    return UserError(
+        f"Stopped by {'Ctrl-C' if interrupted else 'SIGTERM'}.",
+        f"Go on with: {go_on}",
+        ExitCode.INTERRUPTED if interrupted else ExitCode.STOPPED,
+    )
+
+
+def _code_text(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    name = signal.Signals(-code).name
+    # The kernel's answer to too little memory is SIGKILL.
+    return f"{name}, most likely out of memory" if name == "SIGKILL" else name
+
+
+def _exit_code(code: int) -> ExitCode:
+    """The sweep's exit code for a run's."""
+    if code == -signal.SIGKILL:
+        return ExitCode.OUT_OF_MEMORY
+    return ExitCode(code) if code in list(ExitCode) else ExitCode.BUG
+
+
+if __name__ == "__main__":
+    command.run(main)
