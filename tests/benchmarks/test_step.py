@@ -197,6 +197,7 @@ def test_the_step_on_jax_runs_without_tensorflow():
     ]
 
 
+@pytest.mark.slow  # it starts three programs that import TensorFlow
 def test_a_run_writes_a_document(tmp_path, monkeypatch, capsys):
     write = harness.write
     monkeypatch.setattr(harness, "write", lambda result: write(result, tmp_path))
