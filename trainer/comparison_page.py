@@ -193,9 +193,9 @@ def pairs(comparison: Comparison) -> list[dict[str, str]]:
             {
                 "first": names[first],
                 "second": names[second],
-                "difference": f"{100 * comparison.difference[first, second]:+.1f}",
+                "difference": _signed(comparison.difference[first, second]),
                 "bounds": _points(bounds) if bounds else "–",
-                "verdict": f"{names[first]} is better" if real else _APART,
+                "verdict": "better" if real else _APART,
             }
         )
     return rows
@@ -274,7 +274,10 @@ def _panels(comparison: Comparison) -> dict[str, figures.Panel]:
             "inference ms per image",
         ),
     }
-    return {"forest": comparison_plots.forest(comparison)} | {
+    forests = {"forest": comparison_plots.forest(comparison)}
+    if len(groups) > 1:
+        forests["differences"] = comparison_plots.differences(comparison)
+    return forests | {
         key: comparison_plots.against(comparison, values, name)
         for key, (values, name) in costs.items()
     }
@@ -291,7 +294,9 @@ def _html(comparison: Comparison, panels: dict[str, figures.Panel]) -> str:
     environment.filters |= {"percent": percent, "decimal": decimal}
     groups = comparison.groups
     positive = groups[0].candidates[0].run.positive
-    title = f"{_word(len(groups))} group{'s' if len(groups) > 1 else ''} of runs"
+    runs = sum(len(group.candidates) for group in groups)
+    title = f"{_word(len(groups))} model{'s' if len(groups) > 1 else ''}, "
+    title += f"{runs} run{'s' if runs > 1 else ''}"
     body = environment.get_template(PAGE).render(
         title=f"{title[0].upper()}{title[1:]}",
         positive=positive,
@@ -336,7 +341,12 @@ def _points_between(comparison: Comparison, worse: int) -> str:
 
 def _points(bounds: tuple[float, float]) -> str:
     low, high = bounds
-    return f"{100 * low:+.1f} to {100 * high:+.1f}"
+    return f"{_signed(low)} to {_signed(high)}"
+
+
+def _signed(value: float) -> str:
+    """0.021 -> "+2.1", with a minus that is as wide as the plus."""
+    return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def _listed(words: Sequence[str]) -> str:
