@@ -23,6 +23,7 @@ from support import command
 from trainer.config import TrainConfig
 from trainer.predict import PredictConfig
 from trainer.report import ReportConfig
+from trainer.subgroups import SubgroupsConfig
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("schemas", "support", "beam_pipelines", "trainer", "benchmarks")
@@ -43,6 +44,7 @@ CONFIGS = (
     TrainConfig,
     PredictConfig,
     ReportConfig,
+    SubgroupsConfig,
     StagesConfig,
     WarpBenchmarkConfig,
     BuildBenchmarkConfig,
