@@ -11,7 +11,7 @@ from trainer.subgroups import NOTE, percent, percents, points, sentences, tellin
 
 _SHOWN = 15
 _TITLE_LENGTH = 34
-_GREY = "color: var(--muted)"
+_GREY = "grey"
 _COLUMNS = ("accuracy", "false_positive_rate", "false_negative_rate")
 _NO_BREAK = "\u00a0%"
 
@@ -106,8 +106,8 @@ def _figure(groups: list[Group]) -> Html:
     )
     caption = (
         "How much more (right) or less (left) often the model is right for a group "
-        f"than for everybody else: the {len(groups)} clearest gaps. Of an attribute "
-        "only one side is shown; the other's gap is the same with the other sign. "
+        "than for everybody else: the groups asked for and the clearest gaps. Of an "
+        "attribute one side is shown; the other's gap is the same with the other sign. "
         "Lines are 95 % intervals; a dot marks a gap that survives the correction for "
         "looking at all of them. Grey groups are small."
     )
@@ -137,9 +137,9 @@ def _explanation(table: Table) -> Html:
         "Values and gaps to everybody else in percentage points, 95 % intervals below "
         "(bootstrap over people, both sides of a gap in the same draws). Bold gaps "
         "survive the correction for all of them (single-step maxT, Westfall and Young, "
-        f"1993). Groups with fewer than {table.min_people} people or "
-        f"{table.min_images} images, and rates that are shares of as few, are grey: "
-        "they are not tested and never called the worst. A dash is undefined."
+        f"1993). Grey is what has fewer than {table.min_people} people or "
+        f"{table.min_images} images, of a gap on either side: it is not tested and no "
+        "such group is called the worst. A dash is undefined."
     )
     return tag("p", text.replace(" %", _NO_BREAK), class_="small")
 
@@ -154,13 +154,13 @@ def _groups_table(table: Table) -> Html:
 
 def _group_row(group: Group) -> Html:
     cells = [
-        tag("th", group.title, style="min-width: 9rem"),
+        tag("th", group.title, style="min-width: 7.5rem"),
         tag("td", f"{group.n:,}", class_="number"),
         tag("td", f"{group.people:,}", class_="number"),
     ]
     for name in _COLUMNS:
         cells += _rate_cells(getattr(group, name))
-    return tag("tr", *cells, style=_GREY if group.small else "")
+    return tag("tr", *cells, class_=_GREY * group.small)
 
 
 def _rate_cells(rate: Rate) -> list[Html]:
@@ -168,7 +168,7 @@ def _rate_cells(rate: Rate) -> list[Html]:
     below = " to ".join(points(bound) for bound in rate.gap_interval or ())
     return [
         _cell(_number(rate.value), _range(rate.interval), rate.small),
-        _cell(tag("strong", gap) if rate.survives else gap, below, rate.small),
+        _cell(tag("strong", gap) if rate.survives else gap, below, rate.p is None),
     ]
 
 
@@ -176,7 +176,7 @@ def _cell(value: str, below: str, grey: bool) -> Html:
     lines = [value]
     if below:
         lines += [Html("<br>"), tag("span", below, class_="small")]
-    return tag("td", *lines, class_="number", style=_GREY if grey else "")
+    return tag("td", *lines, class_=f"number {_GREY}" if grey else "number")
 
 
 def _number(value: float | None) -> str:
@@ -203,7 +203,7 @@ def _odds_row(part: Grouping) -> Html:
         tag("th", title),
         tag("td", _number(part.equalized_odds_difference), class_="number"),
         tag("td", _range(part.interval) or "–", class_="number"),
-        style=_GREY if part.small else "",
+        class_=_GREY * part.small,
     )
 
 
@@ -213,5 +213,5 @@ def _table(names: list[str], rows: list[Html]) -> Html:
     return tag(
         "div",
         tag("table", tag("thead", tag("tr", *head)), tag("tbody", *rows)),
-        class_="scroll",
+        class_="scroll dense",
     )

@@ -161,9 +161,9 @@ def sentences(table: Table) -> list[str]:
 def telling(table: Table, count: int) -> list[Group]:
     """The groups with the clearest accuracy gaps, from the lowest to the highest.
 
-    Chosen groups come first, small ones among them too; then those whose gap is large
-    for the width of its interval. Of an attribute only one side is taken, because the
-    other's gap is the same with the other sign.
+    The chosen groups, small ones too, and those whose gap is large for the width of its
+    interval: `count` in all, or half as many beside more chosen ones. Of an attribute
+    only one side is taken, because the other's gap is the same with the other sign.
     """
     chosen, others = [], []
     for part in table.groupings:
@@ -173,8 +173,9 @@ def telling(table: Table, count: int) -> list[Group]:
                     chosen.append(group)
                 elif not group.small:
                     others.append(group)
-    ranked = sorted(chosen, key=_clarity) + sorted(others, key=_clarity)
-    return sorted(ranked[:count], key=lambda group: group.accuracy.gap)
+    chosen = sorted(chosen, key=_clarity)[:count]
+    others = sorted(others, key=_clarity)[: max(count - len(chosen), count // 2)]
+    return sorted(chosen + others, key=lambda group: group.accuracy.gap)
 
 
 def survivors(table: Table) -> list[tuple[Group, str]]:
@@ -257,11 +258,13 @@ def _odds(table: Table) -> str:
     if not judged:
         return ""
     part = max(judged, key=lambda part: part.equalized_odds_difference)
+    low_high = percents(part.interval).removesuffix(" %")
+    interval = f" ({low_high})" if part.interval else ""
     return (
         "Equalized-odds difference (the larger of the differences in false-positive "
         f"and false-negative rate): largest by {part.name.replace('_', ' ')}, "
-        f"{percent(part.equalized_odds_difference)} ({percents(part.interval)}). It "
-        "is never below zero, so chance alone lifts it."
+        f"{100 * part.equalized_odds_difference:.1f} points{interval}. It is never "
+        "below zero, so chance alone lifts it."
     )
 
 
