@@ -19,7 +19,8 @@ def render(title: str, body: str) -> str:
       title: plain text; it is escaped here.
       body: HTML of the page's main column, already escaped. `page.css` styles plain
         elements and the classes `eyebrow`, `lead`, `small`, `note`, `grid` with
-        `cards` or `charts`, `card`, `chart`, `scroll`, `facts` and `pictures`.
+        `cards` or `charts`, `card`, `chart`, `scroll` (also `dense`), `grey`, `facts`
+        and `pictures`.
 
     Returns:
       The whole HTML document.

@@ -26,6 +26,7 @@ from trainer.compare import CompareConfig
 from trainer.config import TrainConfig
 from trainer.predict import PredictConfig
 from trainer.report import ReportConfig
+from trainer.subgroups import SubgroupsConfig
 from trainer.sweep import SweepConfig
 
 ROOT = Path(__file__).parent.parent
@@ -49,6 +50,7 @@ CONFIGS = (
     ReportConfig,
     CompareConfig,
     SweepConfig,
+    SubgroupsConfig,
     StagesConfig,
     WarpBenchmarkConfig,
     StepConfig,

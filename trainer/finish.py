@@ -9,9 +9,19 @@ import pandas as pd
 
 from support.errors import ExitCode, UserError
 from support.files import atomic_write, output_errors, sha256_file
-from trainer import checkpoint, input_pipeline, metrics, models, report, run_folder
+from trainer import (
+    checkpoint,
+    input_pipeline,
+    metrics,
+    models,
+    report,
+    run_folder,
+    subgroup_table,
+    subgroups,
+)
 from trainer.checkpoint import Progress
 from trainer.evaluate import LOGIT, predict_split
+from trainer.groups import attributes_of
 from trainer.steps import EvaluationStep
 from trainer.train import Job
 
@@ -65,6 +75,10 @@ def _write(
     columns = predictions.drop(columns=LOGIT)
     atomic_write(run_dir / PREDICTIONS, columns.to_csv(index=False))
     atomic_write(run_dir / METRICS, json.dumps(result, indent=1) + "\n")
+    if attributes_of(columns):
+        attribute, seed = job.dataset.manifest.attribute, job.config.seed
+        table = subgroups.evaluate(columns, attribute, seed=seed)
+        subgroup_table.write(table, run_dir)
     run = models.read_run(run_dir) | {
         "status": run_folder.FINISHED,
         "finished": run_folder.now(),

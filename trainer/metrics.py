@@ -152,7 +152,7 @@ def bootstrap(
     people = int(person.max()) + 1
     sums = _sums_by_person(label, probability, person, threshold)
     parts = []
-    for weights in _person_weights(people, len(label), draws, seed):
+    for weights in person_weights(people, len(label), draws, seed):
         counted = _counted(weights @ sums)
         ranked = _ranked(label, probability, weights, person)
         parts.append(counted | ranked)
@@ -192,7 +192,7 @@ def _check(label: np.ndarray, probability: np.ndarray) -> None:
         raise ValueError("a probability is outside 0..1 or not a number")
 
 
-def _person_weights(
+def person_weights(
     people: int, examples: int, draws: int, seed: int
 ) -> Iterator[np.ndarray]:
     """Yields (chunk, people) float64: how often each draw took each person."""

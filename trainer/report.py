@@ -18,7 +18,7 @@ from markupsafe import Markup
 from schemas import celeba
 from support import command, figures, files, page
 from support.errors import ExitCode, UserError, usage_error
-from trainer import plots
+from trainer import plots, subgroup_section, subgroup_table
 
 FILE_NAME = "report.html"
 
@@ -92,6 +92,7 @@ class Run:
       history: `history.csv`, one row per epoch.
       predictions: `predictions.csv`, one row per test image.
       flags: `flags.txt`.
+      subgroups: `subgroups.json`, None without it.
     """
 
     record: Mapping[str, Any]
@@ -99,6 +100,7 @@ class Run:
     history: pd.DataFrame
     predictions: pd.DataFrame
     flags: str
+    subgroups: subgroup_table.Table | None
 
     @property
     def positive(self) -> str:
@@ -123,6 +125,7 @@ def load_run(run_dir: Path) -> Run:
         history=_read_csv(run_dir, "history.csv"),
         predictions=_read_csv(run_dir, "predictions.csv"),
         flags=_read(run_dir, "flags.txt"),
+        subgroups=subgroup_table.read(run_dir),
     )
 
 
@@ -290,6 +293,7 @@ def _html(
         },
         split_text=_SPLITS.get(run.record["data"]["split"], ""),
         gallery=_gallery_pictures(run, pictures),
+        subgroups=run.subgroups and Markup(subgroup_section.section(run.subgroups)),
         data_terms=celeba.DATA_TERMS,
     )
     return page.render(f"{run.model_name}: {run.positive}", body)

@@ -42,7 +42,7 @@ def test_every_draw_equals_scikit_learn_with_the_same_weights():
     label, probability = table["label"].to_numpy(), table["probability"].to_numpy()
     person, people = metrics.clusters(table["identity"].to_numpy())
     samples = metrics.bootstrap(label, probability, person, 5, 3, 0.5)
-    draws = np.concatenate(list(metrics._person_weights(people, 150, 5, 3)))
+    draws = np.concatenate(list(metrics.person_weights(people, 150, 5, 3)))
     assert draws.sum(axis=1).tolist() == [people] * 5
     for number, weights in enumerate(draws):
         expected = _sklearn(label, probability, weights[person])
