@@ -171,7 +171,7 @@ def resample(sums: np.ndarray, draws: int, seed: int) -> np.ndarray:
       (draws, columns) float64.
     """
     people = len(sums)
-    drawn = [weights @ sums for weights in _person_weights(people, 0, draws, seed)]
+    drawn = [weights @ sums for weights in person_weights(people, 0, draws, seed)]
     return np.concatenate(drawn)
 
 
