@@ -9,7 +9,7 @@ import pytest
 import simplejpeg
 
 from support.errors import ExitCode, UserError
-from trainer import metrics, report
+from trainer import metrics, report, subgroup_table, subgroups
 
 
 def _write_run(run_dir, attribute="Male", sure=3.0):
@@ -148,6 +148,18 @@ def test_program(run_dir, capsys):
     assert capsys.readouterr().out == f"{run_dir / 'report.html'}\n"
     with pytest.raises(UserError, match="--run_dir is missing"):
         report.main(["report"])
+
+
+def test_subgroups_are_shown_where_they_were_computed(run_dir):
+    assert "For whom it is right" not in report.write_report(run_dir).read_text()
+    predictions = report.load_run(run_dir).predictions.assign(Young=[0, 1] * 30)
+    table = subgroups.evaluate(predictions, "Male", draws=20)
+    subgroup_table.write(table, run_dir)
+    html = report.write_report(run_dir).read_text()
+    assert "For whom it is right" in html and "not Young" in html
+    (run_dir / "subgroups.json").write_text("[]")
+    with pytest.raises(UserError, match="subgroups.json is not a complete table"):
+        report.write_report(run_dir)
 
 
 def test_values_in_words():

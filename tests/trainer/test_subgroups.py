@@ -146,7 +146,7 @@ def _loop(predictions, draws, seed):
 
 
 def test_intervals_and_p_values_equal_a_loop_over_the_draws(nothing_is_small):
-    predictions = _many()
+    predictions = _many(600, 120)
     table = subgroups.evaluate(predictions, "Male", draws=30, seed=5)
     found = _by_name(table)
     samples = _loop(predictions, 30, 5)
