@@ -25,9 +25,8 @@ from trainer.input_pipeline import Augmentation, Dataset
 from trainer.live import Live, live
 from trainer.optimizer import Optimizer, Schedule
 from trainer.progress import stopped
-from trainer.results import LOGIT
 from trainer.runtime import Runtime
-from trainer.scoring import predict_split
+from trainer.scoring import LOGIT, predict_split
 from trainer.steps import EvaluationStep, Objective, TrainStep, split_batch
 
 HISTORY = "history.csv"
