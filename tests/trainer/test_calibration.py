@@ -133,7 +133,7 @@ def test_results_of_a_split(tmp_path):
     table = results.calibrated(table, 2.0)
     np.testing.assert_allclose(table["probability"], calibration.probabilities(logits))
     result = results.assess(table, 2.0, "validation", abstain=0.2, target_error=0.1)
-    results.write(tmp_path, table, result)
+    results.write(tmp_path, table, result, "Male")
     assert json.loads((tmp_path / "metrics.json").read_text()) == result
     assert result["split"] == "validation"
     facts = result["calibration"]
