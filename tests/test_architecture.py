@@ -24,6 +24,7 @@ from schemas import example
 from support import command
 from trainer.compare import CompareConfig
 from trainer.config import TrainConfig
+from trainer.evaluate import EvaluateConfig
 from trainer.predict import PredictConfig
 from trainer.report import ReportConfig
 from trainer.subgroups import SubgroupsConfig
@@ -46,6 +47,7 @@ CONFIGS = (
     SynthesizeConfig,
     VerifyConfig,
     TrainConfig,
+    EvaluateConfig,
     PredictConfig,
     ReportConfig,
     CompareConfig,

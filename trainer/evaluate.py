@@ -1,48 +1,238 @@
-"""Predictions over a split: every example once, never augmented."""
+"""Evaluates a finished run: `python -m trainer.evaluate --run_dir=RUN --data_dir=OUT`.
 
-from collections.abc import Callable
+Every example of one split once, never augmented, in float32: the same numbers at any
+batch size. Writes what the end of a run writes: metrics, predictions, lists, report.
+"""
 
-import numpy as np
+import dataclasses
+from pathlib import Path
+from typing import Any
+
 import pandas as pd
+from absl import flags
+
+import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
+
+# isort: split
 import tensorflow as tf
 
-from trainer import input_pipeline
-from trainer.input_pipeline import IDENTITY, IMAGE_ID, IMAGES, LABELS, WEIGHTS, Dataset
-from trainer.steps import EvaluationStep, split_batch
+from schemas import celeba
+from schemas.manifest import Manifest
+from support import command
+from support.errors import ExitCode, UserError, did_you_mean, usage_error
+from support.files import output_errors
+from trainer import (
+    calibration,
+    input_pipeline,
+    models,
+    report,
+    results,
+    run_folder,
+    run_reader,
+    wakeup,
+)
+from trainer.input_pipeline import Dataset
+from trainer.scoring import predict_split
+from trainer.steps import EvaluationStep
 
-LOGIT = "logit"
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateConfig:
+    """Flags of `python -m trainer.evaluate`."""
+
+    run_dir: str | None = command.option(None, "Folder of a finished run.")
+    data_dir: str | None = command.option(None, "Folder of the dataset.")
+    eval_split: str = command.option("test", "Split: train, validation or test.")
+    batch_size: int = command.option(64, "Images per step; changes no result.")
+    output_dir: str | None = command.option(
+        None, "Folder for the results; RUN/evaluation-SPLIT if left out."
+    )
+    abstain: float = command.option(
+        calibration.ABSTAIN,
+        "No decision for probabilities less than this away from 0.5.",
+    )
+    target_error: float | None = command.option(
+        None,
+        "Instead of --abstain: the smallest band with at most this share of mistakes "
+        "on the run's validation images.",
+    )
+    report_images: bool = command.option(True, "Show pictures in the report.")
+
+    def __post_init__(self):
+        for name, like in (("run_dir", "runs/NAME"), ("data_dir", "data/NAME")):
+            if not getattr(self, name):
+                raise usage_error(f"--{name} is missing.", f"Add --{name}={like}.")
+        if self.eval_split not in celeba.SPLITS:
+            raise usage_error(
+                f"There is no split {self.eval_split!r}.",
+                did_you_mean(self.eval_split, celeba.SPLITS),
+            )
+        if self.batch_size < 1:
+            raise usage_error(
+                f"--batch_size={self.batch_size} is below 1.", "Choose 1 or more."
+            )
+        for name, least, most in (("abstain", 0, 0.5), ("target_error", 0, 1)):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise usage_error(
+                    f"--{name}={value} is not within {least} and {most}.",
+                    "Choose a number in between.",
+                )
+
+    @property
+    def results_dir(self) -> Path:
+        default = Path(self.run_dir) / f"evaluation-{self.eval_split}"
+        return Path(self.output_dir or default)
 
 
-def predict_split(
-    step: EvaluationStep,
-    dataset: Dataset,
-    split: str,
-    batch_size: int,
-    strategy: tf.distribute.Strategy,
-    between: Callable[[], None] = lambda: None,
-) -> pd.DataFrame:
-    """Runs a model over a split; calls `between` before each batch.
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Evaluates a run and writes its results.
 
     Returns:
-      One row per example in the order of the shards: image_id, identity, label (0, 1),
-      logit, probability (of label 1).
+      What metrics.json holds: see `results.assess`, and `evaluation`.
+
+    Raises:
+      UserError: another attribute (exit 2); no finished run or dataset, an empty split,
+        or no validation predictions for a target error (3); the folder holds something
+        else (4); a damaged file (5).
     """
-    batches = input_pipeline.evaluation_batches(dataset, split, batch_size)
-    columns = {IMAGE_ID: [], IDENTITY: [], LABELS: [], LOGIT: []}
-    for batch in batches:
-        between()
-        images = split_batch(batch[IMAGES], strategy)
-        real = batch[WEIGHTS].numpy() > 0
-        columns[LOGIT].append(step(images).numpy()[real])
-        for name in (IMAGE_ID, IDENTITY, LABELS):
-            columns[name].append(batch[name].numpy()[real])
-    logits = np.concatenate(columns[LOGIT]).astype("float64")
-    return pd.DataFrame(
-        {
-            "image_id": [name.decode() for name in np.concatenate(columns[IMAGE_ID])],
-            "identity": np.concatenate(columns[IDENTITY]),
-            "label": np.concatenate(columns[LABELS]).astype(int),
-            LOGIT: logits,
-            "probability": 1 / (1 + np.exp(-logits)),
-        }
+    run_dir, split = Path(config.run_dir), config.eval_split
+    run = models.read_run(run_dir)
+    _check_folder(config.results_dir)
+    abstain = _choose_band(config, run_dir)
+    model = models.load(run_dir)
+    dataset = input_pipeline.open_dataset(config.data_dir)
+    _check_dataset(run, dataset, config)
+    strategy = tf.distribute.get_strategy()
+    predictions = predict_split(
+        EvaluationStep(model, strategy), dataset, split, config.batch_size, strategy
     )
+    temperature = run.get("temperature", 1.0)
+    predictions = results.calibrated(predictions, temperature)
+    result = results.assess(
+        predictions, temperature, split, abstain, config.target_error, run["seed"]
+    )
+    result["evaluation"] = describe(run, dataset.manifest, split)
+    _write(config, dataset, predictions, result)
+    return result
+
+
+def describe(run: dict[str, Any], manifest: Manifest, split: str) -> dict[str, Any]:
+    """What metrics.json says of the model and the data of an evaluation."""
+    return {
+        "evaluated": run_folder.now(),
+        "attribute": manifest.attribute,
+        "manifest_digest": manifest.digest,
+        "run_manifest_digest": run["manifest_digest"],
+        "model_sha256": run["files"][models.BEST],
+        "data": run_folder.describe_data(manifest),
+        "notes": _notes(run["manifest_digest"] == manifest.digest, split),
+    }
+
+
+def _notes(same_data: bool, split: str) -> list[str]:
+    """What a reader of the numbers must know about these data."""
+    if not same_data:
+        return [
+            "This is not the dataset that the run was trained on (its manifest is "
+            "another): whether people of this split were in the run's training split "
+            "cannot be known, and any who were flatter these numbers."
+        ]
+    return {
+        "train": [
+            "The model was trained on these images: the numbers say nothing about new "
+            "ones."
+        ],
+        "validation": [
+            "The epoch and the temperature were chosen on these images, which flatters "
+            "the numbers a little."
+        ],
+        "test": [],
+    }[split]
+
+
+def _choose_band(config: EvaluateConfig, run_dir: Path) -> float:
+    if config.target_error is None:
+        return config.abstain
+    table = run_reader.read_csv(run_dir, results.VALIDATION_PREDICTIONS)
+    band = calibration.smallest_band(
+        table["label"].to_numpy(), table["probability"].to_numpy(), config.target_error
+    )
+    if band is None:
+        raise usage_error(
+            f"No band reaches --target_error={config.target_error} on the run's "
+            "validation images: even the surest decisions are wrong more often.",
+            "Choose a higher target, or give the band with --abstain.",
+        )
+    return band
+
+
+def _check_folder(folder: Path) -> None:
+    """Lets results go only where nothing is, or where an evaluation was."""
+    if folder.exists() and not folder.is_dir():
+        problem = "is not a folder"
+    elif not folder.is_dir() or not any(folder.iterdir()):
+        return
+    # The predictions are what an evaluation writes first.
+    elif (folder / models.RUN).exists() or not (folder / results.PREDICTIONS).is_file():
+        problem = "holds other files than those of an evaluation"
+    else:
+        print(f"replacing the evaluation in {folder}")
+        return
+    raise UserError(
+        f"{folder} {problem}.", "Choose another --output_dir.", ExitCode.OUTPUT
+    )
+
+
+def _check_dataset(
+    run: dict[str, Any], dataset: Dataset, config: EvaluateConfig
+) -> None:
+    if dataset.manifest.attribute != run["attribute"]:
+        raise usage_error(
+            f"{config.data_dir} is labeled by {dataset.manifest.attribute}, but "
+            f"{config.run_dir} predicts {run['attribute']}.",
+            f"Name a dataset built with --attribute={run['attribute']}.",
+        )
+    if not dataset.manifest.num_examples(config.eval_split):
+        raise UserError(
+            f"{config.data_dir} has no {config.eval_split} examples.",
+            "Choose another --eval_split.",
+            ExitCode.INPUT_DATA,
+        )
+
+
+def _write(
+    config: EvaluateConfig,
+    dataset: Dataset,
+    predictions: pd.DataFrame,
+    result: dict[str, Any],
+) -> None:
+    folder = config.results_dir
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        attribute = dataset.manifest.attribute
+        results.write(
+            folder, predictions, result, attribute, result["bootstrap"]["seed"]
+        )
+    pictures = None
+    if config.report_images:
+        shown = report.gallery_ids(predictions)
+        pictures = input_pipeline.read_images(dataset, config.eval_split, shown)
+    report.write_report(Path(config.run_dir), pictures, folder)
+
+
+def main(argv: list[str]) -> None:
+    values = flags.FlagValues()
+    command.define_flags(EvaluateConfig, values)
+    command.refuse_words(command.parse(argv, values))
+    config = command.from_flags(EvaluateConfig, values)
+    with wakeup.Watch():
+        result = evaluate(config)
+    print(results.summary(result))
+    for note in result["evaluation"]["notes"]:
+        print(f"note: {note}")
+    print(f"report: {config.results_dir / report.FILE_NAME}")
+
+
+if __name__ == "__main__":
+    command.run(main)

@@ -1,6 +1,5 @@
 """The end of a run: the best model on the test split, metrics, report, record."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -10,29 +9,27 @@ import pandas as pd
 from support.errors import ExitCode, UserError
 from support.files import atomic_write, output_errors, sha256_file
 from trainer import (
+    calibration,
     checkpoint,
     input_pipeline,
-    metrics,
     models,
     report,
+    results,
     run_folder,
-    subgroup_table,
-    subgroups,
 )
 from trainer.checkpoint import Progress
-from trainer.evaluate import LOGIT, predict_split
-from trainer.groups import attributes_of
+from trainer.scoring import predict_split
 from trainer.steps import EvaluationStep
 from trainer.train import Job
 
-PREDICTIONS, METRICS = "predictions.csv", "metrics.json"
-TEST = "test"
+VALIDATION, TEST = "validation", "test"
 
 
 def finish(job: Job, run_dir: Path, progress: Progress) -> Path:
     """Evaluates the best model on the test split and writes what the run leaves.
 
-    The status in run.json turns to "finished" last, so that a run stopped in here is
+    The temperature that divides all logits is fitted on the validation split. The
+    status in run.json turns to "finished" last, so that a run stopped in here is
     finished by the same command.
 
     Returns:
@@ -49,19 +46,36 @@ def finish(job: Job, run_dir: Path, progress: Progress) -> Path:
             ExitCode.INTEGRITY,
         )
     models.read_weights(job.model, best)
+    validation = _predict(job, job.evaluation_step, VALIDATION)
+    temperature = calibration.fit_temperature(
+        validation["label"].to_numpy(), validation[results.LOGIT].to_numpy()
+    )
+    validation = results.calibrated(validation, temperature)
     clock = _Clock(job.evaluation_step, job.config.batch_size)
-    predictions = predict_split(
-        clock,
+    test = results.calibrated(_predict(job, clock, TEST), temperature)
+    result = results.assess(test, temperature, TEST, seed=job.config.seed)
+    with output_errors(run_dir):
+        columns = validation[list(results.COLUMNS)].to_csv(index=False)
+        atomic_write(run_dir / results.VALIDATION_PREDICTIONS, columns)
+        attribute = job.dataset.manifest.attribute
+        results.write(run_dir, test, result, attribute, job.config.seed)
+        facts = {
+            "temperature": temperature,
+            "inference_images_per_second": clock.rate,
+        }
+        path = _write(job, run_dir, progress, test, facts)
+    print(f"{results.summary(result)}\nreport: {path}")
+    return path
+
+
+def _predict(job: Job, step: "EvaluationStep | _Clock", split: str) -> pd.DataFrame:
+    return predict_split(
+        step,
         job.dataset,
-        TEST,
+        split,
         job.config.batch_size,
         job.runtime.strategy,
     )
-    result = metrics.evaluate(predictions, seed=job.config.seed)
-    with output_errors(run_dir):
-        path = _write(job, run_dir, progress, predictions, result, clock.rate)
-    _say(result, path)
-    return path
 
 
 def _write(
@@ -69,16 +83,9 @@ def _write(
     run_dir: Path,
     progress: Progress,
     predictions: pd.DataFrame,
-    result: dict,
-    inference_rate: float | None,
+    facts: dict[str, Any],
 ) -> Path:
-    columns = predictions.drop(columns=LOGIT)
-    atomic_write(run_dir / PREDICTIONS, columns.to_csv(index=False))
-    atomic_write(run_dir / METRICS, json.dumps(result, indent=1) + "\n")
-    if attributes_of(columns):
-        attribute, seed = job.dataset.manifest.attribute, job.config.seed
-        table = subgroups.evaluate(columns, attribute, seed=seed)
-        subgroup_table.write(table, run_dir)
+    """Writes run.json, `facts` included, and the report."""
     run = models.read_run(run_dir) | {
         "status": run_folder.FINISHED,
         "finished": run_folder.now(),
@@ -88,7 +95,7 @@ def _write(
         "train_seconds": progress.seconds,
         "images_per_second": _mean(progress, "images_per_second"),
         "input_wait": _mean(progress, "input_wait"),
-        "inference_images_per_second": inference_rate,
+        **facts,
     }
     models.write_run(run_dir, run | {"status": run_folder.RUNNING})
     pictures = None
@@ -135,18 +142,4 @@ def _mean(progress: Progress, column: str) -> float:
     rows = progress.history
     return sum(row[column] * row["seconds"] for row in rows) / sum(
         row["seconds"] for row in rows
-    )
-
-
-def _say(result: dict, path: Path) -> None:
-    accuracy = result["accuracy"]
-    interval = accuracy["interval"]
-    bounds = (
-        f" (95 % interval {interval[0]:.2%} to {interval[1]:.2%}, resampling people)"
-        if interval
-        else ""
-    )
-    print(
-        f"test accuracy {accuracy['value']:.2%}{bounds} on {result['n']} images of "
-        f"{result['people']} people\nreport: {path}"
     )

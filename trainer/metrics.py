@@ -5,6 +5,15 @@ narrow. Each bootstrap draw takes as many people as there are, with replacement,
 weights every picture by how often its person was drawn (the cluster bootstrap;
 Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
 The point values are scikit-learn's; the draws are computed here, all at once.
+
+The expected calibration error (Guo, Pleiss, Sun and Weinberger, "On Calibration of
+Modern Neural Networks", ICML 2017), which scikit-learn does not have: the confidence
+of an example is the probability of the label that it is given. Examples go into 15
+bins of equal width, (0, 1/15], ..., (14/15, 1], by their confidence; with two labels
+and a threshold of 0.5 that is at least 0.5, so only the upper eight are used. The error
+is the mean over examples of the distance, in their bin, between the share of examples
+called right and the mean confidence. Resampling adds noise to every bin, so the draws
+and with them the interval lie a little high.
 """
 
 import math
@@ -30,12 +39,21 @@ SCALARS = (
     "average_precision",
     "log_loss",
     "brier",
+    "ece",
 )
+#: Metrics that are also reported for each label, as if it were the positive one.
+PER_CLASS = ("precision", "recall", "f1")
+
+#: Bins of the expected calibration error.
+CONFIDENCE_BINS = 15
 
 #: A metric that more than this share of the draws leaves undefined has no interval.
 _UNDEFINED_DRAWS = 0.05
 #: Weights held at once, draws times examples: 3 MB per array, about a cache.
 _CHUNK = 400_000
+#: Names of label 0's own metrics among the draws; those of label 1 are in `SCALARS`.
+_OF_LABEL_0 = {name: f"{name}_0" for name in PER_CLASS}
+_COMPUTED = (*SCALARS, *_OF_LABEL_0.values())
 
 
 def evaluate(
@@ -55,10 +73,11 @@ def evaluate(
 
     Returns:
       A JSON-serialisable dict: `n`, `people`, `threshold`, `bootstrap` (how the
-      intervals were made), `confusion_matrix` [[tn, fp], [fn, tp]], and for each of
-      `SCALARS` {"value": float or None, "interval": [low, high] or None}. A value is
-      None where it is undefined (AUC of one class), an interval also where there is
-      only one person to resample.
+      intervals were made), `confusion_matrix` [[tn, fp], [fn, tp]], for each of
+      `SCALARS` {"value": float or None, "interval": [low, high] or None}, and
+      `per_class`: for label 0 and for label 1 {"label", "n", and each of `PER_CLASS` in
+      the same form}. A value is None where it is undefined (AUC of one class), an
+      interval also where there is only one person to resample.
 
     Raises:
       ValueError: no rows, or a label or probability outside its range.
@@ -68,23 +87,25 @@ def evaluate(
     _check(label, probability)
     person, people = clusters(predictions["identity"].to_numpy(np.int64))
     values = point_values(label, probability, threshold)
-    intervals = dict.fromkeys(SCALARS)
+    intervals = dict.fromkeys(values)
     if people > 1:
         samples = bootstrap(label, probability, person, draws, seed, threshold)
-        intervals = {name: interval(samples[name]) for name in SCALARS}
+        intervals = {name: interval(samples[name]) for name in values}
+    found = {name: _estimate(values[name], intervals[name]) for name in values}
     matrix = sk.confusion_matrix(label, probability >= threshold, labels=[0, 1])
+    names = (_OF_LABEL_0, {name: name for name in PER_CLASS})
     return {
         "n": len(label),
         "people": int(people),
         "threshold": threshold,
         "bootstrap": {"over": "people", "draws": draws, "seed": seed, "level": LEVEL},
         "confusion_matrix": matrix.tolist(),
-    } | {
-        name: {
-            "value": values[name],
-            "interval": None if values[name] is None else intervals[name],
-        }
-        for name in SCALARS
+        **{name: found[name] for name in SCALARS},
+        "per_class": [
+            {"label": value, "n": int(matrix[value].sum())}
+            | {name: found[key] for name, key in names[value].items()}
+            for value in (0, 1)
+        ],
     }
 
 
@@ -108,24 +129,31 @@ def clusters(identity: np.ndarray) -> tuple[np.ndarray, int]:
 def point_values(
     label: np.ndarray, probability: np.ndarray, threshold: float
 ) -> dict[str, float | None]:
-    """The metrics of one test set by scikit-learn; None where undefined."""
+    """The metrics of one test set by scikit-learn; None where undefined.
+
+    Returns:
+      Per name in `SCALARS`, and per metric of label 0, its value.
+    """
     predicted = (probability >= threshold).astype(np.int64)
-    nan = {"zero_division": np.nan}
+    gaps = _gaps(label, probability, threshold)
+    by_label = sk.precision_recall_fscore_support(
+        label, predicted, labels=[0, 1], zero_division=np.nan
+    )
     values = {
         "accuracy": sk.accuracy_score(label, predicted),
-        "precision": sk.precision_score(label, predicted, **nan),
-        "recall": sk.recall_score(label, predicted, **nan),
-        "f1": sk.f1_score(label, predicted, **nan),
         "log_loss": sk.log_loss(label, probability, labels=[0, 1]),
         "brier": np.mean((probability - label) ** 2),
+        "ece": np.abs(gaps.sum(axis=0)).sum() / len(label),
     }
+    for name, (of_label_0, of_label_1) in zip(PER_CLASS, by_label[:3], strict=True):
+        values |= {_OF_LABEL_0[name]: of_label_0, name: of_label_1}
     if 0 < label.sum() < len(label):
         values |= {
             "balanced_accuracy": sk.balanced_accuracy_score(label, predicted),
             "auc": sk.roc_auc_score(label, probability),
             "average_precision": sk.average_precision_score(label, probability),
         }
-    return {name: _finite(values.get(name, math.nan)) for name in SCALARS}
+    return {name: _finite(values.get(name, math.nan)) for name in _COMPUTED}
 
 
 def bootstrap(
@@ -156,7 +184,35 @@ def bootstrap(
         counted = _counted(weights @ sums)
         ranked = _ranked(label, probability, weights, person)
         parts.append(counted | ranked)
-    return {name: np.concatenate([part[name] for part in parts]) for name in SCALARS}
+    return {name: np.concatenate([part[name] for part in parts]) for name in _COMPUTED}
+
+
+def ratio(
+    part: np.ndarray,
+    whole: np.ndarray,
+    identity: np.ndarray,
+    draws: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """A sum over examples divided by another, for example errors by decisions.
+
+    Args:
+      part: (n,) numbers whose sum is divided.
+      whole: (n,) numbers by whose sum it is divided.
+      identity: (n,) int, -1 = unknown: a cluster of its own.
+      draws: bootstrap draws.
+      seed: seed of the draws.
+
+    Returns:
+      {"value": float or None, "interval": [low, high] or None}, as in `evaluate`.
+    """
+    person, people = clusters(identity)
+    sums = np.stack([np.bincount(person, part), np.bincount(person, whole)], axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        parts, wholes = resample(sums, draws, seed).T
+        value = np.divide(*sums.sum(axis=0))
+        bounds = interval(parts / wholes) if people > 1 else None
+    return _estimate(_finite(value), bounds)
 
 
 def resample(sums: np.ndarray, draws: int, seed: int) -> np.ndarray:
@@ -209,19 +265,31 @@ def person_weights(
 def _sums_by_person(
     label: np.ndarray, probability: np.ndarray, person: np.ndarray, threshold: float
 ) -> np.ndarray:
-    """(people, 6): tn, fp, fn, tp, log loss and squared error, summed."""
+    """(people, 21): tn, fp, fn, tp, log loss, squared error, 15 `_gaps`, summed."""
     cell = 2 * label + (probability >= threshold)
     tiny = np.finfo(np.float64).eps  # the clipping of sklearn.metrics.log_loss
     likelihood = np.where(label == 1, probability, 1 - probability)
     columns = [cell == number for number in range(4)]
     columns.append(-np.log(np.clip(likelihood, tiny, 1 - tiny)))
     columns.append((probability - label) ** 2)
+    columns += list(_gaps(label, probability, threshold).T)
     return np.stack([np.bincount(person, column) for column in columns], axis=1)
 
 
+def _gaps(label: np.ndarray, probability: np.ndarray, threshold: float) -> np.ndarray:
+    """(n, 15): in the column of an example's bin, 1 if right less its confidence."""
+    predicted = probability >= threshold
+    confidence = np.where(predicted, probability, 1 - probability)
+    number = np.ceil(confidence * CONFIDENCE_BINS).astype(np.int64) - 1
+    gaps = np.zeros((len(label), CONFIDENCE_BINS))
+    right = predicted == (label == 1)
+    gaps[np.arange(len(label)), np.maximum(number, 0)] = right - confidence
+    return gaps
+
+
 def _counted(sums: np.ndarray) -> dict[str, np.ndarray]:
-    """Metrics that are ratios of sums, from (draws, 6) `_sums_by_person`."""
-    tn, fp, fn, tp, log_loss, squared = sums.T
+    """Metrics that are ratios of sums, from (draws, 21) `_sums_by_person`."""
+    tn, fp, fn, tp, log_loss, squared = sums[:, :6].T
     n = tn + fp + fn + tp
     with np.errstate(divide="ignore", invalid="ignore"):
         recall, specificity = tp / (tp + fn), tn / (tn + fp)
@@ -231,8 +299,12 @@ def _counted(sums: np.ndarray) -> dict[str, np.ndarray]:
             "precision": tp / (tp + fp),
             "recall": recall,
             "f1": 2 * tp / (2 * tp + fp + fn),
+            "precision_0": tn / (tn + fn),
+            "recall_0": specificity,
+            "f1_0": 2 * tn / (2 * tn + fn + fp),
             "log_loss": log_loss / n,
             "brier": squared / n,
+            "ece": np.abs(sums[:, 6:]).sum(axis=1) / n,
         }
 
 
@@ -269,6 +341,10 @@ def _cumulative(weights: np.ndarray) -> np.ndarray:
     total = np.zeros((weights.shape[0], weights.shape[1] + 1))
     np.cumsum(weights, axis=1, out=total[:, 1:])
     return total
+
+
+def _estimate(value: float | None, bounds: list[float] | None) -> dict[str, Any]:
+    return {"value": value, "interval": None if value is None else bounds}
 
 
 def _finite(value: float) -> float | None:

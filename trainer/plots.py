@@ -3,7 +3,8 @@
 Each function returns a panel, which `support.figures` draws as PNG or SVG.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from sklearn.metrics import roc_curve
 
 from support.figures import MUTED, PRIMARY, SECONDARY, Panel
+from trainer import calibration
 
 _BINS = 10
 #: Times the highest training loss: where the loss axis ends at most.
@@ -114,16 +116,47 @@ def reliability(label: np.ndarray, probability: np.ndarray) -> Panel:
     """
 
     def draw(axes: Axes) -> None:
-        bins = np.minimum((probability * _BINS).astype(int), _BINS - 1)
-        counts = np.bincount(bins, minlength=_BINS)
-        used = counts > 0
-        said = np.bincount(bins, probability, _BINS)[used] / counts[used]
-        seen = np.bincount(bins, label, _BINS)[used] / counts[used]
+        bins = calibration.reliability(label, probability, _BINS)
+        said, seen, counts = bins["probability"], bins["share"], bins["n"]
         _unit_square(axes, "predicted probability", "share labeled so")
         axes.set_title("Reliability")
         axes.plot(said, seen, color=PRIMARY, linewidth=1, alpha=0.6)
-        area = 12 + 240 * counts[used] / counts.max()
+        area = 12 + 240 * counts / counts.max()
         axes.scatter(said, seen, s=area, color=PRIMARY, clip_on=False, zorder=3)
+
+    return draw
+
+
+def coverage(curve: pd.DataFrame, band: Mapping[str, Any] | None) -> Panel:
+    """Mistakes among the decided images against the share that is decided.
+
+    Args:
+      curve: see `calibration.coverage_curve`.
+      band: see `calibration.abstention`: the dot; None draws none.
+    """
+
+    def draw(axes: Axes) -> None:
+        axes.plot(
+            curve["coverage"], curve["error"], color=PRIMARY, drawstyle="steps-post"
+        )
+        if band is not None and band["decided"]:
+            x, y = band["coverage"]["value"], band["error"]["value"]
+            axes.plot(x, y, "o", color=SECONDARY, markersize=7, clip_on=False)
+            axes.annotate(
+                f"undecided: 50 ± {100 * band['abstain']:.3g} %",
+                (x, y),
+                (-10, 8),
+                textcoords="offset points",
+                ha="right",
+                color=SECONDARY,
+            )
+        axes.set(xlabel="images decided", ylabel="wrong among these")
+        axes.set_xlim(0, 1.03)
+        axes.set_ylim(0, max(1.15 * curve["error"].max(), 0.01))
+        axes.tick_params(pad=7)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        axes.set_title("Coverage and error")
 
     return draw
 

@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from support import command, files, images
 from support.errors import ExitCode, UserError, usage_error
-from trainer import models, wakeup, warp
+from trainer import calibration, models, wakeup, warp
 
 COLUMNS = ["image_id", "probability", "label"]
 THRESHOLD = 0.5
@@ -73,6 +73,7 @@ class Predictor:
         """
         run = models.read_run(run_dir)
         self._model = models.load(run_dir)
+        self._temperature: float = run.get("temperature", 1.0)
         self.attribute: str = run["attribute"]
         self.size: int = run["input_size"]
 
@@ -109,8 +110,8 @@ class Predictor:
             same = np.stack([pictures[number] for number in numbers])
             # Not the compiled warp: that would compile anew for each shape.
             stretched[numbers] = warp.stretch(tf.constant(same), self.size)
-        logits = self._model.predict_on_batch(stretched)[:, 0].astype(np.float64)
-        return 1 / (1 + np.exp(-logits))
+        logits = self._model.predict_on_batch(stretched)[:, 0]
+        return calibration.probabilities(logits, self._temperature)
 
 
 def decode(data: bytes) -> np.ndarray:

@@ -5,7 +5,6 @@ Run as a program it renders the report of a finished run again, without pictures
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,12 @@ from markupsafe import Markup
 
 from schemas import celeba
 from support import command, figures, files, page
-from support.errors import ExitCode, UserError, usage_error
-from trainer import plots, subgroup_section, subgroup_table
+from support.errors import usage_error
+from trainer import calibration, plots, subgroup_section
+from trainer.run_reader import Run, load_run
+from trainer.wording import PERCENT, decimal, duration, interval, percent
 
 FILE_NAME = "report.html"
-
-MODEL_NAMES = {
-    "googlenet": "GoogLeNet",
-    "resnet50": "ResNet50",
-    "resnet101": "ResNet101",
-    "vgg16": "VGG16",
-    "vgg19": "VGG19",
-}
 
 #: Key of `metrics.json` -> (name, what it says, as per cent).
 METRICS = {
@@ -65,6 +58,23 @@ METRICS = {
         "mean squared error of the probability; 0 is best, a coin toss has 0.25",
         False,
     ),
+    "ece": (
+        "Calibration error",
+        "ECE, 15 bins: mean distance between how sure it is and how often it is right",
+        True,
+    ),
+}
+#: The same of the other label, from `per_class`; they follow "f1".
+_OF_OTHERS = {
+    "precision": (
+        "Precision, not {positive}",
+        "of the images not called {positive}, those labeled so",
+    ),
+    "recall": (
+        "Recall, not {positive}",
+        "of the images not labeled {positive}, those called so",
+    ),
+    "f1": ("F1, not {positive}", "harmonic mean of these two"),
 }
 
 _SPLITS = {
@@ -73,69 +83,23 @@ _SPLITS = {
     "random": "Images were split at random: the same person can be in training and "
     "test, which flatters these numbers.",
 }
-_RUN_KEYS = ("attribute", "best_epoch", "data", "epochs", "model", "parameters")
-_COLUMNS = {
-    "predictions.csv": ("image_id", "identity", "label", "probability"),
-    "history.csv": ("epoch", "loss", "accuracy", "val_loss", "val_accuracy"),
-}
 _GALLERY_SIZE = 8
-_PERCENT = "\u00a0%"  # with a space that does not break
+_LISTED = 20
 
 
-@dataclasses.dataclass(frozen=True)
-class Run:
-    """What a finished run's folder holds.
-
-    Attributes:
-      record: `run.json`.
-      metrics: `metrics.json`, see `trainer.metrics.evaluate`.
-      history: `history.csv`, one row per epoch.
-      predictions: `predictions.csv`, one row per test image.
-      flags: `flags.txt`.
-      subgroups: `subgroups.json`, None without it.
-    """
-
-    record: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    history: pd.DataFrame
-    predictions: pd.DataFrame
-    flags: str
-    subgroups: subgroup_table.Table | None
-
-    @property
-    def positive(self) -> str:
-        """The attribute as words, for example "Wearing Hat"."""
-        return self.record["attribute"].replace("_", " ")
-
-    @property
-    def model_name(self) -> str:
-        return MODEL_NAMES.get(self.record["model"], self.record["model"])
-
-
-def load_run(run_dir: Path) -> Run:
-    """Reads a run folder.
-
-    Raises:
-      UserError: exit 3, a file is missing, damaged or of another program.
-    """
-    record = _read_json(run_dir, "run.json", _RUN_KEYS)
-    return Run(
-        record=record,
-        metrics=_read_json(run_dir, "metrics.json", (*METRICS, "confusion_matrix")),
-        history=_read_csv(run_dir, "history.csv"),
-        predictions=_read_csv(run_dir, "predictions.csv"),
-        flags=_read(run_dir, "flags.txt"),
-        subgroups=subgroup_table.read(run_dir),
-    )
-
-
-def write_report(run_dir: Path, pictures: Mapping[str, bytes] | None = None) -> Path:
+def write_report(
+    run_dir: Path,
+    pictures: Mapping[str, bytes] | None = None,
+    results_dir: Path | None = None,
+) -> Path:
     """Writes `report.html`, `curves.png`, `confusion_matrix.png` and `roc.png`.
 
     Args:
       run_dir: a finished run's folder, see `load_run`.
       pictures: JPEG files by image id, for the gallery (see `gallery_ids`); None
         leaves every face out.
+      results_dir: where metrics.json and predictions.csv are and the report goes, if
+        elsewhere.
 
     Returns:
       The path of the HTML file.
@@ -143,17 +107,18 @@ def write_report(run_dir: Path, pictures: Mapping[str, bytes] | None = None) -> 
     Raises:
       UserError: exit 3, see `load_run`; exit 4, the folder cannot be written.
     """
-    run = load_run(run_dir)
+    run = load_run(run_dir, results_dir)
+    output_dir = results_dir or run_dir
     panels = _panels(run)
-    with files.output_errors(run_dir):
+    with files.output_errors(output_dir):
         for name, members in {
             "curves.png": ("loss", "accuracy"),
             "confusion_matrix.png": ("confusion_matrix",),
             "roc.png": ("roc",),
         }.items():
             figure = figures.png([panels[member] for member in members])
-            files.atomic_write(run_dir / name, figure)
-        path = run_dir / FILE_NAME
+            files.atomic_write(output_dir / name, figure)
+        path = output_dir / FILE_NAME
         files.atomic_write(path, _html(run, panels, pictures))
     return path
 
@@ -168,19 +133,16 @@ def gallery(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
       `surest_right` (half of each label), `surest_wrong` and `most_uncertain`, each
       with at most eight rows, the most telling first.
     """
-    rows = predictions.assign(
-        sure=(predictions["probability"] - 0.5).abs(),
-        right=(predictions["probability"] >= 0.5) == (predictions["label"] == 1),
-    )
-    surest = rows.sort_values(["sure", "image_id"], ascending=[False, True])
-    right = surest[surest["right"]]
+    surest = calibration.by_confidence(predictions)
+    hit = (surest["probability"] >= 0.5) == (surest["label"] == 1)
+    right = surest[hit]
     halves = [
         right[right["label"] == label].head(_GALLERY_SIZE // 2) for label in (1, 0)
     ]
     return {
         "surest_right": pd.concat(halves),
-        "surest_wrong": surest[~surest["right"]].head(_GALLERY_SIZE),
-        "most_uncertain": rows.sort_values(["sure", "image_id"]).head(_GALLERY_SIZE),
+        "surest_wrong": surest[~hit].head(_GALLERY_SIZE),
+        "most_uncertain": calibration.most_uncertain(predictions, _GALLERY_SIZE),
     }
 
 
@@ -196,8 +158,8 @@ def summary(run: Run) -> list[str]:
     (tn, fp), (fn, tp) = run.metrics["confusion_matrix"]
     accuracy = run.metrics["accuracy"]
     right = percent(accuracy["value"])
-    sentence = f"{run.model_name} calls {right} of {n:,} test images of {people:,} "
-    sentence += "people right"
+    sentence = f"{run.model_name} calls {right} of {n:,} {run.split} images of "
+    sentence += f"{people:,} people right"
     if fp + fn == 0:
         # Resampling cannot see errors that did not occur; the rule of three can
         # (Hanley and Lippman-Hand, JAMA 1983).
@@ -207,7 +169,7 @@ def summary(run: Run) -> list[str]:
     elif accuracy["interval"]:
         low_high = interval(accuracy["interval"], percent)
         sentences = [
-            f"{sentence} (95{_PERCENT} interval {low_high}, resampling people)."
+            f"{sentence} (95{PERCENT} interval {low_high}, resampling people)."
         ]
     else:
         sentences = [f"{sentence}; too few people for an interval."]
@@ -223,30 +185,34 @@ def summary(run: Run) -> list[str]:
     return sentences
 
 
-def percent(value: float | None) -> str:
-    """0.943 -> "94.3 %"; an undefined value is a dash."""
-    return "–" if value is None else f"{100 * value:.1f}{_PERCENT}"
-
-
-def decimal(value: float | None) -> str:
-    """0.98765 -> "0.988"; an undefined value is a dash."""
-    return "–" if value is None else f"{value:.3f}"
-
-
-def interval(bounds: tuple[float, float] | None, formatter=decimal) -> str:
-    """(0.928, 0.956) -> "92.8–95.6 %" or "0.928–0.956"; none is a dash."""
-    if bounds is None:
-        return "–"
-    low, high = (formatter(bound) for bound in bounds)
-    return low.removesuffix(_PERCENT) + "–" + high
-
-
-def duration(seconds: float) -> str:
-    """1262 -> "21 min 2 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
-    return " ".join(f"{value}\u00a0{unit}" for value, unit in parts if value) or "0 s"
+def calibration_words(run: Run) -> list[str]:
+    """Temperature and abstention in sentences; none for runs made before them."""
+    if "calibration" not in run.metrics:
+        return []
+    facts, band = run.metrics["calibration"], run.metrics["abstention"]
+    before, after = facts["uncalibrated"]["log_loss"], run.metrics["log_loss"]["value"]
+    sentences = [
+        f"Its logits are divided by a temperature of {facts['temperature']:.2f}, "
+        f"fitted on the validation images of the run: the log loss of these "
+        f"{run.split} images is {decimal(after)} with it and {decimal(before)} without."
+    ]
+    low, high = percent(0.5 - band["abstain"]), percent(0.5 + band["abstain"])
+    sentence = f"If it may leave images between {low} and {high} undecided"
+    if band["target_error"] is not None:
+        sentence += (
+            f" (the smallest band with at most {percent(band['target_error'])} "
+            "mistakes on the validation images)"
+        )
+    coverage, error = band["coverage"], band["error"]
+    if not band["decided"]:
+        return [*sentences, f"{sentence}, it decides none."]
+    return [
+        *sentences,
+        f"{sentence}, it decides {percent(coverage['value'])} "
+        f"({interval(coverage['interval'], percent)}) of them, "
+        f"{percent(error['value'])} ({interval(error['interval'], percent)}) of these "
+        "wrongly.",
+    ]
 
 
 def _panels(run: Run) -> dict[str, figures.Panel]:
@@ -263,6 +229,10 @@ def _panels(run: Run) -> dict[str, figures.Panel]:
         "roc": plots.roc(label, probability, run.metrics["threshold"]),
         "reliability": plots.reliability(label, probability),
         "probabilities": plots.probabilities(label, probability, names),
+        "coverage": plots.coverage(
+            calibration.coverage_curve(label, probability),
+            run.metrics.get("abstention"),
+        ),
     }
 
 
@@ -291,7 +261,11 @@ def _html(
         charts={
             name: Markup(figures.svg(panel, name)) for name, panel in panels.items()
         },
-        split_text=_SPLITS.get(run.record["data"]["split"], ""),
+        calibration=calibration_words(run),
+        split=run.split,
+        evaluation=run.evaluation,
+        split_text=_split_text(run),
+        doubtful=_doubtful(run),
         gallery=_gallery_pictures(run, pictures),
         subgroups=run.subgroups and Markup(subgroup_section.section(run.subgroups)),
         data_terms=celeba.DATA_TERMS,
@@ -299,20 +273,55 @@ def _html(
     return page.render(f"{run.model_name}: {run.positive}", body)
 
 
+def _split_text(run: Run) -> str:
+    """What the way of splitting means for the numbers."""
+    if run.evaluation is not None:
+        return " ".join(run.evaluation["notes"])
+    return _SPLITS.get(run.record["data"]["split"], "")
+
+
 def _metric_rows(run: Run) -> list[dict[str, str]]:
     rows = []
     for key, (name, meaning, as_percent) in METRICS.items():
-        formatter = percent if as_percent else decimal
-        metric = run.metrics[key]
-        rows.append(
-            {
-                "name": name,
-                "meaning": meaning.format(positive=run.positive),
-                "value": formatter(metric["value"]),
-                "interval": interval(metric["interval"], formatter),
-            }
-        )
+        # Runs made by earlier versions lack the newer metrics.
+        if key in run.metrics:
+            rows.append(_row(run, name, meaning, run.metrics[key], as_percent))
+        if key == "f1" and "per_class" in run.metrics:
+            others = run.metrics["per_class"][0]
+            rows += [
+                _row(run, name, meaning, others[other], True)
+                for other, (name, meaning) in _OF_OTHERS.items()
+            ]
     return rows
+
+
+def _row(
+    run: Run, name: str, meaning: str, metric: Mapping[str, Any], as_percent: bool
+) -> dict[str, str]:
+    formatter = percent if as_percent else decimal
+    return {
+        "name": name.format(positive=run.positive),
+        "meaning": meaning.format(positive=run.positive),
+        "value": formatter(metric["value"]),
+        "interval": interval(metric["interval"], formatter),
+    }
+
+
+def _doubtful(run: Run) -> list[dict[str, Any]]:
+    """The two lists of images to look at again: heading, how many, their first rows."""
+    errors = calibration.likely_label_errors(run.predictions)
+    unsure = calibration.most_uncertain(run.predictions, _LISTED)
+    return [
+        {
+            "heading": heading,
+            "count": len(rows),
+            "rows": list(rows.head(_LISTED).itertuples()),
+        }
+        for heading, rows in (
+            ("Likely label errors", errors),
+            ("Most uncertain images", unsure),
+        )
+    ]
 
 
 def _gallery_pictures(
@@ -334,50 +343,6 @@ def _gallery_pictures(
         ]
         for group, rows in gallery(run.predictions).items()
     }
-
-
-def _read(run_dir: Path, name: str) -> str:
-    try:
-        return (run_dir / name).read_text("utf-8")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        what = f"{run_dir} holds no {name}" if run_dir.is_dir() else f"No run {run_dir}"
-        raise _input_error(f"{what}.") from error
-    except UnicodeDecodeError as error:
-        raise _input_error(f"{run_dir / name} is not a text file.") from error
-
-
-def _read_json(run_dir: Path, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
-    try:
-        document = json.loads(_read(run_dir, name))
-    except json.JSONDecodeError as error:
-        raise _input_error(
-            f"{run_dir / name}:{error.lineno} is not complete JSON."
-        ) from error
-    missing = [key for key in keys if key not in document]
-    if missing:
-        raise _input_error(f"{run_dir / name} has no {missing[0]!r}.")
-    return document
-
-
-def _read_csv(run_dir: Path, name: str) -> pd.DataFrame:
-    _read(run_dir, name)
-    try:
-        table = pd.read_csv(
-            run_dir / name, dtype={"image_id": str}, keep_default_na=False
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise _input_error(f"{run_dir / name} is not a complete CSV file.") from error
-    missing = [column for column in _COLUMNS[name] if column not in table]
-    numbers = [column for column in _COLUMNS[name] if column != "image_id"]
-    if missing:
-        raise _input_error(f"{run_dir / name} has no column {missing[0]!r}.")
-    if not all(pd.api.types.is_numeric_dtype(table[column]) for column in numbers):
-        raise _input_error(f"{run_dir / name} has a value that is not a number.")
-    return table
-
-
-def _input_error(cause: str) -> UserError:
-    return UserError(cause, "Give the folder of a finished run.", ExitCode.INPUT_DATA)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from schemas import celeba
 from schemas.manifest import Manifest
 from support import command
 from support.errors import ExitCode, UserError, usage_error
@@ -126,15 +127,19 @@ def describe(config: TrainConfig, manifest: Manifest) -> dict[str, Any]:
         "manifest_digest": manifest.digest,
         "global_batch": config.batch_size,
         "versions": {"python": platform.python_version()} | _versions(),
-        "data": {
-            "image_shape": list(manifest.image_shape),
-            "split": manifest.config.get("split"),
-            "class_counts": {
-                split: list(manifest.class_counts(split))
-                for split in ("train", "validation", "test")
-            },
-            "sources": manifest.sources,
+        "data": describe_data(manifest),
+    }
+
+
+def describe_data(manifest: Manifest) -> dict[str, Any]:
+    """What run.json and the report say of a dataset."""
+    return {
+        "image_shape": list(manifest.image_shape),
+        "split": manifest.config.get("split"),
+        "class_counts": {
+            split: list(manifest.class_counts(split)) for split in celeba.SPLITS
         },
+        "sources": manifest.sources,
     }
 
 

@@ -21,12 +21,12 @@ from trainer import checkpoint, input_pipeline, models, trace
 from trainer import learner as learners
 from trainer.checkpoint import Progress
 from trainer.config import TrainConfig
-from trainer.evaluate import LOGIT, predict_split
 from trainer.input_pipeline import Augmentation, Dataset
 from trainer.live import Live, live
 from trainer.optimizer import Optimizer, Schedule
 from trainer.progress import stopped
 from trainer.runtime import Runtime
+from trainer.scoring import LOGIT, predict_split
 from trainer.steps import EvaluationStep, Objective, TrainStep, split_batch
 
 HISTORY = "history.csv"

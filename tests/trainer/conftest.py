@@ -41,6 +41,11 @@ def draw(label: int, rng: np.random.Generator) -> bytes:
     return simplejpeg.encode_jpeg(pixels, quality=95)
 
 
+def attributes(index: int) -> bytes:
+    """Attributes of which none but one is 1, another one for each example."""
+    return bytes(number == index % 40 for number in range(40))
+
+
 def write_dataset(folder, counts=COUNTS, num_shards=2) -> Manifest:
     """Writes a dataset as the build does, with TensorFlow's own record writer."""
     folder.mkdir(parents=True)
@@ -54,7 +59,7 @@ def write_dataset(folder, counts=COUNTS, num_shards=2) -> Manifest:
                 label=index % 2,
                 image_id=f"{split}-{index:03d}.jpg",
                 identity=people[index % len(people)],
-                attributes=bytes(40),
+                attributes=attributes(index),
             )
             for index in range(count)
         ]

@@ -34,7 +34,24 @@ def _sklearn(label, probability, weight) -> dict[str, float]:
         "average_precision": sk.average_precision_score(label, probability, **hit),
         "log_loss": sk.log_loss(label, probability, **hit),
         "brier": sk.brier_score_loss(label, probability, **hit),
+        "ece": _ece(label, probability, weight),
     }
+
+
+def _ece(label, probability, weight) -> float:
+    """Guo et al.'s definition, bin by bin."""
+    label, probability = np.asarray(label), np.asarray(probability)
+    weight = np.ones(len(label)) if weight is None else weight
+    confidence = np.maximum(probability, 1 - probability)
+    right = (probability >= 0.5) == (label == 1)
+    total = 0.0
+    for number in range(15):
+        inside = (confidence > number / 15) & (confidence <= (number + 1) / 15)
+        if weight[inside].sum():
+            share = np.average(right[inside], weights=weight[inside])
+            mean = np.average(confidence[inside], weights=weight[inside])
+            total += weight[inside].sum() * abs(share - mean)
+    return total / weight.sum()
 
 
 def test_every_draw_equals_scikit_learn_with_the_same_weights():
@@ -48,6 +65,52 @@ def test_every_draw_equals_scikit_learn_with_the_same_weights():
         expected = _sklearn(label, probability, weights[person])
         for name in metrics.SCALARS:
             assert samples[name][number] == pytest.approx(expected[name], abs=1e-12)
+        other = np.clip(1 - probability - 1e-9, 0, 1)
+        swapped = _sklearn(1 - label, other, weights[person])
+        for name in metrics.PER_CLASS:
+            assert samples[f"{name}_0"][number] == pytest.approx(swapped[name])
+
+
+def test_calibration_error_by_hand():
+    # Sure by 0.9: right, right, wrong. Sure by 0.55: wrong.
+    label = np.array([1, 0, 1, 1])
+    probability = np.array([0.9, 0.1, 0.1, 0.45])
+    values = metrics.point_values(label, probability, 0.5)
+    assert values["ece"] == pytest.approx((abs(2 - 3 * 0.9) + 0.55) / 4)
+    samples = metrics.bootstrap(label, probability, np.arange(4), 3, 0, 0.5)
+    draws = np.concatenate(list(metrics.person_weights(4, 4, 3, 0)))
+    gaps = draws * np.array([1 - 0.9, 1 - 0.9, -0.9, -0.55])
+    expected = (abs(gaps[:, :3].sum(axis=1)) + abs(gaps[:, 3])) / 4
+    np.testing.assert_allclose(samples["ece"], expected)
+
+
+def test_metrics_of_each_label():
+    table = _predictions(300, 90)
+    result = metrics.evaluate(table)
+    swapped = {
+        "label": 1 - table["label"],
+        "probability": np.clip(1 - table["probability"] - 1e-9, 0, 1),
+    }
+    other = metrics.evaluate(table.assign(**swapped))
+    of_label_0, of_label_1 = result["per_class"]
+    assert [row["label"] for row in result["per_class"]] == [0, 1]
+    assert of_label_0["n"] + of_label_1["n"] == 300
+    for name in metrics.PER_CLASS:
+        assert of_label_1[name] == result[name]
+        assert of_label_0[name]["value"] == pytest.approx(other[name]["value"])
+        assert of_label_0[name]["interval"] == pytest.approx(other[name]["interval"])
+
+
+def test_a_ratio_resamples_people():
+    identity = np.array([4, 4, 7, -1])
+    part, whole = np.array([1, 0, 1, 1]), np.array([1, 1, 2, 1])
+    found = metrics.ratio(part, whole, identity, draws=200, seed=1)
+    assert found["value"] == 3 / 5
+    draws = np.concatenate(list(metrics.person_weights(3, 4, 200, 1)))
+    samples = draws @ [1, 1, 1] / (draws @ [2, 2, 1])
+    assert found["interval"] == pytest.approx(metrics.interval(samples))
+    nothing = metrics.ratio(part, np.zeros(4), identity)
+    assert nothing == {"value": None, "interval": None}
 
 
 def test_point_values_matrix_and_intervals():

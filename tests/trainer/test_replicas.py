@@ -7,8 +7,8 @@ import tensorflow as tf
 
 from support import command
 from trainer import input_pipeline, main, models, runtime, train
-from trainer.evaluate import predict_split
 from trainer.replica_dropout import ReplicaDropout
+from trainer.scoring import predict_split
 
 
 def plain_backbone(x):

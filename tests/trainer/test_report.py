@@ -65,7 +65,7 @@ def test_one_offline_page_and_three_figures(run_dir):
         assert (run_dir / name).read_bytes().startswith(b"\x89PNG")
     assert "<img" not in html and "<script" not in html
     assert set(re.findall(r'(?:src|href)="([^#]+?)"', html)) == set()
-    assert html.count("<svg") == 6
+    assert html.count("<svg") == 7
     ids = re.findall(r' id="([^"]+)"', html)
     assert len(ids) == len(set(ids))
     assert "perceived attribute: Male" in html

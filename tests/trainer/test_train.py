@@ -73,6 +73,9 @@ def test_a_run_leaves_what_it_promises(config, tmp_path, capsys):
         "best.keras",
         "metrics.json",
         "predictions.csv",
+        "predictions-validation.csv",
+        "likely_label_errors.csv",
+        "most_uncertain.csv",
         "curves.png",
         "confusion_matrix.png",
         "report.html",
@@ -86,7 +89,7 @@ def test_a_run_leaves_what_it_promises(config, tmp_path, capsys):
     with open(folder / "predictions.csv") as file:
         rows = list(csv.DictReader(file))
     assert [list(row) for row in rows[:1]] == [
-        ["image_id", "identity", "label", "probability"]
+        ["image_id", "identity", "label", "probability", *celeba.ATTRIBUTES]
     ]
     assert sorted(row["image_id"] for row in rows) == [
         f"test-{i:03d}.jpg" for i in range(COUNTS["test"])
@@ -95,6 +98,7 @@ def test_a_run_leaves_what_it_promises(config, tmp_path, capsys):
         (float(row["probability"]) >= 0.5) == (row["label"] == "1") for row in rows
     ]
     metrics = json.loads((folder / "metrics.json").read_text())
+    assert record["temperature"] == metrics["calibration"]["temperature"]
     assert metrics["accuracy"]["value"] == pytest.approx(np.mean(right))
     assert metrics["n"] == COUNTS["test"]
     assert np.array(metrics["confusion_matrix"]).sum() == COUNTS["test"]

@@ -1,0 +1,29 @@
+"""Numbers in words: per cent, decimals, intervals, durations."""
+
+PERCENT = "\u00a0%"  # with a space that does not break
+
+
+def percent(value: float | None) -> str:
+    """0.943 -> "94.3 %"; an undefined value is a dash."""
+    return "–" if value is None else f"{100 * value:.1f}{PERCENT}"
+
+
+def decimal(value: float | None) -> str:
+    """0.98765 -> "0.988"; an undefined value is a dash."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def interval(bounds: tuple[float, float] | None, formatter=decimal) -> str:
+    """(0.928, 0.956) -> "92.8–95.6 %" or "0.928–0.956"; none is a dash."""
+    if bounds is None:
+        return "–"
+    low, high = (formatter(bound) for bound in bounds)
+    return low.removesuffix(PERCENT) + "–" + high
+
+
+def duration(seconds: float) -> str:
+    """1262 -> "21 min 2 s"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
+    return " ".join(f"{value}\u00a0{unit}" for value, unit in parts if value) or "0 s"
