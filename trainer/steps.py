@@ -103,19 +103,25 @@ class TrainStep:
         self._optimizer.apply(gradients, finite)
 
     def _replica_step(self, batch):
-        images = self._warp(batch[IMAGES], batch[PARAMETERS])
         context = tf.distribute.get_replica_context()
+        if batch[LABELS].shape[0] == 0:
+            # oneDNN gives the convolution of no images the shape of its input.
+            sums = tf.zeros([3], tf.float64)
+            gradients = [tf.zeros_like(variable) for variable in self._trainable]
+        else:
+            sums, gradients = self._compute(batch, context)
+        if context.num_replicas_in_sync > 1:
+            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        return sums, *self._optimizer.finish(gradients)
+
+    def _compute(self, batch, context):
+        images = self._warp(batch[IMAGES], batch[PARAMETERS])
         count = tf.shape(images)[0]
         share = tf.ones([count])
         if self._objective.mixup:
             seed = self._replica_seed(context)
             share = mixup_shares(count, self._objective.mixup, seed)
-        sums, gradients = self._gradients(
-            images, batch[LABELS], batch[ATTRIBUTES], share
-        )
-        if context.num_replicas_in_sync > 1:
-            gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        return sums, *self._optimizer.finish(gradients)
+        return self._gradients(images, batch[LABELS], batch[ATTRIBUTES], share)
 
     def _replica_seed(self, context):
         """Of this step on this replica; a run that goes on meets the same ones."""
@@ -172,6 +178,8 @@ class EvaluationStep:
         return tf.concat(self._strategy.experimental_local_results(logits), axis=0)
 
     def _replica_step(self, images):
+        if images.shape[0] == 0:
+            return tf.zeros([0])  # see TrainStep
         parameters = warp.identity(tf.shape(images)[0])
         return self._model(self._warp(images, parameters), training=False)[:, 0]
 

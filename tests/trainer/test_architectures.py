@@ -174,7 +174,7 @@ def test_an_auxiliary_head_s_loss_counts_three_tenths():
     )
     labels, attributes = tf.constant([0.0, 1.0]), tf.zeros([2, 40])
     pixels = IMAGES[:, :8, :8] / 255
-    sums, gradients = step._loss_and_gradients(pixels, labels, attributes)
+    sums, gradients = step._loss_and_gradients(pixels, labels, attributes, tf.ones([2]))
     np.testing.assert_allclose(sums, [2.5 * np.log(2), 1, 2], rtol=1e-6)
     paths = [variable.path for variable in model.trainable_variables]
     by_name = dict(zip(paths, gradients, strict=True))

@@ -14,7 +14,7 @@ from absl import flags
 
 from support import command
 from support.errors import ExitCode, UserError
-from trainer import models, report, run_record, sweep
+from trainer import models, run_reader, run_record, sweep
 from trainer.config import MODELS, TrainConfig
 from trainer.sweep import SweepConfig
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_models_are_the_architectures():
-    assert set(MODELS) == set(models.ARCHITECTURES) == set(report.MODEL_NAMES)
+    assert set(MODELS) == set(models.ARCHITECTURES) == set(run_reader.MODEL_NAMES)
 
 
 def test_plan_takes_every_model_before_the_next_seed():
