@@ -12,6 +12,7 @@ batch; TensorFlow takes its memory over as it is.
 import collections
 import concurrent.futures
 import dataclasses
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ from schemas.example import Example
 from schemas.manifest import Shard
 from support.pool import cores
 from trainer import warp
+from trainer.config import TrainConfig
 from trainer.dataset import Dataset, Split, open_dataset, read_images
 
 __all__ = [
@@ -58,6 +60,18 @@ class Augmentation:
     zoom: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Augmentation":
+        """As the options say."""
+        return cls(
+            config.rotation,
+            (config.width_shift, config.height_shift),
+            config.horizontal_flip,
+            config.zoom,
+            config.brightness,
+            config.contrast,
+        )
 
 
 def train_batches(
@@ -142,6 +156,9 @@ class Batches(Iterator[dict[str, tf.Tensor]]):
 
     Making begins at once. What goes wrong in a thread is raised where its batch would
     have come.
+
+    Attributes:
+      close: a function that lets go of the batches that nobody will take.
     """
 
     def __init__(self, make: Callable[[int], dict[str, Any]], numbers: Iterable[int]):
@@ -149,6 +166,8 @@ class Batches(Iterator[dict[str, tf.Tensor]]):
         self._numbers = iter(numbers)
         self._pool = concurrent.futures.ThreadPoolExecutor(cores(), "input")
         self._pending: collections.deque = collections.deque()
+        # Also when the program ends: not later, when half of Python is gone.
+        self.close = weakref.finalize(self, _let_go, self._pool, self._pending)
         for _ in range(cores() + 2):
             self._begin_next()
 
@@ -159,18 +178,15 @@ class Batches(Iterator[dict[str, tf.Tensor]]):
         self._begin_next()
         return self._pending.popleft().result()
 
-    def close(self) -> None:
-        """Lets go of batches that nobody will take."""
-        self._pending.clear()
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def __del__(self):
-        self.close()
-
     def _begin_next(self) -> None:
         for number in self._numbers:
             self._pending.append(self._pool.submit(_make_tensors, self._make, number))
             return
+
+
+def _let_go(pool: concurrent.futures.Executor, pending: collections.deque) -> None:
+    pending.clear()
+    pool.shutdown(wait=False, cancel_futures=True)
 
 
 def shuffle_windows(

@@ -21,7 +21,7 @@ from trainer import checkpoint, input_pipeline, models, trace
 from trainer import learner as learners
 from trainer.checkpoint import Progress
 from trainer.config import TrainConfig
-from trainer.input_pipeline import Augmentation, Dataset
+from trainer.input_pipeline import Augmentation, Batches, Dataset
 from trainer.live import Live, live
 from trainer.optimizer import Optimizer, Schedule
 from trainer.progress import stopped
@@ -224,8 +224,11 @@ def train(job: Job, run_dir: Path) -> Progress:
         print(f"going on in epoch {progress.epoch + 1} after step {progress.step}")
     progress = progress or Progress()
     with live(job.config, run_dir, progress) as now:
+        batches = _batches(job, progress.epoch, progress.step)
         while not _is_over(job.config, progress):
-            row = _train_epoch(job, run_dir, progress, now)
+            row = _train_epoch(job, run_dir, progress, now, batches)
+            # The first of the next epoch are made while this one is validated.
+            batches = _batches(job, progress.epoch + 1)
             row |= _validate(job, run_dir, progress, now)
             with output_errors(run_dir):
                 _end_epoch(job, run_dir, progress, row)
@@ -235,30 +238,24 @@ def train(job: Job, run_dir: Path) -> Progress:
     return progress
 
 
-def _train_epoch(job: Job, run_dir: Path, progress: Progress, now: Live) -> dict:
+def _batches(job: Job, epoch: int, skip: int = 0) -> Batches:
+    config = job.config
+    augmentation = Augmentation.of(config)
+    return input_pipeline.train_batches(
+        job.dataset, config.batch_size, config.seed, epoch, augmentation, skip
+    )
+
+
+def _train_epoch(
+    job: Job, run_dir: Path, progress: Progress, now: Live, batches: Batches
+) -> dict[str, Any]:
     """Runs what is left of an epoch; returns its row of the history."""
     config = job.config
-    batches = input_pipeline.train_batches(
-        job.dataset,
-        config.batch_size,
-        config.seed,
-        progress.epoch,
-        Augmentation(
-            config.rotation,
-            (config.width_shift, config.height_shift),
-            config.horizontal_flip,
-            config.zoom,
-            config.brightness,
-            config.contrast,
-        ),
-        skip=progress.step,
-    )
     meter = now.meter(config, job.steps_per_epoch, progress)
-    iterator = iter(batches)
     _stop_if_asked(job, run_dir, progress, now)
     while progress.step < job.steps_per_epoch:
         with now.trace.step(_global_step(job, progress) + 1):
-            batch = meter.wait(iterator)
+            batch = meter.wait(batches)
             job.train_step(split_batch(batch, job.runtime.strategy))
         meter.step()
         # Reading the sums waits for the device: only where somebody sees them.
