@@ -1,11 +1,11 @@
 """Which runs a sweep makes, what it refuses, how it ends; real runs are marked slow."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pandas as pd
@@ -144,15 +144,22 @@ def test_exit_codes_of_runs():
     assert sweep._exit_code(-signal.SIGSEGV) == sweep._exit_code(99) == ExitCode.BUG
 
 
-def start(*words):
-    return subprocess.Popen(
+@contextlib.contextmanager
+def started(*words):
+    """The program; if the test fails, it and the run that it started end too."""
+    with subprocess.Popen(
         [sys.executable, "-m", "trainer.sweep", *words],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.terminate()
 
 
 @pytest.mark.slow
@@ -165,22 +172,19 @@ def test_a_sweep_stops_goes_on_survives_a_failure_and_compares(dataset_dir, tmp_
     (folder / "resnet50-seed0").mkdir(parents=True)
     (folder / "resnet50-seed0" / "mine.txt").write_text("mine")
 
-    process = start(*words)
-    watch = threading.Timer(300, process.kill)
-    watch.start()
-    for line in process.stdout:
-        if line.startswith("examples:"):  # the first run has begun
-            process.send_signal(signal.SIGTERM)
-            break
-    rest = process.communicate()
-    watch.cancel()
+    with started(*words) as process:
+        for line in process.stdout:
+            if line.startswith("examples:"):  # the first run has begun
+                process.send_signal(signal.SIGTERM)
+                break
+        rest = process.communicate()
     go_on = f"python -m trainer.sweep --flagfile={folder / sweep.FLAGS}"
     assert process.returncode == ExitCode.STOPPED, rest
     assert f"Go on with: {go_on}" in rest[1]
     assert "run 2 of 4" not in rest[0]
 
-    process = start(*go_on.split()[3:])
-    out, err = process.communicate(timeout=600)
+    with started(*go_on.split()[3:]) as process:
+        out, err = process.communicate()
     assert process.returncode == ExitCode.OUTPUT, err
     assert "4 runs in" in out and "0 of them finished" in out
     assert f"{folder / 'resnet50-seed0'} failed with exit code 4: error: " in out
@@ -196,8 +200,8 @@ def test_a_sweep_stops_goes_on_survives_a_failure_and_compares(dataset_dir, tmp_
     assert record["inference_images_per_second"] > 0
 
     (folder / "resnet50-seed0" / "mine.txt").unlink()
-    process = start(*go_on.split()[3:])
-    out, err = process.communicate(timeout=600)
+    with started(*go_on.split()[3:]) as process:
+        out, err = process.communicate()
     assert process.returncode == ExitCode.OK, err
     assert "3 of them finished" in out
     assert out.count("\nrun ") == 1 and "run 2 of 4" in out
