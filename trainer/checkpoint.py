@@ -167,6 +167,8 @@ def _publish_best(run_dir: Path, progress: Progress) -> None:
         shutil.copyfile(source, temporary)
         sync_file(temporary)
     os.replace(temporary, run_dir / models.BEST)
+    # Where both names are the same file's, POSIX's rename leaves them both.
+    temporary.unlink(missing_ok=True)
 
 
 def _name(global_step: int) -> str:
