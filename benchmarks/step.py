@@ -7,7 +7,7 @@
 trains on random numbers that are there already: nothing is read. Only the case "warp"
 warps its images, 178×218 of uint8, inside the step; the others get float32 images of
 the model's size. Beside the trainer's step, in turns and each in a process of its own:
-"norm", with no faster layer but the fused normalization; "stock", with none;
+"stock", without the fused normalization;
 "onednn_off"; "keras", plain Keras' train_on_batch; "pytorch", the same network there;
 "torchvision", its own network. On JAX there are no faster layers: XLA fuses them.
 
@@ -63,7 +63,6 @@ KINDS: dict[str, dict[str, Kind]] = {
     "tensorflow": {
         "ours": Kind("benchmarks.step_tensorflow", "ours"),
         "warp": Kind("benchmarks.step_tensorflow", "warp"),
-        "norm": Kind("benchmarks.step_tensorflow", "norm"),
         "stock": Kind("benchmarks.step_tensorflow", "stock"),
         "onednn_off": Kind(
             "benchmarks.step_tensorflow",
@@ -99,8 +98,7 @@ class StepConfig:
     batch_size: int = command.option(32, "Examples per step.")
     cases: tuple[str, ...] = command.option(
         (ALL,),
-        "Some of ours, warp, norm, stock, onednn_off, keras, pytorch, torchvision, or "
-        "all.",
+        "Some of ours, warp, stock, onednn_off, keras, pytorch, torchvision, or all.",
     )
     rounds: int = command.option(5, "Measured rounds; one more warms up.")
     round_seconds: float = command.option(2.0, "Length of a case's turn, seconds.")

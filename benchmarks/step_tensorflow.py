@@ -37,7 +37,7 @@ def device() -> dict[str, str]:
 
 
 def prepare(task: dict[str, Any]) -> turns.Work:
-    """Builds the case `task["case"]`: ours, warp, norm, stock or keras."""
+    """Builds the case `task["case"]`: ours, warp, stock or keras."""
     config = TrainConfig(
         model=task["model"],
         input_size=task["size"],
@@ -64,12 +64,9 @@ def _ours(config: TrainConfig, effective: Runtime, case: str) -> tuple:
     """The trainer's own step, or with fewer of the layers that make it fast."""
     job = train.build_job(config, effective, _dataset(config))
     model, optimizer, step = job.learner, job.optimizer, job.train_step
-    if case in ("norm", "stock"):
+    if case == "stock":
         model = models.build(config.model, config.input_size, dropout=config.dropout)
-        if case == "norm":
-            model = learner.build(model, train.norm_momentum(1), matmul_gradients=False)
-        else:
-            model = keras.Model(model.input, {learner.LOGIT: model.output})
+        model = keras.Model(model.input, {learner.LOGIT: model.output})
         optimizer = _optimizer(config, effective, model)
     if case != "warp":
         step = StepWithoutWarp(

@@ -10,7 +10,7 @@ label from its middle. What is saved and evaluated is the stock model.
 import keras
 from keras import layers
 
-from trainer import fused_norm, googlenet, matmul_conv
+from trainer import fused_norm, googlenet
 from trainer.replica_dropout import ReplicaDropout
 
 LOGIT, ATTRIBUTES = "logit", "attributes"
@@ -21,7 +21,6 @@ _OWN = (ATTRIBUTES, *(f"{name}_" for name in googlenet.AUXILIARY))
 def build(
     stock: keras.Model,
     momentum: float,
-    matmul_gradients: bool,
     attributes: int = 0,
     aux_heads: bool = False,
 ) -> keras.Model:
@@ -30,7 +29,6 @@ def build(
     Args:
       stock: what `models.build` returns.
       momentum: of batch normalization's moving statistics.
-      matmul_gradients: compute filter gradients by matrix products, see `matmul_conv`.
       attributes: other attributes to train, 0 for none.
       aux_heads: add GoogLeNet's auxiliary heads.
 
@@ -48,8 +46,6 @@ def build(
             kind = fused_norm.FusedBatchNormalization
         elif kind is layers.Dropout:
             kind = ReplicaDropout
-        elif matmul_gradients and matmul_conv.applies(layer):
-            kind = matmul_conv.MatmulGradientConv2D
         return kind.from_config(config)
 
     copy = keras.models.clone_model(stock, clone_function=clone)

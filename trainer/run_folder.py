@@ -96,7 +96,6 @@ def _check_same(run_dir: Path, before: dict[str, Any], run: dict[str, Any]) -> N
         "precision": f"use --precision={before.get('precision')}.",
         "xla": f"use --xla={'on' if before.get('xla') else 'off'}.",
         "replicas": f"use --replicas={before.get('replicas')}.",
-        "matmul_gradients": "go on on a machine like the one it was started on.",
     }
     for key, remedy in remedies.items():
         if before.get(key) != run[key]:

@@ -29,7 +29,6 @@ class Runtime:
     strategy: Any
     precision: str
     xla: bool
-    matmul_gradients: bool
     devices: tuple[str, ...]
     device_name: str
 
@@ -41,7 +40,6 @@ class Runtime:
         return {
             "precision": self.precision,
             "xla": self.xla,
-            "matmul_gradients": self.matmul_gradients,
             "devices": list(self.devices),
             "device_name": self.device_name,
             "replicas": self.replicas,
@@ -63,21 +61,13 @@ def prepare(config: TrainConfig) -> Runtime:
     precision = _choose_precision(config.precision, gpus)
     keras.mixed_precision.set_dtype_policy(POLICIES[precision])
     xla = config.xla == "on" or (config.xla == "auto" and bool(gpus))
-    matmul_gradients = precision == "float32" and not gpus and not xla and _is_avx2()
     return Runtime(
         strategy,
         precision,
         xla,
-        matmul_gradients,
         tuple(devices),
         _device_name(gpus),
     )
-
-
-def _is_avx2() -> bool:
-    """Whether this processor has AVX2 and no AVX-512, see `matmul_conv`."""
-    flags = cpu_info("flags").split()
-    return "avx2" in flags and "avx512f" not in flags
 
 
 def _choose_gpus(device: str) -> list:

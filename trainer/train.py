@@ -122,7 +122,7 @@ def build_job(
     strategy = runtime.strategy
     with strategy.scope():
         model, learner, preprocessing = _build_models(
-            config, norm_momentum(total), runtime.matmul_gradients, preprocessing
+            config, norm_momentum(total), preprocessing
         )
         if config.regime == "transfer":
             models.freeze_backbone(learner)
@@ -167,7 +167,6 @@ def build_job(
 def _build_models(
     config: TrainConfig,
     momentum: float,
-    matmul_gradients: bool,
     preprocessing: str | None,
 ) -> tuple[keras.Model, keras.Model, str]:
     """The model that is evaluated, the one that trains, and their preprocessing."""
@@ -183,9 +182,7 @@ def _build_models(
     stock = models.build(config.model, size, preprocessing, dropout, seed)
     stock.set_weights(model.get_weights())
     others = len(celeba.ATTRIBUTES) - 1 if config.aux_attributes else 0
-    learner = learners.build(
-        stock, momentum, matmul_gradients, others, config.aux_heads
-    )
+    learner = learners.build(stock, momentum, others, config.aux_heads)
     return model, learner, preprocessing
 
 

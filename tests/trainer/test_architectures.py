@@ -148,7 +148,7 @@ def test_auxiliary_heads_have_torchvision_s_parameters():
 
 def test_auxiliary_heads_belong_to_the_learner_alone():
     stock = models.build("googlenet", 128)
-    built = learner.build(stock, 0.9, False, attributes=39, aux_heads=True)
+    built = learner.build(stock, 0.9, attributes=39, aux_heads=True)
     assert set(built.output) == {"logit", "attributes", "aux1", "aux2"}
     shared = learner.shared_weights(built)
     assert [w.path for w in shared] == [w.path for w in stock.weights]

@@ -28,7 +28,7 @@ def pair(shape, **options):
     rng = np.random.default_rng(0)
     values = [rng.uniform(0.5, 2, v.shape) for v in stock.weights]
     stock.set_weights(values)
-    fused = learner.build(stock, MOMENTUM, matmul_gradients=False)
+    fused = learner.build(stock, MOMENTUM)
     return stock, keras.Model(fused.input, fused.output[learner.LOGIT])
 
 

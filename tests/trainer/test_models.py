@@ -121,7 +121,7 @@ def test_weights_that_do_not_fit_are_refused(tiny, tmp_path):
 
 
 def test_frozen_backbone_stays_and_normalizes_in_inference_mode(tiny):
-    model = learner.build(models.build(tiny, 32), 0.5, matmul_gradients=False)
+    model = learner.build(models.build(tiny, 32), 0.5)
     models.freeze_backbone(model)
     before = model.get_weights()
     model(IMAGES, training=True)
