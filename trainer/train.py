@@ -139,14 +139,7 @@ def build_job(
             config.ema,
             scale_loss=runtime.precision == "float16",
         )
-    objective = Objective(
-        config.batch_size,
-        config.label_smoothing,
-        dataset.manifest.class_weights,
-        other_attributes(dataset.manifest.attribute) if config.aux_attributes else (),
-        config.aux_weight,
-        config.mixup,
-    )
+    objective = _objective(config, dataset)
     return Job(
         config=config,
         runtime=runtime,
@@ -161,6 +154,18 @@ def build_job(
             learner, optimizer, objective, runtime.xla, strategy, config.seed
         ),
         evaluation_step=EvaluationStep(model, strategy),
+    )
+
+
+def _objective(config: TrainConfig, dataset: Dataset) -> Objective:
+    manifest = dataset.manifest
+    return Objective(
+        config.batch_size,
+        config.label_smoothing,
+        manifest.class_weights,
+        other_attributes(manifest.attribute) if config.aux_attributes else (),
+        config.aux_weight,
+        config.mixup,
     )
 
 

@@ -286,7 +286,7 @@ def test_jax_gives_the_same_without_tensorflow(tmp_path):
 import sys
 sys.modules["tensorflow"] = None  # importing it is now an error
 import numpy as np
-from trainer import warp
+from trainer import config, warp
 given = np.load(sys.argv[1])
 same = warp.compiled((20, 25))(given["images"], given["drawn"])
 layer, again = (warp.Warp((20, 25), contrast=0.1, seed=2) for _ in range(2))
@@ -304,3 +304,8 @@ np.save(sys.argv[2], same)
     assert done.returncode == 0, done.stderr
     want = warp.warp(IMAGES, drawn, (20, 25))
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), want, atol=TOLERANCE)
+
+
+def test_the_options_have_the_ranges_of_the_layer():
+    ranges = {name: config._RANGES[name] for name in warp.RANGES}
+    assert ranges == warp.RANGES
