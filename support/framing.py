@@ -13,6 +13,9 @@ import google_crc32c
 _HEADER, _CHECKSUM = 12, 4
 
 
+_CUT, _DIFFERS = "the file ends inside it", "its checksum differs"
+
+
 class DamagedRecord(ValueError):
     """A record that its framing shows to be damaged.
 
@@ -75,17 +78,31 @@ def read_record(descriptor: int, at: int, length: int, index: int) -> bytes:
     return check_record(os.pread(descriptor, length + _CHECKSUM, at), length, index)
 
 
+def read_again(descriptor: int, at: int, length: int, index: int, crc32c: int) -> bytes:
+    """Reads a record whose plain checksum is known from reading it before.
+
+    Raises:
+      DamagedRecord: it is cut, or its checksum differs.
+    """
+    record = os.pread(descriptor, length, at)
+    if len(record) < length:
+        raise DamagedRecord(index, _CUT)
+    if checksum(record) != crc32c:
+        raise DamagedRecord(index, _DIFFERS)
+    return record
+
+
 def check_record(data: bytes, length: int, index: int) -> bytes:
     """Cuts a record of `length` bytes off its checksum, which follows in `data`.
 
     Raises:
       DamagedRecord: it is cut, or its checksum differs.
     """
-    record, checksum = data[:length], data[length:]
-    if len(checksum) < _CHECKSUM:
-        raise DamagedRecord(index, "the file ends inside it")
-    if _masked_crc(record) != checksum:
-        raise DamagedRecord(index, "its checksum differs", record)
+    record, masked = data[:length], data[length:]
+    if len(masked) < _CHECKSUM:
+        raise DamagedRecord(index, _CUT)
+    if _masked_crc(record) != masked:
+        raise DamagedRecord(index, _DIFFERS, record)
     return record
 
 
@@ -97,7 +114,12 @@ def _length(header: bytes, index: int) -> int:
     return struct.unpack("<Q", header[:8])[0]
 
 
+def checksum(data: bytes) -> int:
+    """The plain checksum (Castagnoli's polynomial), 0..2³²-1."""
+    return google_crc32c.value(data)
+
+
 def _masked_crc(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
+    crc = checksum(data)
     masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
     return struct.pack("<I", masked)

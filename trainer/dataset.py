@@ -14,6 +14,7 @@ import os
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,12 +27,20 @@ from support import framing, images
 from support.errors import ExitCode, UserError
 from support.files import sha256_file
 from support.hardware import available_memory
+from trainer.buffers import Buffers
 
 #: The splits that are read more than once, in the order in which memory is given.
 _READ_AGAIN = ("train", "validation")
 _OPEN_FILES = 256
 #: The model, the system's cache of files and other programs need memory, too.
 _CACHE_SHARE = 4
+#: What reading an example may meet.
+_PROBLEMS = (
+    framing.DamagedRecord,
+    example_schema.DecodeError,
+    images.BadImage,
+    OSError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +51,15 @@ class Dataset:
       folder: where it lies.
       manifest: what it holds.
       cached: the splits whose decoded images stay in memory.
+      buffers: memory for its batches.
     """
 
     folder: Path
     manifest: Manifest
     cached: tuple[str, ...] = ()
+    buffers: Buffers = dataclasses.field(
+        default_factory=Buffers, init=False, repr=False, compare=False
+    )
     _splits: dict[str, "Split"] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -142,10 +155,10 @@ class Split:
         self._places = np.concatenate(
             [self._locate(index) for index in range(len(shards))]
         )
-        # Neither takes memory before it is written to.
-        pixels = (len(self) if cached else 0, *image_shape)
-        self._pixels = np.empty(pixels, np.uint8)
-        self._decoded: list[Example | None] = [None] * pixels[0]
+        self._known: list[_Known | None] = [None] * len(self)
+        # Takes no memory before it is written to.
+        self._pixels = np.empty((len(self) if cached else 0, *image_shape), np.uint8)
+        self._has_pixels = bytearray(len(self._pixels))
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -156,18 +169,10 @@ class Split:
         Raises:
           UserError: the record is damaged or cannot be read (exit 5).
         """
-        shard, index = self._shard_and_index(number)
-        at, length = self._places[number].tolist()
         try:
-            descriptor = self._open(shard).descriptor
-            record = framing.read_record(descriptor, at, length, index)
-            return example_schema.decode(record)
-        except framing.DamagedRecord as error:
-            raise _damaged(self._paths[shard], str(error)) from error
-        except example_schema.DecodeError as error:
-            raise _damaged(self._paths[shard], f"record {index}: {error}") from error
-        except OSError as error:
-            raise _damaged(self._paths[shard], error.strerror or str(error)) from error
+            return example_schema.decode(self._read_record(number))
+        except _PROBLEMS as error:
+            raise self._named(error, number) from error
 
     def load(self, number: int, out: np.ndarray) -> Example:
         """Decodes an example's image into `out`, or copies it from memory.
@@ -182,26 +187,21 @@ class Split:
         Raises:
           UserError: the record or its JPEG is damaged (exit 5).
         """
-        cached = number < len(self._decoded)
-        if cached and (example := self._decoded[number]) is not None:
+        cached = number < len(self._has_pixels)
+        if cached and self._has_pixels[number]:
             out[...] = self._pixels[number]
-            return example
-        example = self.read(number)
+            return self._known[number].example
         try:
-            shape = images.decode_rgb(example.image, out).shape
+            jpeg = self._read_jpeg(number)
+            shape = images.decode_rgb(jpeg, out).shape
             if shape != self.image_shape:
                 raise images.BadImage("size", f"{shape[0]}x{shape[1]} pixels")
-        except images.BadImage as error:
-            shard, index = self._shard_and_index(number)
-            raise _damaged(
-                self._paths[shard],
-                f"record {index} ({example.image_id}): {error.reason}, {error.detail}",
-            ) from error
+        except _PROBLEMS as error:
+            raise self._named(error, number) from error
         if cached:
             self._pixels[number] = out
-            # Last: it says that the pixels are there.
-            self._decoded[number] = dataclasses.replace(example, image=b"")
-        return example
+            self._has_pixels[number] = True  # last: it says that the pixels are there
+        return self._known[number].example
 
     def will_need(self, shards: Iterable[int]) -> None:
         """Asks the system to read some shards ahead, in one piece each."""
@@ -211,6 +211,39 @@ class Split:
             with contextlib.suppress(OSError):  # reading will name it
                 descriptor = self._open(shard).descriptor
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+
+    def _read_jpeg(self, number: int) -> memoryview:
+        """An example's JPEG; the record around it is parsed the first time only."""
+        known = self._known[number]
+        if known is None:
+            record = self._read_record(number)
+            known = self._known[number] = _Known.of(record)
+        else:
+            record = framing.read_again(*self._where(number), known.checksum)
+        return memoryview(record)[known.jpeg]
+
+    def _read_record(self, number: int) -> bytes:
+        return framing.read_record(*self._where(number))
+
+    def _where(self, number: int) -> tuple[int, int, int, int]:
+        """Descriptor, offset and length of a record, and its index in the shard."""
+        shard, index = self._shard_and_index(number)
+        at, length = self._places[number].tolist()
+        return self._open(shard).descriptor, at, length, index
+
+    def _named(self, error: Exception, number: int) -> UserError:
+        """The error that says which shard and record is damaged."""
+        shard, index = self._shard_and_index(number)
+        if isinstance(error, framing.DamagedRecord):
+            what = str(error)
+        elif isinstance(error, example_schema.DecodeError):
+            what = f"record {index}: {error}"
+        elif isinstance(error, images.BadImage):
+            name = self._known[number].example.image_id
+            what = f"record {index} ({name}): {error.reason}, {error.detail}"
+        else:
+            what = error.strerror or str(error)
+        return _damaged(self._paths[shard], what)
 
     def _shard_and_index(self, number: int) -> tuple[int, int]:
         shard = bisect.bisect_right(self.starts, number) - 1
@@ -228,6 +261,31 @@ class Split:
         if len(places) != expected:
             raise _damaged(path, f"{len(places)} records, not {expected}")
         return np.array(places, np.int64).reshape(-1, 2)
+
+
+class _Known(NamedTuple):
+    """What was found in a record when it was parsed: it is not parsed again.
+
+    Attributes:
+      example: without its image.
+      jpeg: where the image lies in the record.
+      checksum: of the record.
+    """
+
+    example: Example
+    jpeg: slice
+    checksum: int
+
+    @classmethod
+    def of(cls, record: bytes) -> "_Known":
+        """Raises DecodeError if the record is no example."""
+        example = example_schema.decode(record)
+        start = record.index(example.image)
+        return cls(
+            dataclasses.replace(example, image=b""),
+            slice(start, start + len(example.image)),
+            framing.checksum(record),
+        )
 
 
 class _File:

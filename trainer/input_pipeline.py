@@ -12,6 +12,7 @@ batch; TensorFlow takes its memory over as it is.
 import collections
 import concurrent.futures
 import dataclasses
+import functools
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -46,8 +47,6 @@ WINDOW_BYTES = 256 * 2**20
 IMAGES, PARAMETERS, LABELS, WEIGHTS = "images", "parameters", "labels", "weights"
 IMAGE_ID, IDENTITY = example_schema.IMAGE_ID, example_schema.IDENTITY
 ATTRIBUTES = example_schema.ATTRIBUTES
-
-_ALIGNMENT = 64  # bytes, what TensorFlow's kernels expect
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +111,7 @@ def train_batches(
     def make(number: int) -> dict[str, Any]:
         split.will_need(needed.get(number, ()))
         part = slice(number * batch_size, (number + 1) * batch_size)
-        pixels, examples = _load(split, order[part])
+        pixels, examples = _load(dataset, split, order[part])
         return {
             IMAGES: pixels,
             PARAMETERS: parameters[part],
@@ -138,7 +137,7 @@ def evaluation_batches(dataset: Dataset, split: str, batch_size: int) -> "Batche
 
     def make(number: int) -> dict[str, Any]:
         positions = np.arange(number * batch_size, (number + 1) * batch_size)
-        pixels, examples = _load(examples_of, positions % count)
+        pixels, examples = _load(dataset, examples_of, positions % count)
         return {
             IMAGES: pixels,
             LABELS: _labels(examples),
@@ -225,9 +224,11 @@ def _numbers(split: Split, shards: list[int]) -> np.ndarray:
     return np.concatenate([np.arange(starts[i], starts[i + 1]) for i in shards])
 
 
-def _load(split: Split, numbers: np.ndarray) -> tuple[np.ndarray, list[Example]]:
+def _load(
+    dataset: Dataset, split: Split, numbers: np.ndarray
+) -> tuple[np.ndarray, list[Example]]:
     """Images, (batch, height, width, 3) uint8, and the examples without them."""
-    pixels = _aligned((len(numbers), *split.image_shape))
+    pixels = dataset.buffers.take((len(numbers), *split.image_shape))
     examples = [
         split.load(number, out)
         for number, out in zip(numbers.tolist(), pixels, strict=True)
@@ -246,13 +247,6 @@ def _attributes(examples: list[Example]) -> np.ndarray:
     return flags.reshape(-1, len(celeba.ATTRIBUTES)).astype(np.float32)
 
 
-def _aligned(shape: tuple[int, ...]) -> np.ndarray:
-    size = int(np.prod(shape))
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].reshape(shape)
-
-
 def _make_tensors(
     make: Callable[[int], dict[str, Any]], number: int
 ) -> dict[str, tf.Tensor]:
@@ -260,5 +254,11 @@ def _make_tensors(
     # Not copied: nobody writes to these images any more.
     images = tf.experimental.dlpack.from_dlpack(batch.pop(IMAGES).__dlpack__())
     tensors = {name: tf.convert_to_tensor(value) for name, value in batch.items()}
-    # Onto the device, if the default one is another than the CPU.
-    return {IMAGES: tf.identity(images), **tensors}
+    if _has_gpu():
+        images = tf.identity(images)  # onto the GPU, ahead of the step
+    return {IMAGES: images, **tensors}
+
+
+@functools.cache
+def _has_gpu() -> bool:
+    return bool(tf.config.list_logical_devices("GPU"))

@@ -12,6 +12,7 @@ from schemas import example as example_schema
 from support import framing, images
 from support.errors import ExitCode, UserError
 from trainer import input_pipeline
+from trainer.buffers import Buffers
 from trainer.dataset import cache_budget
 from trainer.input_pipeline import Augmentation
 
@@ -153,17 +154,47 @@ def test_windows_hold_every_example_once_and_differ_by_epoch(tmp_path, monkeypat
 def test_cached_batches_are_those_that_are_read(dataset_dir, dataset, monkeypatch):
     cached = input_pipeline.open_dataset(dataset_dir, 10**9)
     assert cached.cached == ("train", "validation")
-    train, calls = cached.split("train"), []
-    read = train.read
-    monkeypatch.setattr(train, "read", lambda at: calls.append(at) or read(at))
+    train = cached.split("train")
+    jpegs = [train.read(number).image for number in range(COUNTS["train"])]
+    expected = [train_rows(dataset, epoch) for epoch in range(2)]
+    decode, decoded = images.decode_rgb, collections.Counter()
+    monkeypatch.setattr(
+        images,
+        "decode_rgb",
+        lambda jpeg, out: decoded.update([bytes(jpeg)]) or decode(jpeg, out),
+    )
     for epoch in range(2):  # the first one decodes
-        assert train_rows(cached, epoch) == train_rows(dataset, epoch)
-        assert train_rows(cached, epoch, skip=2) == train_rows(dataset, epoch)[16:]
-        for split in ("validation", "test"):
-            ours = evaluation_values(cached, split, 8)
-            for key, value in evaluation_values(dataset, split, 8).items():
-                np.testing.assert_array_equal(ours[key], value)
-    assert sorted(calls) == list(range(COUNTS["train"]))
+        assert train_rows(cached, epoch) == expected[epoch]
+        assert train_rows(cached, epoch, skip=2) == expected[epoch][16:]
+    assert decoded == dict.fromkeys(jpegs, 1)
+    for split in ("validation", "test"):
+        ours = evaluation_values(cached, split, 8)
+        for key, value in evaluation_values(dataset, split, 8).items():
+            np.testing.assert_array_equal(ours[key], value)
+
+
+def test_a_record_that_is_read_again_gives_the_same(dataset):
+    split = dataset.split("train")
+    pixels = np.empty((2, *split.image_shape), np.uint8)
+    first, second = (split.load(5, out) for out in pixels)
+    assert second is first
+    assert first == dataclasses.replace(split.read(5), image=b"")
+    np.testing.assert_array_equal(*pixels)
+
+
+def test_memory_comes_back_when_the_last_array_in_it_is_gone():
+    buffers = Buffers()
+    pixels = buffers.take((4, 5, 3))
+    assert pixels.shape == (4, 5, 3) and pixels.ctypes.data % 64 == 0
+    place, row = pixels.ctypes.data, pixels[1]
+    tensor = tf.experimental.dlpack.from_dlpack(pixels.__dlpack__())
+    del pixels
+    assert buffers.take((4, 5, 3)).ctypes.data != place
+    del row
+    assert buffers.take((4, 5, 3)).ctypes.data != place
+    del tensor
+    assert buffers.take((3, 20)).ctypes.data == place
+    assert buffers.take((7, 7)).ctypes.data != place
 
 
 @pytest.mark.parametrize(
@@ -283,17 +314,23 @@ def _jpeg_replaced(path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("damage", "epochs_before", "words"),
     [
-        (_record_flipped, "record 23: its checksum differs"),
-        (_cut_short, "record 23: the file ends inside it"),
-        (_jpeg_replaced, r"record 23 \(train-047.jpg\): "),
+        (_record_flipped, 0, "record 23: its checksum differs"),
+        (_record_flipped, 1, "record 23: its checksum differs"),
+        (_cut_short, 0, "record 23: the file ends inside it"),
+        (_cut_short, 1, "record 23: the file ends inside it"),
+        (_jpeg_replaced, 0, r"record 23 \(train-047.jpg\): "),
     ],
 )
-def test_damage_after_opening_names_shard_and_record(tmp_path, damage, words):
+def test_damage_after_opening_names_shard_and_record(
+    tmp_path, damage, epochs_before, words
+):
     write_dataset(tmp_path / "data")
     dataset = input_pipeline.open_dataset(tmp_path / "data")
-    assert len(train_rows(dataset)) == COUNTS["train"]
+    assert len(dataset.split("train")) == COUNTS["train"]
+    for epoch in range(epochs_before):
+        train_rows(dataset, epoch)
     path = tmp_path / "data" / "celeba-train.tfrecord-00001-of-00002"
     damage(path)
     with pytest.raises(UserError, match=words) as raised:
