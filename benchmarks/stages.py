@@ -21,7 +21,8 @@ from beam_pipelines import build
 from benchmarks import harness
 from support import command
 from support.errors import usage_error
-from trainer import input_pipeline, runtime, steps, train, wakeup, warp
+from trainer import input_pipeline, runtime, steps, wakeup, warp
+from trainer import job as jobs
 from trainer.config import TrainConfig
 from trainer.input_pipeline import Augmentation
 
@@ -80,7 +81,7 @@ def _cases(config: StagesConfig, folder: Path) -> Iterator[harness.Case]:
     effective = runtime.prepare(run)
     dataset = input_pipeline.open_dataset(run.data_dir)
     yield harness.Case("read, decode, batch", _reader(config, dataset))
-    job = train.build_job(run, effective, dataset)
+    job = jobs.build_job(run, effective, dataset)
     batches = itertools.cycle(itertools.islice(_batches(config, dataset), _STEPS))
     warped = warp.compiled(config.input_size)
 

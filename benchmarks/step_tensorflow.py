@@ -14,7 +14,8 @@ import tensorflow as tf
 from benchmarks import step_settings, step_worker, turns
 from schemas import celeba
 from schemas.manifest import Manifest, Shard
-from trainer import learner, models, runtime, train, wakeup
+from trainer import job as jobs
+from trainer import learner, models, runtime, wakeup
 from trainer.config import TrainConfig
 from trainer.input_pipeline import ATTRIBUTES, IMAGES, LABELS, PARAMETERS, Dataset
 from trainer.optimizer import Optimizer, Schedule
@@ -62,7 +63,7 @@ def prepare(task: dict[str, Any]) -> turns.Work:
 
 def _ours(config: TrainConfig, effective: Runtime, case: str) -> tuple:
     """The trainer's own step, or with fewer of the layers that make it fast."""
-    job = train.build_job(config, effective, _dataset(config))
+    job = jobs.build_job(config, effective, _dataset(config))
     model, optimizer, step = job.learner, job.optimizer, job.train_step
     if case == "stock":
         model = models.build(config.model, config.input_size, dropout=config.dropout)

@@ -18,9 +18,9 @@ from trainer import (
     run_folder,
 )
 from trainer.checkpoint import Progress
+from trainer.job import Job
 from trainer.scoring import predict_split
 from trainer.steps import EvaluationStep
-from trainer.train import Job
 
 VALIDATION, TEST = "validation", "test"
 

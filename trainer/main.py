@@ -19,6 +19,7 @@ from support.files import FolderLock
 from trainer import checkpoint, finish, models, run_folder, runtime, train, wakeup
 from trainer.config import TrainConfig
 from trainer.dataset import Dataset, cache_budget, open_dataset
+from trainer.job import build_job
 from trainer.progress import stopped
 
 
@@ -84,7 +85,7 @@ def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:
     preprocessing = None
     if checkpoint.exists(run_dir):
         preprocessing = models.read_run(run_dir)["preprocessing"]
-    job = train.build_job(config, effective, dataset, preprocessing)
+    job = build_job(config, effective, dataset, preprocessing)
     run = run_folder.describe(config, dataset.manifest) | effective.describe()
     run |= {
         "parameters": job.model.count_params(),

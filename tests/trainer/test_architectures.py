@@ -17,8 +17,8 @@ from trainer import (
     optimizer,
     runtime,
     steps,
-    train,
 )
+from trainer import job as jobs
 from trainer.config import TrainConfig
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
@@ -30,13 +30,13 @@ def plain_precision():
     keras.mixed_precision.set_dtype_policy("float32")
 
 
-def train_one_step(config: TrainConfig) -> tuple[train.Job, list[np.ndarray]]:
+def train_one_step(config: TrainConfig) -> tuple[jobs.Job, list[np.ndarray]]:
     """A job after its first step, and the learner's weights before it.
 
     In float16 the first steps may change nothing but the loss scale.
     """
     dataset = input_pipeline.open_dataset(config.data_dir)
-    job = train.build_job(config, runtime.prepare(config), dataset)
+    job = jobs.build_job(config, runtime.prepare(config), dataset)
     before = job.learner.get_weights()
     batches = input_pipeline.train_batches(
         dataset, config.batch_size, 0, 0, input_pipeline.Augmentation(20, (0, 0), True)

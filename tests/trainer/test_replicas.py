@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from support import command
 from trainer import input_pipeline, main, models, runtime, train
+from trainer import job as jobs
 from trainer.replica_dropout import ReplicaDropout
 from trainer.scoring import predict_split
 
@@ -28,7 +29,7 @@ def plain(monkeypatch):
 def build(config):
     keras.utils.clear_session()
     dataset = input_pipeline.open_dataset(config.data_dir)
-    return train.build_job(config, runtime.prepare(config), dataset)
+    return jobs.build_job(config, runtime.prepare(config), dataset)
 
 
 def gradients_of(job, batch):

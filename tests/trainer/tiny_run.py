@@ -30,10 +30,10 @@ def kill():
 def arm(moment):
     import numpy as np
 
-    from trainer import train
+    from trainer import steps
 
     kind, _, value = moment.partition(":")
-    step, savez, replace = train.TrainStep.__call__, np.savez, os.replace
+    step, savez, replace = steps.TrainStep.__call__, np.savez, os.replace
     calls = []
 
     def kill_in_step(self, batch):
@@ -61,7 +61,7 @@ def arm(moment):
             kill()
 
     if kind == "step":
-        train.TrainStep.__call__ = kill_in_step
+        steps.TrainStep.__call__ = kill_in_step
     elif kind == "write":
         np.savez = kill_in_savez
     elif kind != "never":

@@ -1,0 +1,133 @@
+"""What goes wrong in a run, and what it says then."""
+
+import json
+import re
+import shutil
+import signal
+import threading
+
+import keras
+import pytest
+import tensorflow as tf
+
+from support import command
+from support.errors import ExitCode
+from trainer import (
+    main,
+    steps,
+)
+
+from .conftest import COUNTS, write_dataset
+from .running import run
+
+
+@pytest.fixture(autouse=True)
+def plain_precision():
+    yield
+    keras.mixed_precision.set_global_policy("float32")
+
+
+def test_running_out_of_memory_names_a_batch_size(config, monkeypatch, capsys):
+    def fail(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+    monkeypatch.setattr(steps.TrainStep, "__call__", fail)
+    assert run(config) == ExitCode.OUT_OF_MEMORY
+    assert "--batch_size=4" in capsys.readouterr().err
+
+
+def test_a_shard_damaged_while_training_is_named(
+    changed, dataset_dir, tmp_path, monkeypatch, capsys
+):
+    folder = shutil.copytree(dataset_dir, tmp_path / "data")
+    opened = main.open_dataset
+
+    def damage(*arguments):
+        dataset = opened(*arguments)
+        path = folder / "celeba-train.tfrecord-00001-of-00002"
+        path.write_bytes(path.read_bytes()[:-10] + bytes(10))
+        return dataset
+
+    monkeypatch.setattr(main, "open_dataset", damage)
+    assert run(changed(data_dir=str(folder))) == ExitCode.INTEGRITY
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "train.tfrecord-00001-of-00002 was damaged" in lines[0]
+    assert "record 23" in lines[0]
+
+
+def test_divergence_is_named_and_keeps_the_last_checkpoint(changed, tmp_path, capsys):
+    config = changed(learning_rate=1e30, clip_norm=0.0, warmup_epochs=0.0)
+    assert run(config) == ExitCode.DIVERGED
+    error = capsys.readouterr().err
+    assert "not finite" in error
+    assert "--learning_rate=" in error
+
+
+def test_a_folder_holds_one_run(changed, tmp_path, capsys):
+    assert run(changed(epochs=1)) == ExitCode.OK
+    assert run(changed(epochs=3)) == ExitCode.USAGE
+    assert "--epochs was 1, is 3" in capsys.readouterr().err
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record["status"] = "running"  # as if it had been killed
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+
+    write_dataset(tmp_path / "other", COUNTS | {"train": 40})
+    config = changed(epochs=1, data_dir=str(tmp_path / "other"))
+    assert run(config) == ExitCode.USAGE
+    assert "other data" in capsys.readouterr().err
+
+    (tmp_path / "file").write_text("mine")
+    assert run(changed(run_dir=str(tmp_path / "file"))) == ExitCode.OUTPUT
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "letter.txt").write_text("mine")
+    assert run(changed(run_dir=str(tmp_path / "full"))) == ExitCode.OUTPUT
+    assert (tmp_path / "full" / "letter.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model=resnet5"], "Did you mean resnet50"),
+        (["--modle=resnet50"], "Did you mean --model"),
+        (["--batch_size=0"], "--batch_size=0 is below 1"),
+        (["--cache_mb=-2"], "--cache_mb=-2 is below -1"),
+        (["--batch_size=999"], "more than the 48 training examples"),
+        (["--precision=half"], "--precision=half is none of"),
+        (["--epochs=many"], "--epochs"),
+        (["--regime=transfer"], "needs weights to start from"),
+        (["--weights=x.h5"], "starts from random weights"),
+        (["--learning_rate=0"], "not above 0"),
+        (["--learning_rate=nan"], "is no number"),
+        (["--seed=4294967296"], "--seed=4294967296 is not between"),
+        (["--data_dir=s3://bucket/x"], "s3"),
+        (["--replicas=3"], "there are 2 CPUs|had started"),
+        (["resnet50"], "not a flag"),
+    ],
+)
+def test_wrong_options_get_one_line(dataset_dir, tmp_path, capsys, words, message):
+    base = [f"--data_dir={dataset_dir}", f"--run_dir={tmp_path / 'run'}"]
+    base += ["--input_size=32"]
+    assert command.guard(main.main, ["main", *base, *words]) == ExitCode.USAGE
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert re.search(message, "\n".join(lines)), lines
+    assert not list(tmp_path.glob("run/*"))
+
+
+def test_signals_are_left_as_they_were(config):
+    before = signal.getsignal(signal.SIGTERM)
+    assert run(config) == ExitCode.OK
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert threading.active_count() < 100
+
+
+def test_a_run_goes_on_as_it_was_computed(changed, tmp_path, capsys):
+    assert run(changed(epochs=1, precision="auto")) == ExitCode.OK
+    path = tmp_path / "run" / "run.json"
+    record = json.loads(path.read_text())
+    # As if it had been started on a GPU and were to go on here.
+    path.write_text(json.dumps(record | {"status": "running", "precision": "float16"}))
+    capsys.readouterr()
+    assert run(changed(epochs=1, precision="auto")) == ExitCode.USAGE
+    assert "--precision=float16" in capsys.readouterr().err
