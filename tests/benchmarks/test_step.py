@@ -131,7 +131,7 @@ def test_a_program_that_ends_says_why():
     [
         "import os; os.kill(os.getpid(), 9)",
         "raise MemoryError",
-        "import sys; sys.exit('XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory.\\n--')",
+        "import sys; sys.exit('XlaRuntimeError: RESOURCE_EXHAUSTED: Too much.\\n--')",
     ],
 )
 def test_running_out_of_memory_is_named(end):
