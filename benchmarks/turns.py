@@ -220,6 +220,7 @@ def _rounds(
         if memory is None:  # what follows is not the step's
             memory = max(_resident("VmHWM") - baseline, 0.0)
             device_memory = work.device_bytes() / _MEBIBYTE
+            work.multiply()  # it may have to be compiled
         yield Round(
             images=steps * work.images,
             seconds=seconds * steps,

@@ -140,6 +140,23 @@ def test_running_out_of_memory_is_named(end):
     assert raised.value.out_of_memory
 
 
+def test_a_peer_that_ends_on_the_way_is_left_out(capsys):
+    dies = PROGRAM.replace("{and later}", "x").replace(
+        "work = lambda: time.sleep(0.02)",
+        "calls = []\n    work = lambda: calls.append(1) or 1 / (len(calls) < 6)",
+    )
+    task = {"model": "a", "size": 32, "precision": "float32", "batch_size": 5}
+    told = json.dumps(task | {"images": 5, "round_seconds": 0.001})
+    programs = {
+        name: turns.Program([sys.executable, "-c", program, told], {})
+        for name, program in (("ours", PROGRAM), ("pytorch", dies))
+    }
+    with programs["ours"]:
+        measured, rounds = step._take_turns(StepConfig(rounds=2), task, programs)
+    assert [one.name for one in measured] == list(rounds) == list(programs) == ["ours"]
+    assert "skipped: pytorch, a 32 float32 batch 5: ZeroDiv" in capsys.readouterr().out
+
+
 def rates(by_batch, memory=0.0):
     """Measures nothing: looks rates up; those that are missing end in an error."""
 
