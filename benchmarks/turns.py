@@ -71,8 +71,8 @@ class Round:
       images: trained on.
       seconds: that they took.
       matmul: floating-point operations per second of the matrix product.
-      memory: what the work added to the process's largest resident size, MiB; 0 where
-        unknown. Until the first matrix product.
+      memory: what the work, compiling included, added to the process's largest resident
+        size, MiB; 0 where unknown. Until the first matrix product.
       device_memory: the most that was taken on the GPU, MiB, until then.
       waited: for input, seconds of `seconds`.
     """
