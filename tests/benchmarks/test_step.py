@@ -265,7 +265,7 @@ models.ARCHITECTURES["tiny"] = models.Architecture(backbone, models.SCALED, "", 
 task = {"model": "tiny", "size": 32, "batch_size": 4, "data_dir": sys.argv[2]}
 for case, precision in json.loads(sys.argv[1]):
     work = step_jax.prepare({**task, "case": case, "precision": precision})
-    for _ in range(12):  # "input" has 8 batches in an epoch
+    for _ in range(12):  # "input" has 6 batches in an epoch
         work.step()
     work.wait()
     work.multiply()
@@ -275,7 +275,7 @@ for case, precision in json.loads(sys.argv[1]):
 
 @pytest.fixture
 def drawn(tmp_path):
-    """A dataset of drawn faces, 32 of them for training."""
+    """A dataset of 40 drawn faces, 26 of them for training."""
     sample, folder = tmp_path / "sample", tmp_path / "tfrecords"
     words = [f"--output_dir={sample}", "--num_examples=40", "--num_workers=1"]
     synthesize.main(["synthesize", *words])
