@@ -25,7 +25,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run sample build train verify test test-marked bench-peers bench-step lint format clean
+.PHONY: help install run sample build train verify test test-marked bench-peers bench-step bench-gpu-box lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -71,6 +71,16 @@ bench-peers: install $(VENV)-peers/.installed ## Measure build and input beside 
 
 bench-step: install $(VENV)-peers/.installed ## Measure the train step beside Keras' own and PyTorch's
 	$(BIN)/python -m benchmarks.step --models=all --sizes=128 --precision=auto,float32 --peers_python=$(VENV)-peers/bin/python
+
+# For a GPU machine without a network that has JAX, PyTorch and torchvision.
+GPU_BOX := data/gpu-box
+GPU_PYTHON ?= 3.12
+bench-gpu-box: install ## Collect packages and drawn shards for `python -m benchmarks.gpu`
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version $(GPU_PYTHON) --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --constraint constraints.txt --dest $(GPU_BOX)/wheels keras namex optree simplejpeg google-crc32c
+	rm -rf $(GPU_BOX)/sample
+	$(BIN)/python -m beam_pipelines.synthesize --output_dir=$(GPU_BOX)/sample --num_examples=4000
+	$(BIN)/python -m beam_pipelines.build --celeba_dir=$(GPU_BOX)/sample --output_dir=$(GPU_BOX)/tfrecords --balance=none --overwrite
+	rm -r $(GPU_BOX)/sample
 
 $(VENV)-peers/.installed: benchmarks/requirements-peers.txt
 	"$(PYTHON)" -m venv $(VENV)-peers

@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +25,28 @@ from support.hardware import cpu_info
 SCHEMA = "celeba-benchmark"
 VERSION = 1
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("apache-beam", "keras", "numpy", "simplejpeg", "tensorflow", "jax")
+_PACKAGES = (
+    "apache-beam",
+    "keras",
+    "numpy",
+    "simplejpeg",
+    "tensorflow",
+    "jax",
+    "torch",
+    "torchvision",
+)
+#: Of the processor's flags those that decide how fast decoding and products are.
+_CPU_FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_bf16",
+)
+_ASK_NVIDIA = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version")
+_ASK_SECONDS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,10 +216,16 @@ def _facts(case: dict[str, Any]) -> dict[str, float]:
 
 
 def hardware() -> dict[str, Any]:
-    """What the machine is."""
+    """What the machine is; `gpu`, the first that is used, is empty without one."""
+    name = _gpu()
+    memory, driver = _gpu_memory_and_driver(name)
+    flags = cpu_info("flags").split()
     return {
-        "gpu": _gpu(),
+        "gpu": name,
+        "gpu_memory_gib": memory,
+        "gpu_driver": driver,
         "cpu": cpu_info("model name") or platform.processor(),
+        "cpu_flags": [flag for flag in _CPU_FLAGS if flag in flags],
         "cores": os.cpu_count(),
         "memory_gib": round(_memory_bytes() / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -205,17 +233,33 @@ def hardware() -> dict[str, Any]:
 
 
 def _gpu() -> str:
-    """The first GPU that the framework in use sees, empty without one."""
-    tensorflow = sys.modules.get("tensorflow")
-    if tensorflow is None:
-        jax = sys.modules.get("jax")
-        device = jax.devices()[0] if jax else None
-        return device.device_kind if device and device.platform == "gpu" else ""
-    gpus = tensorflow.config.list_physical_devices("GPU")
-    if not gpus:
-        return ""
-    details = tensorflow.config.experimental.get_device_details(gpus[0])
-    return details.get("device_name", "GPU")
+    """The first GPU that the frameworks in use see, empty without one."""
+    if tensorflow := sys.modules.get("tensorflow"):
+        if gpus := tensorflow.config.list_physical_devices("GPU"):
+            details = tensorflow.config.experimental.get_device_details(gpus[0])
+            return details.get("device_name", "GPU")
+    elif jax := sys.modules.get("jax"):
+        if (device := jax.devices()[0]).platform == "gpu":
+            return device.device_kind
+    elif torch := sys.modules.get("torch"):
+        if torch.cuda.is_available():
+            return torch.cuda.get_device_name()
+    return ""
+
+
+def _gpu_memory_and_driver(name: str) -> tuple[float, str]:
+    """GiB and the driver's version, as NVIDIA's tool tells; 0 and "" without it."""
+    if not name:
+        return 0.0, ""
+    words = [*_ASK_NVIDIA, "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=_ASK_SECONDS, check=True
+        )
+        _, mebibytes, driver = done.stdout.splitlines()[0].split(", ")
+        return round(float(mebibytes) / 1024, 1), driver
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return 0.0, ""
 
 
 def versions() -> dict[str, str]:

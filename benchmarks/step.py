@@ -1,89 +1,40 @@
-"""Images per second of the train step, for each model, size and precision.
+"""Images per second of the train step, for each model, size, precision and batch size.
 
-    python -m benchmarks.step --models=resnet50 --sizes=128 --peers_python=PYTHON
+    python -m benchmarks.step --models=all --sizes=128,224 --precision=auto,float32 \\
+        --batch_sizes=auto --peers_python=PYTHON
     KERAS_BACKEND=jax python -m benchmarks.step --models=resnet50 --sizes=224 \\
-        --precision=bfloat16 --batch_size=256
+        --precision=bfloat16 --batch_sizes=128,256
 
-trains on random numbers that are there already: nothing is read. Only the case "warp"
-warps its images, 178×218 of uint8, inside the step; the others get float32 images of
-the model's size. Beside the trainer's step, in turns and each in a process of its own:
-"stock", without the fused normalization;
-"onednn_off"; "keras", plain Keras' train_on_batch; "pytorch", the same network there;
-"torchvision", its own network. On JAX there are no faster layers: XLA fuses them.
+trains on random numbers that are there already: nothing is read. The case "warp" also
+warps its images, 178×218 of uint8, inside the step; "input" (on JAX) reads them from a
+dataset, too; the others get float32 images of the model's size. Beside the trainer's
+step, in turns and each in a process of its own: "stock", without the fused
+normalization; "onednn_off"; "keras", plain Keras' train_on_batch; "pytorch", the same
+network there; "torchvision", its own network. On JAX there are no faster layers: XLA
+fuses them.
 
-"share of matmul" is what of this machine's own matrix products, measured between the
-rounds in the same framework and precision, the layers' operations reach.
+"MFU" is what of this machine's own matrix products, measured between the rounds in the
+same precision, the operations of the layers reach (model FLOPs utilization).
+--batch_sizes=auto doubles the batch size as long as "ours" trains faster.
 """
 
 import dataclasses
 import json
-import os
-import statistics
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
-from benchmarks import harness, turns
+from benchmarks import batch_search, harness, step_cases, step_facts, turns
+from benchmarks.step_cases import INPUT, KINDS, OURS, Kind, backend
 from support import command
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 
-ALL = "all"
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+ALL, AUTO = "all", "auto"
+PRECISIONS = (AUTO, "float32", "bfloat16", "float16")
 _SIDES = (32, 1024)
-_FIND = "import importlib.util as u, sys; sys.exit(not u.find_spec(sys.argv[1]))"
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """A way to take the step.
-
-    Attributes:
-      module: the program that takes it.
-      case: what it is told.
-      needs: the package that a peer needs; empty for our own.
-      environment: changes to it.
-    """
-
-    module: str
-    case: str
-    needs: str = ""
-    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-
-_TORCH = "benchmarks.peers.torch_step"
-_PEERS = {
-    "pytorch": Kind(_TORCH, "pytorch", "torch"),
-    "torchvision": Kind(_TORCH, "torchvision", "torchvision"),
-}
-#: Backend -> name of a case -> how it is done. The first is what others compare with.
-KINDS: dict[str, dict[str, Kind]] = {
-    "tensorflow": {
-        "ours": Kind("benchmarks.step_tensorflow", "ours"),
-        "warp": Kind("benchmarks.step_tensorflow", "warp"),
-        "stock": Kind("benchmarks.step_tensorflow", "stock"),
-        "onednn_off": Kind(
-            "benchmarks.step_tensorflow",
-            "ours",
-            environment={"TF_ENABLE_ONEDNN_OPTS": "0"},
-        ),
-        "keras": Kind("benchmarks.step_tensorflow", "keras"),
-        **_PEERS,
-    },
-    "jax": {
-        # Several processes share a GPU: none may take nearly all of its memory at once.
-        name: Kind(
-            "benchmarks.step_jax",
-            name,
-            environment={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
-        )
-        for name in ("ours", "warp", "keras")
-    }
-    | _PEERS,
-}
-OURS, WARP = "ours", "warp"
+#: Where --batch_sizes=auto begins, on a CPU and on a GPU.
+_FIRST_BATCH, _FIRST_BATCH_GPU = 8, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,13 +44,20 @@ class StepConfig:
     models: tuple[str, ...] = command.option((ALL,), "Architectures, or all.")
     sizes: tuple[int, ...] = command.option((128,), "Sides of the input, pixels.")
     precision: tuple[str, ...] = command.option(
-        ("auto",), "Some of auto, float32, bfloat16, float16."
+        (AUTO,), "Some of auto, float32, bfloat16, float16."
     )
-    batch_size: int = command.option(32, "Examples per step.")
+    batch_sizes: tuple[str, ...] = command.option(
+        ("32",), "Examples per step; auto looks for the fastest number."
+    )
+    search_seconds: float = command.option(
+        300.0, "The longest that auto looks for one model, size and precision."
+    )
     cases: tuple[str, ...] = command.option(
         (ALL,),
-        "Some of ours, warp, stock, onednn_off, keras, pytorch, torchvision, or all.",
+        "Some of ours, warp, stock, onednn_off, keras, pytorch, torchvision, input, or "
+        "all.",
     )
+    data_dir: str = command.option("", "The dataset that the case input reads.")
     rounds: int = command.option(5, "Measured rounds; one more warms up.")
     round_seconds: float = command.option(2.0, "Length of a case's turn, seconds.")
     peers_python: str = command.option(
@@ -108,11 +66,11 @@ class StepConfig:
     write: bool = command.option(False, "Write the result to benchmarks/results.")
 
     def __post_init__(self):
-        if self.rounds < 1 or self.batch_size < 1 or not self.round_seconds > 0:
+        if self.rounds < 1 or not self.round_seconds > 0 or not self.search_seconds > 0:
             raise usage_error(
-                f"--rounds={self.rounds}, --batch_size={self.batch_size} or "
-                f"--round_seconds={self.round_seconds} is too few.",
-                "Use 1 round, 1 example and 0.1 seconds or more.",
+                f"--rounds={self.rounds}, --round_seconds={self.round_seconds} or "
+                f"--search_seconds={self.search_seconds} is too few.",
+                "Use 1 round and 0.1 seconds or more.",
             )
         for size in self.sizes:
             if not _SIDES[0] <= size <= _SIDES[1]:
@@ -120,13 +78,31 @@ class StepConfig:
                     f"--sizes={size} is not between {_SIDES[0]} and {_SIDES[1]}.",
                     "Try --sizes=128.",
                 )
-        _check("models", self.models, (ALL, *_architectures()))
+        for size in self.batch_sizes or ("",):
+            if size != AUTO and not (size.isdecimal() and int(size)):
+                raise usage_error(
+                    f"--batch_sizes={size} is neither auto nor a number above 0.",
+                    "Write it like --batch_sizes=32,64.",
+                )
+        _check("models", self.models, (ALL, *step_cases.architectures()))
         _check("precision", self.precision, PRECISIONS)
+        self._check_cases()
+
+    def _check_cases(self) -> None:
         _check("cases", self.cases, (ALL, *KINDS[backend()]))
         if backend() == "jax" and "float16" in self.precision:
             raise usage_error(
                 "--precision=float16 needs loss scaling, which the step on JAX lacks.",
                 "Use --precision=bfloat16.",
+            )
+        if INPUT in self.cases and not self.data_dir:
+            raise usage_error(
+                "--cases=input reads a dataset.", "Name one with --data_dir."
+            )
+        if self.data_dir and INPUT not in KINDS[backend()]:
+            raise usage_error(
+                "--data_dir is for the case input, which only JAX has.",
+                "Set KERAS_BACKEND=jax, or leave it out.",
             )
 
     @property
@@ -135,7 +111,9 @@ class StepConfig:
         return {
             name: kind
             for name, kind in KINDS[backend()].items()
-            if name == OURS or ALL in self.cases or name in self.cases
+            if name == OURS
+            or name in self.cases
+            or (ALL in self.cases and (name != INPUT or self.data_dir))
         }
 
 
@@ -144,47 +122,44 @@ def main(argv: list[str]) -> None:
     command.define_flags(StepConfig, values)
     command.refuse_words(command.parse(argv, values))
     config = command.from_flags(StepConfig, values)
-    ours = config.kinds[OURS]
-    found = turns.describe([sys.executable, "-m", ours.module], ours.environment)
-    kinds, peers = _available(config)
-    measurements, failures = [], []
-    for task in _tasks(config, found["precision"]):
-        try:
-            measurements += _measure(config, task, kinds)
-        except UserError as error:  # the other tasks may need less memory
-            print(f"skipped: {error}", flush=True)
-            failures.append(error)
-    if not measurements:
-        raise failures[0]
-    settings = dataclasses.asdict(config) | {"backend": backend(), "peers": peers}
-    del settings["write"], settings["peers_python"]
-    result = harness.document(_name(config), "images", measurements, settings)
+    result = measure(config)
     print(harness.table(result))
     if config.write:
         print(harness.write(result))
 
 
-def backend() -> str:
-    """Keras' backend, by its environment variable.
+def measure(config: StepConfig) -> dict[str, Any]:
+    """Measures everything that the options name; prints what it leaves out.
+
+    Returns:
+      The result, a document of `harness`.
 
     Raises:
-      UserError: one that the step is not written for (exit 2).
+      UserError: nothing could be measured (exit 7 if for want of memory).
     """
-    name = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if name not in KINDS:
-        raise usage_error(
-            f"KERAS_BACKEND={name} is none of those that the step is written for.",
-            did_you_mean(name, KINDS),
-        )
-    return name
-
-
-def _architectures() -> Sequence[str]:
-    if backend() == "tensorflow":
-        import trainer.quiet  # noqa: F401 - before Keras imports TensorFlow
-    from trainer import models
-
-    return tuple(models.ARCHITECTURES)
+    device = step_cases.device()
+    kinds, peers = step_cases.available(config.kinds, config.peers_python)
+    measurements, searches, failures = [], {}, []
+    for task in _tasks(config, device["precision"]):
+        try:
+            if task["batch_size"] == AUTO:
+                measurements += _measure_best(config, task, kinds, device, searches)
+            else:
+                measurements += _measure(config, task, kinds)
+        except turns.ProgramFailed as error:  # the other tasks may need less memory
+            print(f"skipped: {_label(task)}: {error}", flush=True)
+            failures.append((task, error))
+    if not measurements:
+        raise _nothing_measured(*failures[0])
+    settings = dataclasses.asdict(config) | {
+        "backend": backend(),
+        "device": device,
+        "peers": peers,
+        "batch_searches": searches,
+    }
+    for field in ("write", "peers_python", "data_dir"):
+        del settings[field]
+    return harness.document(_name(config), "images", measurements, settings)
 
 
 def _check(flag: str, values: Sequence[str], choices: Sequence[str]) -> None:
@@ -199,110 +174,109 @@ def _check(flag: str, values: Sequence[str], choices: Sequence[str]) -> None:
 
 
 def _tasks(config: StepConfig, auto: str) -> Iterator[dict[str, Any]]:
-    """What is measured together: one model, size and precision at a time."""
-    names = _architectures() if ALL in config.models else config.models
-    resolved = [auto if name == "auto" else name for name in config.precision]
+    """What is measured together: one model, size, precision and batch size at a time.
+
+    Args:
+      config: the options.
+      auto: the precision that fits the machine.
+    """
+    names = step_cases.architectures() if ALL in config.models else config.models
+    resolved = [auto if name == AUTO else name for name in config.precision]
+    batches = [size if size == AUTO else int(size) for size in config.batch_sizes]
     for model in dict.fromkeys(names):
         for size in dict.fromkeys(config.sizes):
             for precision in dict.fromkeys(resolved):
-                yield {
-                    "model": model,
-                    "size": size,
-                    "precision": precision,
-                    "batch_size": config.batch_size,
-                    "round_seconds": config.round_seconds,
-                }
+                for batch_size in dict.fromkeys(batches):
+                    yield {
+                        "model": model,
+                        "size": size,
+                        "precision": precision,
+                        "batch_size": batch_size,
+                        "round_seconds": config.round_seconds,
+                        "data_dir": config.data_dir,
+                    }
 
 
-def _available(config: StepConfig) -> tuple[dict[str, Kind], dict[str, Any]]:
-    """The cases whose packages are installed, and what the peers say of themselves.
+def _label(task: Mapping[str, Any]) -> str:
+    return "{model} {size} {precision} batch {batch_size}".format(**task)
 
-    Prints which cases are left out.
+
+def _nothing_measured(task: Mapping[str, Any], error: turns.ProgramFailed) -> UserError:
+    half = 1 if task["batch_size"] == AUTO else max(task["batch_size"] // 2, 1)
+    return UserError(
+        f"The program that trains {_label(task)} ended: {error}.",
+        f"Try --batch_sizes={half}, or fewer --cases at a time.",
+        ExitCode.OUT_OF_MEMORY if error.out_of_memory else ExitCode.BUG,
+    )
+
+
+def _measure_best(
+    config: StepConfig,
+    task: Mapping[str, Any],
+    kinds: Mapping[str, Kind],
+    device: Mapping[str, Any],
+    searches: dict[str, str],
+) -> list[harness.Measurement]:
+    """Finds the best batch size by ours alone, then measures all cases with it.
+
+    Adds to `searches` what was found.
+
+    Raises:
+      turns.ProgramFailed: ours ended, even with one example.
     """
-    kinds, peers = {}, {}
-    for name, kind in config.kinds.items():
-        python = _python(config, kind)
-        if kind.needs and not _has(python, kind.needs):
-            print(f"skipped: {name}, {python} has no {kind.needs}")
-            continue
+
+    def ours(batch_size: int) -> harness.Measurement:
+        only = {OURS: kinds[OURS]}
+        return _measure(config, {**task, "batch_size": batch_size}, only)[0]
+
+    first = _FIRST_BATCH_GPU if device.get("gpu") else _FIRST_BATCH
+    found = batch_search.search(ours, first, config.search_seconds)
+    said = f"{found.best} is best, because {found.ended}"
+    searches[_label(task)] = said
+    print(f"{_label(task)}: {said}", flush=True)
+    tried = list(found.tried.values())
+    if len(kinds) == 1:
+        return tried
+    batch_size = batch_search.fits(found, len(kinds))
+    while True:
         try:
-            if kind.needs and not peers:
-                peers = turns.describe([python, "-m", kind.module], kind.environment)
-            kinds[name] = kind
+            beside = _measure(config, {**task, "batch_size": batch_size}, kinds)
         except turns.ProgramFailed as error:
-            print(f"skipped: {name}, {error}")
-    return kinds, peers
-
-
-def _python(config: StepConfig, kind: Kind) -> str:
-    return (config.peers_python if kind.needs else "") or sys.executable
-
-
-def _has(python: str, package: str) -> bool:
-    try:
-        return not subprocess.run([python, "-c", _FIND, package]).returncode
-    except OSError as error:
-        raise usage_error(
-            f"--peers_python={python} cannot be run: {error.strerror}.",
-            "Name the python of an environment.",
-        ) from error
+            if not error.out_of_memory or batch_size == 1:
+                raise
+            print(f"{_label(task)}: {batch_size} side by side: {error}", flush=True)
+            batch_size //= 2
+        else:
+            names = {measured.name for measured in beside}
+            return [one for one in tried if one.name not in names] + beside
 
 
 def _measure(
     config: StepConfig, task: Mapping[str, Any], kinds: Mapping[str, Kind]
 ) -> list[harness.Measurement]:
-    """Measures the cases of one task, all of whose programs live side by side."""
-    label = f"{task['model']} {task['size']} {task['precision']}"
+    """Measures the cases of one task, all of whose programs live side by side.
+
+    What ends on the way is left out with a word.
+
+    Raises:
+      turns.ProgramFailed: ours ended.
+    """
     programs: dict[str, turns.Program] = {}
-    rounds: dict[str, list[turns.Round]] = {}
     try:
         for name, kind in kinds.items():
             program = _start(config, task, name, kind)
             if program is not None:
-                programs[name], rounds[name] = program, []
-        cases = [_case(name, programs[name], rounds[name]) for name in programs]
-        measured = harness.measure(cases, config.rounds)
-    except turns.ProgramFailed as error:
-        raise UserError(
-            f"A program that trained {label} ended: {error}.",
-            f"Try --batch_size={max(config.batch_size // 2, 1)}, or fewer --cases at a "
-            "time.",
-            ExitCode.OUT_OF_MEMORY if error.killed else ExitCode.BUG,
-        ) from error
+                programs[name] = program
+        measured, rounds = _take_turns(config, task, programs)
+        said = {name: program.facts for name, program in programs.items()}
     finally:
         for program in programs.values():
             program.close()
-    said = {name: program.facts for name, program in programs.items()}
-    print(f"{label}: {_parameters(said)}", flush=True)
-    return _with_facts(label, measured, said, rounds)
-
-
-def _with_facts(
-    label: str,
-    measured: Sequence[harness.Measurement],
-    said: Mapping[str, Mapping[str, float]],
-    rounds: Mapping[str, Sequence[turns.Round]],
-) -> list[harness.Measurement]:
-    """The measurements with the task in their names and their facts beside them."""
-    results = []
-    for case in measured:
-        facts = _facts(said[case.name], rounds[case.name], case.median)
-        facts["of ours"] = case.median / measured[0].median
-        if case.name == WARP:
-            facts["warp's share"] = 1 - facts["of ours"]
-        results.append(
-            harness.Measurement(f"{label}, {case.name}", case.samples, facts)
-        )
+    print(f"{_label(task)}: {step_facts.parameters(said)}", flush=True)
+    results = step_facts.add(_label(task), task["batch_size"], measured, said, rounds)
+    for one in results:
+        print(f"  {one.name}: {one.median:,.4g} images/s ±{one.spread:.1%}", flush=True)
     return results
-
-
-def _parameters(said: Mapping[str, Mapping[str, float]]) -> str:
-    """The parameters of every case, one word for cases that have the same."""
-    cases: dict[str, list[str]] = {}
-    for name, facts in said.items():
-        text = f"{facts['parameters']:,.0f} ({facts['trainable']:,.0f} trainable)"
-        cases.setdefault(text, []).append(name)
-    return "; ".join(f"{text} in {', '.join(cases[text])}" for text in cases)
 
 
 def _start(
@@ -310,14 +284,31 @@ def _start(
 ) -> turns.Program | None:
     """Starts the program of a case; what others cannot do is left out with a word."""
     told = json.dumps({**task, "case": kind.case})
-    words = [_python(config, kind), "-m", kind.module, told]
+    words = [step_cases.python(kind, config.peers_python), "-m", kind.module, told]
     try:
         return turns.Program(words, kind.environment)
     except turns.ProgramFailed as error:
         if name == OURS:
             raise
-        print(f"skipped: {name}, {task['model']} {task['size']}: {error}")
+        print(f"skipped: {name}, {_label(task)}: {error}", flush=True)
         return None
+
+
+def _take_turns(
+    config: StepConfig, task: Mapping[str, Any], programs: dict[str, turns.Program]
+) -> tuple[list[harness.Measurement], dict[str, list[turns.Round]]]:
+    """The rates and, by name, the rounds; takes programs that end out of `programs`."""
+    while True:
+        rounds: dict[str, list[turns.Round]] = {name: [] for name in programs}
+        cases = [_case(name, programs[name], rounds[name]) for name in programs]
+        try:
+            return harness.measure(cases, config.rounds), rounds
+        except turns.ProgramFailed as error:
+            if programs[OURS].ended:
+                raise
+            for name in [name for name in programs if programs[name].ended]:
+                print(f"skipped: {name}, {_label(task)}: {error}", flush=True)
+                programs.pop(name).close()
 
 
 def _case(name: str, program: turns.Program, rounds: list[turns.Round]) -> harness.Case:
@@ -328,24 +319,9 @@ def _case(name: str, program: turns.Program, rounds: list[turns.Round]) -> harne
     return harness.Case(name, do)
 
 
-def _facts(
-    said: Mapping[str, float], rounds: Sequence[turns.Round], rate: float
-) -> dict[str, float]:
-    matmul = statistics.median(done.matmul for done in rounds)
-    facts = {
-        **said,
-        "matmul, GFLOP/s": matmul / 1e9,
-        "share of matmul": rate * said["GFLOP/image"] * 1e9 / matmul,
-        "memory, MiB": rounds[-1].memory,
-    }
-    if rounds[-1].device_memory:
-        facts["GPU memory, MiB"] = rounds[-1].device_memory
-    return facts
-
-
 def _name(config: StepConfig) -> str:
-    parts = ["step", *(["jax"] if backend() == "jax" else []), *config.models]
-    return "-".join([*parts, *map(str, config.sizes)])
+    jax = ["jax"] if backend() == "jax" else []
+    return "-".join(["step", *jax, *config.models, *map(str, config.sizes)])
 
 
 if __name__ == "__main__":

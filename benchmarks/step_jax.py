@@ -5,15 +5,18 @@ cross-entropy, the gradient's norm clipped, AdamW, averaged weights. Batch
 normalization is Keras' own: XLA fuses it.
 """
 
+import collections
 import functools
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import keras
 
-from benchmarks import step_settings, step_worker, turns
+from benchmarks import step_input_jax, step_settings, step_worker, turns
+from benchmarks.step_cases import INPUT, OURS
 from trainer import models, wakeup, warp
 
 #: Those of trainer.optimizer, which imports TensorFlow; a test compares the two.
@@ -21,6 +24,9 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 #: The first compute capability with fast bfloat16.
 _BFLOAT16_GPU = 8.0
+#: Steps that may wait on the device: enough to keep it busy, few enough that the wait
+#: for input is not that of a program that has run far ahead.
+_IN_FLIGHT = 2
 
 
 class State(NamedTuple):
@@ -132,47 +138,63 @@ def device() -> dict[str, str]:
     first = jax.devices()[0]
     on_gpu = first.platform == "gpu"
     fast = on_gpu and float(first.compute_capability) >= _BFLOAT16_GPU
-    return {"precision": "bfloat16" if fast else "float32"}
+    return {
+        "precision": "bfloat16" if fast else "float32",
+        "gpu": first.device_kind if on_gpu else "",
+    }
 
 
 def prepare(task: dict[str, Any]) -> turns.Work:
-    """Builds the case `task["case"]`: ours, warp or keras."""
+    """Builds the case `task["case"]`: ours, warp, input or keras."""
     keras.utils.set_random_seed(0)
     keras.mixed_precision.set_dtype_policy(_POLICIES[task["precision"]])
-    build = _keras if task["case"] == "keras" else _ours
-    model, step, wait = build(task)
     first = jax.devices()[0]
     multiply, operations = _matmul(task["precision"], first.platform == "gpu")
+    batches = step_input_jax.Reader(task) if task["case"] == INPUT else None
+    build = _keras if task["case"] == "keras" else _ours
+    model, step, wait = build(task, batches)
 
     def device_bytes() -> int:
         return (first.memory_stats() or {}).get("peak_bytes_in_use", 0)
 
-    facts = step_worker.facts(model)
     return turns.Work(
-        task["batch_size"], step, wait, multiply, operations, facts, device_bytes
+        task["batch_size"],
+        step,
+        wait,
+        multiply,
+        operations,
+        step_worker.facts(model),
+        device_bytes,
+        waited=lambda: batches.waited if batches else 0.0,
     )
 
 
-def _ours(task: dict[str, Any]) -> tuple:
+def _ours(task: dict[str, Any], batches: Iterator[list[jax.Array]] | None) -> tuple:
     model = models.build(task["model"], task["size"], dropout=step_settings.DROPOUT)
-    with_warp = task["case"] == "warp"
+    with_warp = task["case"] != OURS
     step = compiled_step(model, with_warp)
-    drawn = step_worker.draw(task["size"], task["batch_size"])
-    images = drawn.images if with_warp else drawn.warped
-    batch = [jnp.asarray(part) for part in (images, drawn.parameters, drawn.labels)]
+    if batches is None:
+        drawn = step_worker.draw(task["size"], task["batch_size"])
+        images = drawn.images if with_warp else drawn.warped
+        batch = [jnp.asarray(part) for part in (images, drawn.parameters, drawn.labels)]
+        batches = itertools.repeat(batch)
     state = initial_state(
         [variable.value for variable in model.trainable_variables],
         [variable.value for variable in model.non_trainable_variables],
     )
+    in_flight = collections.deque()
 
     def take():
         nonlocal state
-        state = step(state, *batch)
+        state = step(state, *next(batches))
+        in_flight.append(jnp.copy(state.loss))  # the next step overwrites the state
+        if len(in_flight) > _IN_FLIGHT:
+            in_flight.popleft().block_until_ready()
 
     return model, take, lambda: state.loss.block_until_ready()
 
 
-def _keras(task: dict[str, Any]) -> tuple:
+def _keras(task: dict[str, Any], _batches: None) -> tuple:
     model = step_worker.compiled_model(task["model"], task["size"])
     drawn = step_worker.draw(task["size"], task["batch_size"])
     images, labels = jnp.asarray(drawn.warped), jnp.asarray(drawn.labels[:, None])
@@ -182,9 +204,6 @@ def _keras(task: dict[str, Any]) -> tuple:
 
 def _matmul(precision: str, gpu: bool) -> tuple[Callable[[], Any], float]:
     side, products = step_settings.GPU_MATMUL if gpu else step_settings.CPU_MATMUL
-    first, second = (
-        jnp.asarray(matrix, precision) for matrix in step_worker.matrices(side)
-    )
 
     @jax.jit
     def multiply(first, second):
@@ -192,10 +211,13 @@ def _matmul(precision: str, gpu: bool) -> tuple[Callable[[], Any], float]:
             first = first @ second
         return first
 
-    return (
-        lambda: multiply(first, second).block_until_ready(),
-        2.0 * side**3 * products,
-    )
+    def make():
+        first, second = (
+            jnp.asarray(matrix, precision) for matrix in step_worker.matrices(side)
+        )
+        return lambda: multiply(first, second).block_until_ready()
+
+    return turns.made_once(make), 2.0 * side**3 * products
 
 
 if __name__ == "__main__":

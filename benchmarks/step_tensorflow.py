@@ -34,7 +34,9 @@ class StepWithoutWarp(TrainStep):
 
 
 def device() -> dict[str, str]:
-    return {"precision": runtime.prepare(TrainConfig()).precision}
+    effective = runtime.prepare(TrainConfig())
+    gpu = effective.device_name if effective.devices[0].startswith("GPU") else ""
+    return {"precision": effective.precision, "gpu": gpu}
 
 
 def prepare(task: dict[str, Any]) -> turns.Work:
@@ -115,18 +117,22 @@ def _dataset(config: TrainConfig) -> Dataset:
 
 def _matmul(precision: str, gpu: bool) -> tuple[Callable[[], Any], float]:
     side, products = step_settings.GPU_MATMUL if gpu else step_settings.CPU_MATMUL
-    first, second = (
-        tf.cast(matrix, precision) for matrix in step_worker.matrices(side)
-    )
 
-    @tf.function
-    def multiply():
-        product = first
-        for _ in range(products):
-            product = tf.matmul(product, second)
-        return product[0, 0]
+    def make():
+        first, second = (
+            tf.cast(matrix, precision) for matrix in step_worker.matrices(side)
+        )
 
-    return lambda: multiply().numpy(), 2.0 * side**3 * products
+        @tf.function
+        def multiply():
+            product = first
+            for _ in range(products):
+                product = tf.matmul(product, second)
+            return product[0, 0]
+
+        return lambda: multiply().numpy()
+
+    return turns.made_once(make), 2.0 * side**3 * products
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from trainer import models, warp
 
 #: Of CelebA's aligned images: what the warp stretches.
 HEIGHT, WIDTH = 218, 178
-_ROTATION, _SHIFT = 20, (0.1, 0.1)
+ROTATION, SHIFT = 20, (0.1, 0.1)  # of the warp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ def draw(size: int, batch_size: int) -> Batch:
     """Draws a batch as NumPy arrays; the same numbers every time."""
     rng = np.random.default_rng(0)
     uniform = rng.uniform(size=(batch_size, warp.NUM_PARAMETERS)).astype("float32")
-    parameters = warp.draw(uniform, _ROTATION, _SHIFT, flip=True)
+    parameters = warp.draw(uniform, ROTATION, SHIFT, flip=True)
     return Batch(
         rng.integers(0, 256, (batch_size, HEIGHT, WIDTH, 3), "uint8"),
         keras.ops.convert_to_numpy(parameters),

@@ -8,16 +8,19 @@ sent. A line is a JSON object either way.
 Both ends are here, of the standard library alone: the peers' environments run it too.
 """
 
+import contextlib
 import dataclasses
+import functools
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,13 @@ ROOT = Path(__file__).parent.parent
 _PATIENCE = 10  # seconds for a program to end by itself
 _MATMUL_SECONDS = 0.25
 _MEBIBYTE = 2**20
+_LONGEST_MESSAGE = 300
+#: How the frameworks, their allocators and Python say it, on CPUs and GPUs.
+_OUT_OF_MEMORY = re.compile(
+    r"RESOURCE_EXHAUSTED|ResourceExhausted|OutOfMemory|out of memory|OOM when"
+    r"|MemoryError|bad_alloc|Cannot allocate memory|DefaultCPUAllocator",
+    re.IGNORECASE,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +45,12 @@ class Work:
       images: per step.
       step: starts one step.
       wait: returns when all started steps have ended.
-      multiply: multiplies large square matrices and waits for the product.
+      multiply: multiplies large square matrices and waits for the product; it makes
+        them when it is first called, so that they are not in the step's memory.
       multiply_flops: floating-point operations of one such call.
       facts: of the case, name to number.
       device_bytes: the most memory that was taken on a GPU, 0 without one.
+      waited: seconds that steps waited for their input, all of them so far.
     """
 
     images: int
@@ -48,6 +60,7 @@ class Work:
     multiply_flops: float
     facts: dict[str, float]
     device_bytes: Callable[[], int]
+    waited: Callable[[], float] = lambda: 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +71,10 @@ class Round:
       images: trained on.
       seconds: that they took.
       matmul: floating-point operations per second of the matrix product.
-      memory: the process's largest resident size so far, MiB; 0 where unknown.
-      device_memory: the same on the GPU.
+      memory: what the work, compiling included, added to the process's largest resident
+        size, MiB; 0 where unknown. Until the first matrix product.
+      device_memory: the most that was taken on the GPU, MiB, until then.
+      waited: for input, seconds of `seconds`.
     """
 
     images: int
@@ -67,20 +82,24 @@ class Round:
     matmul: float
     memory: float
     device_memory: float
+    waited: float
 
 
 class ProgramFailed(Exception):
     """A program ended instead of answering.
 
     Attributes:
-      message: the last line that it wrote.
-      killed: whether the kernel ended it, as it does when memory runs out.
+      out_of_memory: whether it said so, or the kernel killed it, as it does then.
     """
 
-    def __init__(self, message: str, status: int):
-        super().__init__(f"{message or 'no message'} (exit status {status})")
-        self.message = message
-        self.killed = status == -signal.SIGKILL
+    def __init__(self, written: str, status: int):
+        lines = [line.strip() for line in written.split("\n") if line.strip()]
+        telling = [line for line in lines if _OUT_OF_MEMORY.search(line)]
+        self.out_of_memory = bool(telling) or status == -signal.SIGKILL
+        silent = ["killed" if self.out_of_memory else "no message"]
+        last = (telling or lines or silent)[-1][:_LONGEST_MESSAGE]
+        what = "out of memory: " if self.out_of_memory else ""
+        super().__init__(f"{what}{last} (exit status {status})")
 
 
 class Program:
@@ -119,6 +138,11 @@ class Program:
             pass  # the answer that does not come says why
         return Round(**self._answer())
 
+    @property
+    def ended(self) -> bool:
+        """Whether it ran into its end by itself."""
+        return self._process.poll() is not None
+
     def close(self) -> None:
         try:
             self._process.communicate(timeout=_PATIENCE)
@@ -139,9 +163,7 @@ class Program:
                 return json.loads(line)
         code = self._process.wait()
         self._errors.seek(0)
-        written = self._errors.read().split("\n")
-        last = [text.strip() for text in written if text.strip()][-1:]
-        raise ProgramFailed("".join(last), code)
+        raise ProgramFailed(self._errors.read(), code)
 
 
 def describe(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -170,21 +192,55 @@ def serve(
         answer(device())
         return
     task = json.loads(sys.argv[1])
+    _be_the_first_to_go()
+    baseline = _resident("VmRSS")
     work = prepare(task)
     first, second = _seconds(work, 1), _seconds(work, 1)
     answer(work.facts | {"compile, s": max(first - second, 0.0)})
-    seconds = second
+    for done in _rounds(work, task["round_seconds"], second, baseline):
+        answer(dataclasses.asdict(done))
+
+
+def _rounds(
+    work: Work, round_seconds: float, seconds: float, baseline: float
+) -> Iterator[Round]:
+    """One round for each line of standard input.
+
+    Args:
+      work: what to time.
+      round_seconds: length of a round.
+      seconds: that a step took; later rounds know better.
+      baseline: resident MiB before the work was there.
+    """
+    memory = device_memory = None
     for _ in sys.stdin:
-        steps = max(1, math.ceil(task["round_seconds"] / seconds))
+        steps, waited = max(1, math.ceil(round_seconds / seconds)), work.waited()
         seconds = _seconds(work, steps) / steps
-        done = Round(
+        waited = work.waited() - waited
+        if memory is None:  # what follows is not the step's
+            memory = max(_resident("VmHWM") - baseline, 0.0)
+            device_memory = work.device_bytes() / _MEBIBYTE
+            work.multiply()  # it may have to be compiled
+        yield Round(
             images=steps * work.images,
             seconds=seconds * steps,
             matmul=_matmul(work),
-            memory=_largest_resident(),
-            device_memory=work.device_bytes() / _MEBIBYTE,
+            memory=memory,
+            device_memory=device_memory,
+            waited=waited,
         )
-        answer(dataclasses.asdict(done))
+
+
+def made_once(make: Callable[[], Callable[[], Any]]) -> Callable[[], Any]:
+    """A function that makes what it calls when it is first called."""
+    made = functools.cache(make)
+    return lambda: made()()
+
+
+def _be_the_first_to_go() -> None:
+    """Asks the kernel to end this process, not another, when memory runs out."""
+    with contextlib.suppress(OSError):  # no such file, or not allowed
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _seconds(work: Work, steps: int) -> float:
@@ -205,13 +261,16 @@ def _matmul(work: Work) -> float:
     return work.multiply_flops / best
 
 
-def _largest_resident() -> float:
-    """MiB, 0 without /proc; getrusage would count the parent's before exec."""
+def _resident(field: str) -> float:
+    """MiB, 0 without /proc: VmRSS is now, VmHWM the most so far.
+
+    getrusage would count the parent's before exec.
+    """
     path = Path("/proc/self/status")
     if not path.exists():
         return 0.0
     lines = path.read_text().splitlines()
-    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    found = [line.split()[1] for line in lines if line.startswith(f"{field}:")]
     return int(found[0]) / 1024 if found else 0.0
 
 

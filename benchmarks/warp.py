@@ -50,19 +50,25 @@ def main(argv: list[str]) -> None:
     command.define_flags(WarpBenchmarkConfig, values)
     command.refuse_words(command.parse(argv, values))
     config = command.from_flags(WarpBenchmarkConfig, values)
+    result = measure(config)
+    print(harness.table(result))
+    for name, case in list(result["cases"].items())[1:]:
+        ratio = case["facts"][f"{_OURS} / this"]
+        print(f"The {_OURS} is {ratio:,.1f} times as fast as {name}.")
+    if config.write:
+        print(harness.write(result))
+
+
+def measure(config: WarpBenchmarkConfig) -> dict[str, Any]:
+    """The result, a document of `harness`; prints what it leaves out."""
     with wakeup.Watch():
         measurements = harness.measure(list(_cases(config)), config.rounds)
-    measurements = _with_ratios(measurements)
     backend = keras.backend.backend()
     settings = dataclasses.asdict(config) | {"backend": backend}
     del settings["write"]
-    result = harness.document(f"warp-{backend}", "images", measurements, settings)
-    print(harness.table(result))
-    for other in measurements[1:]:
-        ratio = other.facts[f"{_OURS} / this"]
-        print(f"The {_OURS} is {ratio:,.1f} times as fast as {other.name}.")
-    if config.write:
-        print(harness.write(result))
+    return harness.document(
+        f"warp-{backend}", "images", _with_ratios(measurements), settings
+    )
 
 
 def _with_ratios(

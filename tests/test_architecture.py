@@ -15,6 +15,7 @@ from beam_pipelines.config import BuildConfig
 from beam_pipelines.synthesize import SynthesizeConfig
 from beam_pipelines.verify import VerifyConfig
 from benchmarks.build import BuildBenchmarkConfig
+from benchmarks.gpu import GpuConfig
 from benchmarks.input import InputBenchmarkConfig
 from benchmarks.planner import PlannerConfig
 from benchmarks.stages import StagesConfig
@@ -56,6 +57,7 @@ CONFIGS = (
     StagesConfig,
     WarpBenchmarkConfig,
     StepConfig,
+    GpuConfig,
     BuildBenchmarkConfig,
     PlannerConfig,
     InputBenchmarkConfig,

@@ -6,7 +6,8 @@ by starting to count elsewhere, and whether images are decoded again or kept in 
 changes nothing but the speed.
 
 Threads decode with libjpeg-turbo, which leaves Python's lock free, straight into the
-batch; TensorFlow takes its memory over as it is.
+batch; TensorFlow takes its memory over as it is. It is imported when there is a batch
+to hand over: under Keras' JAX backend it need not be installed.
 """
 
 import collections
@@ -17,8 +18,8 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from schemas import celeba
@@ -150,7 +151,7 @@ def evaluation_batches(dataset: Dataset, split: str, batch_size: int) -> "Batche
     return Batches(make, range(-(-count // batch_size)))
 
 
-class Batches(Iterator[dict[str, tf.Tensor]]):
+class Batches(Iterator[dict[str, Any]]):
     """Batches in order, made ahead by as many threads as there are cores.
 
     Making begins at once. What goes wrong in a thread is raised where its batch would
@@ -170,7 +171,7 @@ class Batches(Iterator[dict[str, tf.Tensor]]):
         for _ in range(cores() + 2):
             self._begin_next()
 
-    def __next__(self) -> dict[str, tf.Tensor]:
+    def __next__(self) -> dict[str, Any]:
         if not self._pending:
             self.close()
             raise StopIteration
@@ -247,10 +248,13 @@ def _attributes(examples: list[Example]) -> np.ndarray:
     return flags.reshape(-1, len(celeba.ATTRIBUTES)).astype(np.float32)
 
 
-def _make_tensors(
-    make: Callable[[int], dict[str, Any]], number: int
-) -> dict[str, tf.Tensor]:
+def _make_tensors(make: Callable[[int], dict[str, Any]], number: int) -> dict[str, Any]:
+    """A batch of TensorFlow's tensors; under another backend of NumPy's arrays."""
     batch = make(number)
+    if keras.backend.backend() != "tensorflow":
+        return batch
+    import tensorflow as tf
+
     # Not copied: nobody writes to these images any more.
     images = tf.experimental.dlpack.from_dlpack(batch.pop(IMAGES).__dlpack__())
     tensors = {name: tf.convert_to_tensor(value) for name, value in batch.items()}
@@ -261,4 +265,6 @@ def _make_tensors(
 
 @functools.cache
 def _has_gpu() -> bool:
+    import tensorflow as tf
+
     return bool(tf.config.list_logical_devices("GPU"))

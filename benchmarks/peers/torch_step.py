@@ -30,7 +30,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def device() -> dict[str, str]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return {"torch": torch.__version__, "gpu": gpu}
+    return {"torch": torch.__version__, "gpu": gpu, "cuda": torch.version.cuda or ""}
 
 
 def prepare(task: dict[str, Any]) -> turns.Work:
@@ -132,17 +132,21 @@ def _facts(model: nn.Module, images: torch.Tensor) -> dict[str, float]:
 
 def _matmul(dtype: torch.dtype, kind: str) -> tuple[Callable[[], Any], float]:
     side, products = GPU_MATMUL if kind == "cuda" else CPU_MATMUL
-    first = torch.randn(side, side).to(kind, dtype)
-    second = (torch.randn(side, side) / math.sqrt(side)).to(kind, dtype)
 
-    def multiply():
-        product = first
-        for _ in range(products):
-            product = product @ second
-        if kind == "cuda":
-            torch.cuda.synchronize()
+    def make():
+        first = torch.randn(side, side).to(kind, dtype)
+        second = (torch.randn(side, side) / math.sqrt(side)).to(kind, dtype)
 
-    return multiply, 2.0 * side**3 * products
+        def multiply():
+            product = first
+            for _ in range(products):
+                product = product @ second
+            if kind == "cuda":
+                torch.cuda.synchronize()
+
+        return multiply
+
+    return turns.made_once(make), 2.0 * side**3 * products
 
 
 if __name__ == "__main__":

@@ -10,7 +10,18 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from benchmarks import flops, harness, step, step_jax, step_tensorflow, turns
+from beam_pipelines import build, synthesize
+from benchmarks import (
+    batch_search,
+    flops,
+    gpu,
+    harness,
+    step,
+    step_cases,
+    step_jax,
+    step_tensorflow,
+    turns,
+)
 from benchmarks.step import StepConfig
 from support.errors import ExitCode, UserError
 from trainer import config as trainer_config
@@ -27,7 +38,9 @@ from trainer.optimizer import Optimizer, Schedule
         ({"precision": ("bfloat",)}, "Did you mean bfloat16"),
         ({"cases": ("torch",)}, "Did you mean pytorch"),
         ({"rounds": 0}, "--rounds=0"),
-        ({"batch_size": 0}, "--batch_size=0"),
+        ({"batch_sizes": ("8", "0")}, "--batch_sizes=0 is neither auto nor"),
+        ({"batch_sizes": ()}, "--batch_sizes= is neither auto nor"),
+        ({"data_dir": "data"}, "only JAX has"),
         ({"round_seconds": 0.0}, "--round_seconds=0.0"),
     ],
 )
@@ -42,7 +55,11 @@ def test_what_a_backend_cannot_do_is_refused(monkeypatch):
     with pytest.raises(UserError, match="KERAS_BACKEND=torch"):
         StepConfig()
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    assert list(StepConfig().kinds) == ["ours", "warp", "keras", *step._PEERS]
+    own = ["ours", "warp", "keras"]
+    assert list(StepConfig().kinds) == [*own, "pytorch", "torchvision"]
+    assert "input" in StepConfig(data_dir="data").kinds
+    with pytest.raises(UserError, match="--cases=input reads a dataset"):
+        StepConfig(cases=("input",))
     with pytest.raises(UserError, match="float16 needs loss scaling"):
         StepConfig(precision=("float16",))
     with pytest.raises(UserError, match="--cases=stock"):
@@ -50,12 +67,13 @@ def test_what_a_backend_cannot_do_is_refused(monkeypatch):
 
 
 def test_peers_that_are_not_there_are_left_out(tmp_path, capsys):
-    config = StepConfig(cases=("ours", "pytorch"), peers_python=sys.executable)
-    installed = step._has(sys.executable, "torch")
-    assert list(step._available(config)[0]) == ["ours", "pytorch"][: 1 + installed]
+    kinds = StepConfig(cases=("ours", "pytorch")).kinds
+    installed = step_cases.has(sys.executable, "torch")
+    found, _ = step_cases.available(kinds, sys.executable)
+    assert list(found) == ["ours", "pytorch"][: 1 + installed]
     assert installed or "skipped: pytorch" in capsys.readouterr().out
     with pytest.raises(UserError, match="cannot be run: No such file"):
-        step._has(str(tmp_path / "python"), "torch")
+        step_cases.has(str(tmp_path / "python"), "torch")
 
 
 def test_precisions_are_the_trainer_s():
@@ -99,15 +117,82 @@ def test_a_program_waits_for_its_turns():
             assert done.seconds >= done.images // 5 * 0.02
             assert 0 < done.matmul <= 1e9 / 0.02
             assert done.device_memory == 3
+            assert 0 <= done.memory < 100
+            assert done.waited == 0
 
 
 def test_a_program_that_ends_says_why():
     with pytest.raises(turns.ProgramFailed, match=r"no such network \(exit status 1\)"):
         turns.Program([sys.executable, "-c", "raise SystemExit('no such network')"], {})
-    killed = "import os; os.kill(os.getpid(), 9)"
-    with pytest.raises(turns.ProgramFailed) as raised:
-        turns.Program([sys.executable, "-c", killed], {})
-    assert raised.value.killed
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "import os; os.kill(os.getpid(), 9)",
+        "raise MemoryError",
+        "import sys; sys.exit('XlaRuntimeError: RESOURCE_EXHAUSTED: Too much.\\n--')",
+    ],
+)
+def test_running_out_of_memory_is_named(end):
+    with pytest.raises(turns.ProgramFailed, match="out of memory: [kMX]") as raised:
+        turns.Program([sys.executable, "-c", end], {})
+    assert raised.value.out_of_memory
+
+
+def test_a_peer_that_ends_on_the_way_is_left_out(capsys):
+    dies = PROGRAM.replace("{and later}", "x").replace(
+        "work = lambda: time.sleep(0.02)",
+        "calls = []\n    work = lambda: calls.append(1) or 1 / (len(calls) < 6)",
+    )
+    task = {"model": "a", "size": 32, "precision": "float32", "batch_size": 5}
+    told = json.dumps(task | {"images": 5, "round_seconds": 0.001})
+    programs = {
+        name: turns.Program([sys.executable, "-c", program, told], {})
+        for name, program in (("ours", PROGRAM), ("pytorch", dies))
+    }
+    with programs["ours"]:
+        measured, rounds = step._take_turns(StepConfig(rounds=2), task, programs)
+    assert [one.name for one in measured] == list(rounds) == list(programs) == ["ours"]
+    assert "skipped: pytorch, a 32 float32 batch 5: ZeroDiv" in capsys.readouterr().out
+
+
+def rates(by_batch, memory=0.0):
+    """Measures nothing: looks rates up; those that are missing end in an error."""
+
+    def measure(batch_size):
+        if batch_size not in by_batch:
+            raise turns.ProgramFailed("MemoryError", 1)
+        facts = {batch_search.MEMORY: memory * batch_size}
+        samples = (by_batch[batch_size],) * 2
+        return harness.Measurement(str(batch_size), samples, facts)
+
+    return measure
+
+
+@pytest.mark.parametrize(
+    ("measure", "limit", "best", "tried", "ended"),
+    [
+        (rates({8: 10, 16: 15, 32: 15.2, 64: 99}), 99, 16, 3, "32 is no faster"),
+        (rates({8: 10, 16: 15}), 99, 16, 2, "batch 32: out of memory: MemoryError"),
+        (rates({8: 10, 16: 15}), 0, 8, 1, "the time limit, 0 s"),
+        (rates({8: 10, 16: 15}, 1e9), 99, 8, 1, "batch 16 might not fit"),
+    ],
+)
+def test_the_batch_size_is_doubled_until_it_helps_no_more(
+    measure, limit, best, tried, ended
+):
+    found = batch_search.search(measure, 8, limit)
+    assert (found.best, len(found.tried)) == (best, tried)
+    assert ended in found.ended
+
+
+def test_side_by_side_the_batch_has_to_fit():
+    found = batch_search.search(rates({8: 10, 16: 15, 32: 20}, 1.0), 8, 99)
+    assert batch_search.fits(found, 2) == found.best == 32
+    assert batch_search.fits(found, 10**9) == 8
+    with pytest.raises(turns.ProgramFailed):
+        batch_search.search(rates({}), 8, 99)
 
 
 def tiny_backbone(x):
@@ -161,7 +246,12 @@ def test_the_step_on_jax_updates_as_the_trainer_does():
             np.testing.assert_allclose(one, other.numpy(), rtol=1e-5, atol=1e-6)
 
 
-JAX_CASES = [("ours", "float32"), ("warp", "bfloat16"), ("keras", "bfloat16")]
+JAX_CASES = [
+    ("ours", "float32"),
+    ("warp", "bfloat16"),
+    ("keras", "bfloat16"),
+    ("input", "float32"),
+]
 JAX_PROGRAM = """
 import json, sys
 sys.modules["tensorflow"] = None  # importing it is now an error
@@ -172,19 +262,32 @@ def backbone(x):
     x = layers.Conv2D(8, 3, strides=2, padding="same", name="conv")(x)
     return layers.BatchNormalization(name="norm")(x)
 models.ARCHITECTURES["tiny"] = models.Architecture(backbone, models.SCALED, "", 0)
+task = {"model": "tiny", "size": 32, "batch_size": 4, "data_dir": sys.argv[2]}
 for case, precision in json.loads(sys.argv[1]):
-    task = {"model": "tiny", "size": 32, "precision": precision, "batch_size": 4}
-    work = step_jax.prepare({**task, "case": case})
-    for _ in range(2):
+    work = step_jax.prepare({**task, "case": case, "precision": precision})
+    for _ in range(12):  # "input" has 6 batches in an epoch
         work.step()
     work.wait()
-    print(case, precision, int(work.facts["parameters"]))
+    work.multiply()
+    print(case, precision, int(work.facts["parameters"]), work.waited() > 0)
 """
 
 
-def test_the_step_on_jax_runs_without_tensorflow():
+@pytest.fixture
+def drawn(tmp_path):
+    """A dataset of 40 drawn faces, 26 of them for training."""
+    sample, folder = tmp_path / "sample", tmp_path / "tfrecords"
+    words = [f"--output_dir={sample}", "--num_examples=40", "--num_workers=1"]
+    synthesize.main(["synthesize", *words])
+    words = [f"--celeba_dir={sample}", f"--output_dir={folder}", "--balance=none"]
+    build.main(["build", "--split=random", *words])
+    return folder
+
+
+def test_the_step_on_jax_runs_without_tensorflow(drawn):
+    program = [sys.executable, "-W", "error", "-c", JAX_PROGRAM]
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", JAX_PROGRAM, json.dumps(JAX_CASES)],
+        [*program, json.dumps(JAX_CASES), drawn],
         env=os.environ | {"KERAS_BACKEND": "jax"},
         cwd=turns.ROOT,
         capture_output=True,
@@ -193,8 +296,37 @@ def test_the_step_on_jax_runs_without_tensorflow():
     assert done.returncode == 0, done.stderr
     parameters = 27 * 8 + 8 + 4 * 8 + 8 + 1
     assert done.stdout.splitlines() == [
-        f"{case} {precision} {parameters}" for case, precision in JAX_CASES
+        f"{case} {precision} {parameters} {case == 'input'}"
+        for case, precision in JAX_CASES
     ]
+
+
+def case(median, spread=0.01, **facts):
+    return {"median": median, "spread": spread, "facts": facts}
+
+
+@pytest.mark.parametrize(
+    ("name", "verdicts"),
+    [
+        ("NVIDIA H200", ["reached", "not reached", "reached", "not reached"]),
+        ("", ["not measurable", "not reached", "reached", "not reached"]),
+    ],
+)
+def test_targets_are_compared_with_the_best_batch_size(name, verdicts):
+    cases = {
+        "resnet50 224 bfloat16 batch 128, ours": case(2900),
+        "resnet50 224 bfloat16 batch 128, warp": case(2800, **{"warp's share": 0.04}),
+        "resnet50 224 bfloat16 batch 128, torchvision": case(3300),
+        "resnet50 224 bfloat16 batch 256, ours": case(3200),
+        "resnet50 224 bfloat16 batch 256, warp": case(3150, **{"warp's share": 0.016}),
+        "resnet50 224 bfloat16 batch 256, input": case(2900, **{"input stall": 0.08}),
+    }
+    found = gpu.targets({"hardware": {"gpu": name}, "cases": cases})
+    assert [target.verdict for target in found] == verdicts
+    assert found[1].value == pytest.approx(3150 / 3300)
+    assert "wanted below 0.03: reached" in found[2].describe()
+    nothing = gpu.targets({"hardware": {"gpu": name}, "cases": {}})
+    assert {target.verdict for target in nothing} == {"not measurable"}
 
 
 @pytest.mark.slow  # it starts three programs that import TensorFlow
@@ -202,14 +334,16 @@ def test_a_run_writes_a_document(tmp_path, monkeypatch, capsys):
     write = harness.write
     monkeypatch.setattr(harness, "write", lambda result: write(result, tmp_path))
     words = ["--models=vgg16", "--sizes=32", "--precision=auto,float32", "--write"]
-    words += ["--batch_size=2", "--cases=ours", "--rounds=1", "--round_seconds=0.1"]
+    words += ["--batch_sizes=2", "--cases=ours", "--rounds=1", "--round_seconds=0.1"]
     step.main(["step", *words])
     result = json.loads(next(tmp_path.glob("step-vgg16-32-*.json")).read_text())
     harness.check(result)
-    assert "vgg16 32 float32, ours" in result["cases"]
-    facts = result["cases"]["vgg16 32 float32, ours"]["facts"]
+    assert "vgg16 32 float32 batch 2, ours" in result["cases"]
+    facts = result["cases"]["vgg16 32 float32 batch 2, ours"]["facts"]
     assert facts["parameters"] == 14_714_688 + 513
     assert facts["of ours"] == 1
-    assert facts["share of matmul"] > 0
+    assert facts["MFU"] > 0
+    assert facts["batch"] == 2
+    assert facts["memory, MiB"] > 4 * 14.7e6 / 2**20  # of the weights alone
     said = capsys.readouterr().out
     assert "14,715,201 (14,715,201 trainable) in ours" in said

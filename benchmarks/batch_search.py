@@ -1,0 +1,80 @@
+"""The batch size that a machine trains fastest with, found by doubling."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+from benchmarks.harness import Measurement
+from benchmarks.turns import ProgramFailed
+from support.hardware import available_memory
+
+#: Of a measurement's facts: what its process took, MiB.
+MEMORY = "memory, MiB"
+#: Rates that differ by less are called the same, however little their samples scatter.
+LEAST_NOISE = 0.02
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """What a search found.
+
+    Attributes:
+      best: the batch size.
+      tried: batch size -> its measurement.
+      ended: why no larger one was tried, or what happened to it.
+    """
+
+    best: int
+    tried: dict[int, Measurement]
+    ended: str
+
+
+def search(
+    measure: Callable[[int], Measurement], first: int, limit_seconds: float
+) -> Search:
+    """Doubles the batch size as long as that trains faster.
+
+    Args:
+      measure: measures one batch size; raises ProgramFailed where it cannot.
+      first: the batch size to begin with.
+      limit_seconds: begins with none that would probably end later.
+
+    Raises:
+      ProgramFailed: already the first one could not be measured.
+    """
+    began, size, tried = time.monotonic(), first, {}
+    best = first
+    while True:
+        started = time.monotonic()
+        try:
+            tried[size] = measure(size)
+        except ProgramFailed as error:
+            if not tried:
+                raise
+            return Search(best, tried, f"batch {size}: {error}")
+        if size > first and not faster(tried[size], tried[best]):
+            return Search(best, tried, f"batch {size} is no faster")
+        best = size
+        ended = time.monotonic()
+        if ended - began + 2 * (ended - started) > limit_seconds:
+            return Search(best, tried, f"the time limit, {limit_seconds:g} s")
+        # The kernel might end another program than the one that takes too much.
+        if 2 * tried[size].facts.get(MEMORY, 0) * 2**20 > available_memory():
+            return Search(best, tried, f"batch {2 * size} might not fit into memory")
+        size *= 2
+
+
+def faster(one: Measurement, other: Measurement) -> bool:
+    """Whether one rate is higher than another by more than noise."""
+    noise = max(LEAST_NOISE, one.spread, other.spread)
+    return one.median > other.median * (1 + noise)
+
+
+def fits(found: Search, programs: int) -> int:
+    """The largest batch size, up to the best, with which programs fit side by side."""
+    sizes = [size for size in found.tried if size <= found.best]
+    for size in reversed(sizes):
+        taken = programs * found.tried[size].facts.get(MEMORY, 0) * 2**20
+        if taken <= available_memory():
+            return size
+    return sizes[0]

@@ -1,0 +1,138 @@
+"""The ways to take a train step that are compared, and which of them run here."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks import turns
+from support.errors import did_you_mean, usage_error
+
+#: What others compare with; with the warp; with warp and input.
+OURS, WARP, INPUT = "ours", "warp", "input"
+TORCHVISION, PYTORCH = "torchvision", "pytorch"
+_FIND = "import importlib.util as u, sys; sys.exit(not u.find_spec(sys.argv[1]))"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A way to take the step.
+
+    Attributes:
+      module: the program that takes it.
+      case: what it is told.
+      needs: the package that a peer needs; empty for our own.
+      environment: changes to it.
+    """
+
+    module: str
+    case: str
+    needs: str = ""
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+_TENSORFLOW, _JAX = "benchmarks.step_tensorflow", "benchmarks.step_jax"
+_TORCH = "benchmarks.peers.torch_step"
+_PEERS = {
+    PYTORCH: Kind(_TORCH, PYTORCH, "torch"),
+    TORCHVISION: Kind(_TORCH, TORCHVISION, "torchvision"),
+}
+#: Backend -> name of a case -> how it is done.
+KINDS: dict[str, dict[str, Kind]] = {
+    "tensorflow": {
+        OURS: Kind(_TENSORFLOW, OURS),
+        WARP: Kind(_TENSORFLOW, WARP),
+        "stock": Kind(_TENSORFLOW, "stock"),
+        "onednn_off": Kind(
+            _TENSORFLOW, OURS, environment={"TF_ENABLE_ONEDNN_OPTS": "0"}
+        ),
+        "keras": Kind(_TENSORFLOW, "keras"),
+        **_PEERS,
+    },
+    "jax": {name: Kind(_JAX, name) for name in (OURS, WARP, INPUT, "keras")} | _PEERS,
+}
+
+
+def backend() -> str:
+    """Keras' backend, by its environment variable.
+
+    Raises:
+      UserError: one that the step is not written for (exit 2).
+    """
+    name = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if name not in KINDS:
+        raise usage_error(
+            f"KERAS_BACKEND={name} is none of those that the step is written for.",
+            did_you_mean(name, KINDS),
+        )
+    return name
+
+
+def architectures() -> Sequence[str]:
+    """Names of all models."""
+    if backend() == "tensorflow":
+        import trainer.quiet  # noqa: F401 - before Keras imports TensorFlow
+    from trainer import models
+
+    return tuple(models.ARCHITECTURES)
+
+
+def device() -> dict[str, Any]:
+    """What the trainer's step would run on, and the precision that fits it.
+
+    Raises:
+      turns.ProgramFailed: it cannot run.
+    """
+    kind = KINDS[backend()][OURS]
+    return turns.describe([sys.executable, "-m", kind.module], kind.environment)
+
+
+def available(
+    wanted: Mapping[str, Kind], peers_python: str
+) -> tuple[dict[str, Kind], dict[str, Any]]:
+    """The cases whose packages are installed, and what the peers say of themselves.
+
+    Prints which cases are left out.
+
+    Args:
+      wanted: name -> how.
+      peers_python: the Python of the peers' environment; empty is this one.
+
+    Raises:
+      UserError: it cannot be run (exit 2).
+    """
+    kinds, peers = {}, {}
+    for name, kind in wanted.items():
+        path = python(kind, peers_python)
+        if kind.needs and not has(path, kind.needs):
+            print(f"skipped: {name}, {path} has no {kind.needs}")
+            continue
+        try:
+            if kind.needs and not peers:
+                peers = turns.describe([path, "-m", kind.module], kind.environment)
+            kinds[name] = kind
+        except turns.ProgramFailed as error:
+            print(f"skipped: {name}, {error}")
+    return kinds, peers
+
+
+def python(kind: Kind, peers_python: str) -> str:
+    """The Python that takes a step."""
+    return (peers_python if kind.needs else "") or sys.executable
+
+
+def has(python: str, package: str) -> bool:
+    """Whether a Python has a package.
+
+    Raises:
+      UserError: it cannot be run (exit 2).
+    """
+    try:
+        return not subprocess.run([python, "-c", _FIND, package]).returncode
+    except OSError as error:
+        raise usage_error(
+            f"--peers_python={python} cannot be run: {error.strerror}.",
+            "Name the python of an environment.",
+        ) from error
