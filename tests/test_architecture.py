@@ -25,6 +25,7 @@ from support import command
 from trainer.compare import CompareConfig
 from trainer.config import TrainConfig
 from trainer.evaluate import EvaluateConfig
+from trainer.export import ExportConfig
 from trainer.predict import PredictConfig
 from trainer.report import ReportConfig
 from trainer.subgroups import SubgroupsConfig
@@ -49,6 +50,7 @@ CONFIGS = (
     TrainConfig,
     EvaluateConfig,
     PredictConfig,
+    ExportConfig,
     ReportConfig,
     CompareConfig,
     SweepConfig,
