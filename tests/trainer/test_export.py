@@ -208,13 +208,13 @@ def test_the_check_imports_nothing_of_ours():
     }
 
 
-def architectures():
-    """GoogLeNet, and marked as slow the others."""
-    for name in models.ARCHITECTURES:
-        yield pytest.param(name, marks=[pytest.mark.slow] * (name != "googlenet"))
+ARCHITECTURES = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name != "googlenet"))
+    for name in models.ARCHITECTURES
+]
 
 
-@pytest.mark.parametrize("architecture", architectures())
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture(make_run, architecture):
     run_dir = make_run(architecture)
     for name in ("keras", "onnx") if architecture == "googlenet" else FORMATS:
