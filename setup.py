@@ -21,6 +21,12 @@ TRAIN = [
     "tensorflow>=2.21,<2.22",
     "tensorflow-datasets>=4.9.9,<5",
 ]
+EXPORT = [
+    "ai-edge-litert>=2.3,<3",
+    "onnx>=1.23,<1.24",  # tf2onnx sets no upper bound
+    "onnxruntime>=1.30,<2",
+    "tf2onnx>=1.17,<1.18",
+]
 DEV = [
     "jax>=0.10,<0.11",  # the models must also run on Keras' JAX backend
     "pytest>=8.4,<10",
@@ -45,7 +51,8 @@ setup(
         "train": TRAIN,
         "gpu": TRAIN + GPU,
         "gcp": GCP,
-        "dev": TRAIN + DEV,
-        "all": TRAIN + DEV + GCP,
+        "export": TRAIN + EXPORT,
+        "dev": TRAIN + EXPORT + DEV,
+        "all": TRAIN + EXPORT + DEV + GCP,
     },
 )

@@ -26,6 +26,7 @@ from support import command
 from trainer.compare import CompareConfig
 from trainer.config import TrainConfig
 from trainer.evaluate import EvaluateConfig
+from trainer.export import ExportConfig
 from trainer.predict import PredictConfig
 from trainer.report import ReportConfig
 from trainer.subgroups import SubgroupsConfig
@@ -50,6 +51,7 @@ CONFIGS = (
     TrainConfig,
     EvaluateConfig,
     PredictConfig,
+    ExportConfig,
     ReportConfig,
     CompareConfig,
     SweepConfig,
