@@ -25,6 +25,7 @@ from support import command
 from trainer.compare import CompareConfig
 from trainer.config import TrainConfig
 from trainer.evaluate import EvaluateConfig
+from trainer.model_card import ModelCardConfig
 from trainer.predict import PredictConfig
 from trainer.report import ReportConfig
 from trainer.subgroups import SubgroupsConfig
@@ -48,6 +49,7 @@ CONFIGS = (
     VerifyConfig,
     TrainConfig,
     EvaluateConfig,
+    ModelCardConfig,
     PredictConfig,
     ReportConfig,
     CompareConfig,

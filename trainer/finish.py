@@ -6,12 +6,14 @@ from typing import Any
 
 import pandas as pd
 
+from schemas import manifest as manifest_schema
 from support.errors import ExitCode, UserError
 from support.files import atomic_write, output_errors, sha256_file
 from trainer import (
     calibration,
     checkpoint,
     input_pipeline,
+    model_card,
     models,
     report,
     results,
@@ -102,7 +104,10 @@ def _write(
     if job.config.report_images:
         shown = report.gallery_ids(predictions)
         pictures = input_pipeline.read_images(job.dataset, TEST, shown)
+    manifest = job.dataset.manifest.to_json()
+    atomic_write(run_dir / manifest_schema.FILE_NAME, manifest)
     path = report.write_report(run_dir, pictures)
+    model_card.write_card(run_dir)
     models.write_run(run_dir, run)
     checkpoint.clear(run_dir)
     return path

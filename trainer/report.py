@@ -256,7 +256,7 @@ def _html(
         model=run.model_name,
         positive=run.positive,
         summary=summary(run),
-        rows=_metric_rows(run),
+        rows=metric_rows(run),
         best=run.history[run.history["epoch"] == run.record["best_epoch"]].iloc[0],
         charts={
             name: Markup(figures.svg(panel, name)) for name, panel in panels.items()
@@ -264,7 +264,7 @@ def _html(
         calibration=calibration_words(run),
         split=run.split,
         evaluation=run.evaluation,
-        split_text=_split_text(run),
+        split_text=split_text(run),
         doubtful=_doubtful(run),
         gallery=_gallery_pictures(run, pictures),
         subgroups=run.subgroups and Markup(subgroup_section.section(run.subgroups)),
@@ -273,14 +273,15 @@ def _html(
     return page.render(f"{run.model_name}: {run.positive}", body)
 
 
-def _split_text(run: Run) -> str:
+def split_text(run: Run) -> str:
     """What the way of splitting means for the numbers."""
     if run.evaluation is not None:
         return " ".join(run.evaluation["notes"])
     return _SPLITS.get(run.record["data"]["split"], "")
 
 
-def _metric_rows(run: Run) -> list[dict[str, str]]:
+def metric_rows(run: Run) -> list[dict[str, str]]:
+    """Name, meaning, value and interval of every metric that there is."""
     rows = []
     for key, (name, meaning, as_percent) in METRICS.items():
         # Runs made by earlier versions lack the newer metrics.
