@@ -13,7 +13,6 @@ from trainer import (
     calibration,
     checkpoint,
     input_pipeline,
-    model_card,
     models,
     report,
     results,
@@ -21,6 +20,7 @@ from trainer import (
 )
 from trainer.checkpoint import Progress
 from trainer.job import Job
+from trainer.model_card import write_card
 from trainer.scoring import predict_split
 from trainer.steps import EvaluationStep
 
@@ -104,10 +104,10 @@ def _write(
     if job.config.report_images:
         shown = report.gallery_ids(predictions)
         pictures = input_pipeline.read_images(job.dataset, TEST, shown)
+    path = report.write_report(run_dir, pictures)
     manifest = job.dataset.manifest.to_json()
     atomic_write(run_dir / manifest_schema.FILE_NAME, manifest)
-    path = report.write_report(run_dir, pictures)
-    model_card.write_card(run_dir)
+    write_card(run_dir)
     models.write_run(run_dir, run)
     checkpoint.clear(run_dir)
     return path

@@ -216,7 +216,6 @@ def _body(
         gendered=run.record["attribute"] == "Male",
         own_split=run.split,
         summary=report.summary(run),
-        split_text=report.split_text(run),
         rows=report.metric_rows(run),
         share=percent(counts[1] / max(1, sum(counts))),
         calibration=report.calibration_words(run),

@@ -30,11 +30,12 @@ from trainer.weights import (
     require_known_suffix,
 )
 
-BEST, RUN = run_record.BEST, run_record.RUN
-_RESTORE = "Restore it from a copy, or train again."
+BEST = "best.keras"
+RUN = "run.json"
 
 #: Preprocessing by name: RGB 0..255 to what the backbone expects.
 SCALED, CAFFE = "scaled", "caffe"
+_RESTORE = "Restore it from a copy, or train again."
 _IMAGENET_BGR_MEAN = np.array([103.939, 116.779, 123.68], "float32")
 
 

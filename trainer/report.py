@@ -264,7 +264,7 @@ def _html(
         calibration=calibration_words(run),
         split=run.split,
         evaluation=run.evaluation,
-        split_text=split_text(run),
+        split_text=_split_text(run),
         doubtful=_doubtful(run),
         gallery=_gallery_pictures(run, pictures),
         subgroups=run.subgroups and Markup(subgroup_section.section(run.subgroups)),
@@ -273,7 +273,7 @@ def _html(
     return page.render(f"{run.model_name}: {run.positive}", body)
 
 
-def split_text(run: Run) -> str:
+def _split_text(run: Run) -> str:
     """What the way of splitting means for the numbers."""
     if run.evaluation is not None:
         return " ".join(run.evaluation["notes"])
