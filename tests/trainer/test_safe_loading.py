@@ -1,4 +1,4 @@
-"""Files of strangers: nothing in them runs, and what is damaged is named in one line."""
+"""Files of strangers: nothing in them runs; what is damaged is named in one line."""
 
 import ast
 import hashlib
@@ -388,9 +388,7 @@ def test_no_loader_that_runs_code_is_used():
     for package in ("schemas", "support", "trainer", "beam_pipelines"):
         for path in (ROOT / package).rglob("*.py"):
             text = path.read_text()
-            assert not re.search(
-                r"^\s*(import|from) (pickle|dill|joblib)\b", text, re.M
-            )
+            assert not re.search(r"(import|from) (pickle|dill|joblib)\b", text), path
             for node in ast.walk(ast.parse(text)):
                 if not isinstance(node, ast.Call):
                     continue
