@@ -28,6 +28,10 @@ from trainer.wording import decimal, interval, percent
 FILE_NAME = "MODEL_CARD.md"
 _TEMPLATE = "model_card.md"
 _MOST_SHARDS = 200
+_EXAMPLE = """from trainer.predict import Predictor
+
+predictor = Predictor({folder})  # compares the sha256 first
+print(predictor.predict(["face.jpg"]))"""
 
 #: Key of `metrics.json` -> Hugging Face's identifier of the metric.
 _METRIC_IDS = {
@@ -203,54 +207,72 @@ def _body(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    data, sources = run.record["data"], run.record["data"]["sources"]
-    counts = data["class_counts"][run.split]
-    manifest = chain.read_manifest(run_dir, run.record["manifest_digest"])
-    name = _name(run_dir)
+    facts = _results(run, evaluations) | _data(run_dir, run)
+    facts |= _chain(run_dir, run, model_sha256, exports)
     text = environment.get_template(_TEMPLATE).render(
         run=run.record,
-        metrics=run.metrics,
-        data=data,
         model=run.model_name,
         positive=run.positive,
         gendered=run.record["attribute"] == "Male",
-        own_split=run.split,
-        summary=report.summary(run),
-        rows=report.metric_rows(run),
-        share=percent(counts[1] / max(1, sum(counts))),
-        calibration=report.calibration_words(run),
-        subgroups=card_text.subgroup_facts(run.subgroups),
-        evaluations=[_evaluation_row(*item) for item in evaluations.items()],
-        origin=card_text.origin(sources),
-        terms=Markdown(card_text.terms(sources)),  # holds a link
-        people=card_text.people(run, _validation_people(run_dir)),
-        provenance=card_text.provenance(run, sources),
         training=card_text.training(run),
         options=card_text.options(run.flags),
-        example=block(_EXAMPLE.format(folder=json.dumps(name)), "python"),
+        example=block(_EXAMPLE.format(folder=json.dumps(_name(run_dir))), "python"),
         temperature=run.record.get("temperature", 1.0),
         exports=[_export_row(*item) for item in exports.items()],
-        verify=block(
-            f"python -m trainer.model_card --run_dir={shlex.quote(name)} "
-            "--data_dir=OUT --verify",
-            "sh",
-        ),
-        links=card_text.links(
-            sources,
-            run.record["manifest_digest"],
-            manifest and len(manifest.shards),
-            model_sha256,
-            [(p.name, record["sha256"], p.is_dir()) for p, record in exports.items()],
-        ),
-        shards=_shards(manifest),
+        **facts,
     )
     return text.replace("\u00a0", " ")
 
 
-_EXAMPLE = """from trainer.predict import Predictor
+def _results(run: Run, evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What the template is told of the results."""
+    counts = run.record["data"]["class_counts"][run.split]
+    return {
+        "metrics": run.metrics,
+        "own_split": run.split,
+        "summary": report.summary(run),
+        "rows": report.metric_rows(run),
+        "share": percent(counts[1] / max(1, sum(counts))),
+        "calibration": report.calibration_words(run),
+        "subgroups": card_text.subgroup_facts(run.subgroups),
+        "evaluations": [_evaluation_row(*item) for item in evaluations.items()],
+    }
 
-predictor = Predictor({folder})  # compares the sha256 first
-print(predictor.predict(["face.jpg"]))"""
+
+def _data(run_dir: Path, run: Run) -> dict[str, Any]:
+    """What the template is told of images and labels."""
+    sources = run.record["data"]["sources"]
+    return {
+        "data": run.record["data"],
+        "origin": card_text.origin(sources),
+        "terms": Markdown(card_text.terms(sources)),  # holds a link
+        "people": card_text.people(run, _validation_people(run_dir)),
+        "provenance": card_text.provenance(run, sources),
+    }
+
+
+def _chain(
+    run_dir: Path,
+    run: Run,
+    model_sha256: str,
+    exports: Mapping[Path, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What the template is told of the hashes."""
+    digest = run.record["manifest_digest"]
+    manifest = chain.read_manifest(run_dir, digest)
+    name = shlex.quote(_name(run_dir))
+    words = f"python -m trainer.model_card --run_dir={name} --data_dir=OUT --verify"
+    return {
+        "verify": block(words, "sh"),
+        "links": card_text.links(
+            run.record["data"]["sources"],
+            digest,
+            manifest and len(manifest.shards),
+            model_sha256,
+            [(p.name, record["sha256"], p.is_dir()) for p, record in exports.items()],
+        ),
+        "shards": _shards(manifest),
+    }
 
 
 def _evaluation_row(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
