@@ -54,7 +54,7 @@ RUN_SHAPE = {
     "regime": Optional(str),
     "replicas": Optional(is_count),
     "seed": Optional(between(0, 2**32 - 1, int)),
-    "started": Optional(str),
+    "started": Optional(Maybe(str)),
     "status": Optional(str),
     "temperature": Optional(between(1e-3, 1e3)),
     "train_seconds": Optional(is_number),

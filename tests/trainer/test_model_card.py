@@ -148,7 +148,6 @@ def test_numbers_are_those_of_the_files(run_dir):
     assert "temperature of 1.50" in body and "sigmoid(logit / 1.5)" in body
     # Nobody has the first attribute: too few to judge.
     assert "Too\nsmall to judge: 5 o Clock Shadow" in body
-    assert "| not 5 o Clock Shadow |" in body
     assert "| Training time | 1 min 1 s |" in body
     assert "a \\<processor\\>" in body
     # Folders of the machine of the training are nobody's business.
@@ -202,6 +201,8 @@ def test_hostile_names_stay_text(tmp_path):
     assert header["license"] == "other"
     assert header["model-index"][0]["name"].count("\n") == 0
     assert "javascript" in header["model-index"][0]["name"]
+    # Code blocks show what is in them.
+    body = re.sub(r"^(```+)\w*\n.*?^\1$", "", body, flags=re.M | re.S)
     assert not re.search(r"(?<!\\)<(script|b>|/b)", body)
     assert "\\!\\[x\\](http://a/b.png)" in body
     assert not re.search(r"^# (?!ResNet50)", body, re.MULTILINE)
