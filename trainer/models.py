@@ -284,11 +284,7 @@ def _require_known(run_dir: str | Path, run: dict[str, Any]) -> None:
                 _RESTORE,
                 ExitCode.INPUT_DATA,
             )
-    for key in ("input_size", "attribute"):
-        if run.get(key) is None:
-            raise UserError(
-                f"{Path(run_dir) / RUN} has no {key!r}.", _RESTORE, ExitCode.INPUT_DATA
-            )
+    run_record.require(run_dir, run, ("input_size", "attribute"))
 
 
 def read_run(run_dir: str | Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What other programs read of a run folder, without Keras: they must start at once."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,21 @@ def read(run_dir: str | Path) -> dict[str, Any]:
             "Restore it from a copy, or train again.",
             ExitCode.INPUT_DATA,
         ) from error
+
+
+def require(run_dir: str | Path, run: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Checks that run.json holds some of the values that it may lack.
+
+    Raises:
+      UserError: it does not (exit 3).
+    """
+    missing = [key for key in keys if run.get(key) is None]
+    if missing:
+        raise UserError(
+            f"{Path(run_dir) / RUN} has no {missing[0]!r}.",
+            "Restore it from a copy, or train again.",
+            ExitCode.INPUT_DATA,
+        )
 
 
 def is_finished(run_dir: Path) -> bool:
