@@ -7,6 +7,7 @@ pickles, which can run code when they are read, and are not opened.
 
 import hashlib
 import http.client
+import io
 import os
 import urllib.request
 import zipfile
@@ -28,6 +29,7 @@ _KERAS_SUFFIXES = (".keras", ".h5")
 _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")  # in Keras' order
 _CLASSIFIERS, _COUNTER = ("fc.", "aux1.", "aux2."), ".num_batches_tracked"
 _TORCHVISION_REMEDY = "Name a file of torchvision's parameters for this architecture."
+_WEIGHTS_IN_KERAS = "model.weights.h5"
 _TIMEOUT_SECONDS = 20.0
 #: A file of weights may take so many times the room of the model's own, as float32 (it
 #: may hold float64, or an optimizer's state), and this much beside it.
@@ -88,14 +90,16 @@ def _check_size(path: Path, most: int) -> None:
       ValueError: it would, or reads from other files.
       OSError, zipfile.BadZipFile: it is damaged.
     """
-    if zipfile.is_zipfile(path):
+    file = path
+    if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
-            unpacked = sum(member.file_size for member in archive.infolist())
-    else:
-        unpacked = 0
-        with h5py.File(path, "r") as file:
-            for dataset in _datasets(file):
-                unpacked += dataset.nbytes
+            _require_at_most(sum(one.file_size for one in archive.infolist()), most)
+            file = io.BytesIO(archive.read(_WEIGHTS_IN_KERAS))
+    with h5py.File(file, "r") as content:
+        _require_at_most(sum(one.nbytes for one in _datasets(content)), most)
+
+
+def _require_at_most(unpacked: int, most: int) -> None:
     if unpacked > most:
         raise ValueError(f"it unpacks to {unpacked:,} bytes, more than {most:,}.")
 
