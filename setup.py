@@ -16,6 +16,7 @@ TRAIN = [
     "jinja2>=3.1,<4",
     "keras>=3.15,<3.16",
     "pandas>=2.3,<4",
+    "pyyaml>=6,<7",  # the model card's header
     "scikit-learn>=1.7,<2",
     "tensorboard>=2.20,<2.22",
     "tensorflow>=2.21,<2.22",
@@ -44,7 +45,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
     packages=["schemas", "support", "beam_pipelines", "trainer", "benchmarks"],
-    package_data={"support": ["*.html", "*.css"], "trainer": ["*.html"]},
+    package_data={"support": ["*.html", "*.css"], "trainer": ["*.html", "*.md"]},
     install_requires=BUILD,
     extras_require={
         "report": REPORT,

@@ -23,6 +23,7 @@ class Layout:
 
     Attributes:
       attributes, partition, identity: the annotation files.
+      sample: the file that says that the faces are drawn.
       images: the folder or zip file that is read.
       unused: a zip file of the images beside the folder that is read instead.
     """
@@ -30,6 +31,7 @@ class Layout:
     attributes: InputFile
     partition: InputFile | None
     identity: InputFile | None
+    sample: InputFile | None
     images: ImageSource
     unused: ZipSource | None
 
@@ -62,7 +64,8 @@ def find_layout(location: str) -> Layout:
         what = f"{celeba.IMAGE_FOLDER}/ and no {celeba.IMAGE_ARCHIVE}"
         raise _not_found(folder, what, _IMAGE_FOLDERS)
     unused = None if images is beside else beside
-    return Layout(*texts.values(), images=images, unused=unused)
+    sample = folder.text(celeba.SAMPLE_FILE)
+    return Layout(*texts.values(), sample=sample, images=images, unused=unused)
 
 
 def _open(location: str) -> tuple[Folder, str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -75,6 +76,7 @@ def _load(config: BuildConfig, expect: Callable[[int], None]) -> Sources:
     fingerprints = {name: table.fingerprint for name, table in tables.items() if table}
     described = [_describe(table) for table in tables.values() if table]
     fingerprints["images"] = _fingerprint(rows)
+    fingerprints |= _sample(found)
     described.append(_describe_images(rows, listing, found.images))
     notes = [*listing.notes, *_notes(config, split, fingerprints)]
     if found.unused and len(rows.missing):
@@ -161,6 +163,21 @@ def _describe_images(
         + (", official size" if official else "")
         + (f", {len(rows.missing):,} missing" if len(rows.missing) else "")
     )
+
+
+def _sample(found: Layout) -> dict[str, dict[str, Any]]:
+    """What says that the faces are drawn, as a source; nothing if nothing does."""
+    if found.sample is None:
+        return {}
+    content = found.sample.read_bytes()
+    try:
+        about = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(about, dict) or about.get("format") != celeba.SAMPLE_FORMAT:
+        return {}
+    digest = hashlib.sha256(content).hexdigest()
+    return {celeba.SAMPLE: {"format": celeba.SAMPLE_FORMAT, "sha256": digest}}
 
 
 def _fingerprint(rows: selection.Rows) -> dict[str, Any]:

@@ -29,8 +29,8 @@ from support.images import require_local
 QUALITY = 88
 
 #: What `sample.json` says beside the seed and the number of examples.
-FORMAT = "celeba-drawn-faces"
-SAMPLE_FILE = "sample.json"
+FORMAT = celeba.SAMPLE_FORMAT
+SAMPLE_FILE = celeba.SAMPLE_FILE
 
 _LARGEST = 999_999  # six digits in a file name
 _CHUNK = 50  # images per task of a process

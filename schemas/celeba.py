@@ -73,6 +73,10 @@ OFFICIAL_FILES = {
     "c6143857c3e2630ac2da9f782e9c1232e5e59be993a9d44e8a7916c78a6158c0": 202_599,
 }
 
+#: A sample of drawn faces in CelebA's layout holds this file, whose `format` says so; a
+#: dataset made from it has a source of the name `sample`.
+SAMPLE_FILE, SAMPLE_FORMAT, SAMPLE = "sample.json", "celeba-drawn-faces", "sample"
+
 HOME_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 
 DATA_TERMS = (

@@ -8,6 +8,8 @@ workers: equal data, equal manifest.
 import dataclasses
 import hashlib
 import json
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +18,10 @@ from schemas import celeba
 FILE_NAME = "manifest.json"
 FORMAT = "celeba-attribute-tfrecords"
 VERSION = 1
+
+_SHA256 = re.compile("[0-9a-f]{64}")
+_LARGEST = 1 << 53  # of a number of bytes or records
+_LARGEST_SIDE = 1 << 16  # pixels
 
 
 class ManifestError(ValueError):
@@ -34,8 +40,15 @@ class Shard:
     class_counts: tuple[int, int]
 
     def __post_init__(self):
-        if "/" in self.name or "\\" in self.name:  # readers join it to the folder
+        # Readers join the name to the folder.
+        plain = isinstance(self.name, str) and self.name not in ("", ".", "..")
+        if not plain or {"/", "\\", "\0"} & set(self.name):
             raise ManifestError(f"{self.name!r} is not a plain file name")
+        counts = (self.records, self.bytes, *self.class_counts)
+        if len(counts) != 4 or not all(_is_count(count) for count in counts):
+            raise ManifestError(f"{self.name}: records, bytes or classes are no counts")
+        if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
+            raise ManifestError(f"{self.name}: {self.sha256!r} is no sha256")
         if sum(self.class_counts) != self.records:
             raise ManifestError(
                 f"{self.name}: class counts {self.class_counts} do not add up to "
@@ -64,12 +77,32 @@ class Manifest:
     shards: tuple[Shard, ...]
 
     def __post_init__(self):
+        self._check_types()
         unknown = {shard.split for shard in self.shards} - set(celeba.SPLITS)
         if unknown:
             raise ManifestError(f"split {min(unknown)!r} is not one of {celeba.SPLITS}")
         names = [shard.name for shard in self.shards]
         if len(set(names)) != len(names):
             raise ManifestError("a shard is listed twice")
+
+    def _check_types(self):
+        if self.attribute not in celeba.ATTRIBUTES:
+            raise ManifestError(f"{self.attribute!r} is no attribute of CelebA")
+        if not (
+            len(self.image_shape) == 3
+            and all(_is_count(side) for side in self.image_shape)
+            and 1 <= min(self.image_shape[:2]) <= max(self.image_shape) < _LARGEST_SIDE
+            and self.image_shape[2] == 3
+        ):
+            raise ManifestError(f"{self.image_shape} is no shape of images")
+        if len(self.class_weights) != 2 or not all(
+            isinstance(weight, float | int) and 0 <= weight < math.inf
+            for weight in self.class_weights
+        ):
+            raise ManifestError(f"{self.class_weights} are no weights of two classes")
+        objects = (self.config, self.sources, *self.sources.values())
+        if not all(isinstance(value, Mapping) for value in objects):
+            raise ManifestError("config, sources or one of these is no object")
 
     def split(self, split: str) -> tuple[Shard, ...]:
         """The shards of one split, in order."""
@@ -103,6 +136,8 @@ class Manifest:
             document = json.loads(text)
         except json.JSONDecodeError as error:
             raise ManifestError(f"not complete JSON: {error}") from error
+        except (RecursionError, ValueError) as error:
+            raise ManifestError("nested too deeply, or a number is too long") from error
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ManifestError(f"not a manifest of the format {FORMAT!r}")
         if document.get("version") != VERSION:
@@ -121,7 +156,7 @@ class Manifest:
                     for shard in document["shards"]
                 ),
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ManifestError(f"a field is missing or unknown: {error}") from error
         added = set(document) - set(manifest._payload()) - {"digest"}
         if added or manifest.digest != document.get("digest"):
@@ -130,3 +165,7 @@ class Manifest:
 
     def _payload(self) -> dict[str, Any]:
         return {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _LARGEST

@@ -27,6 +27,7 @@ from trainer.compare import CompareConfig
 from trainer.config import TrainConfig
 from trainer.evaluate import EvaluateConfig
 from trainer.export import ExportConfig
+from trainer.model_card import ModelCardConfig
 from trainer.predict import PredictConfig
 from trainer.report import ReportConfig
 from trainer.subgroups import SubgroupsConfig
@@ -50,6 +51,7 @@ CONFIGS = (
     VerifyConfig,
     TrainConfig,
     EvaluateConfig,
+    ModelCardConfig,
     PredictConfig,
     ExportConfig,
     ReportConfig,

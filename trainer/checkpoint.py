@@ -8,6 +8,7 @@ from, its best model is there, and a better one of an epoch that is done again i
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import zipfile
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from support.documents import Each, between, conform, is_count, is_number
 from support.errors import ExitCode, UserError
 from support.files import atomic_writer, output_errors, sha256_file, sync_file
 from trainer import models
@@ -33,7 +35,13 @@ _DAMAGED = (
     EOFError,
     zipfile.BadZipFile,
     zlib.error,
+    NotImplementedError,
+    RecursionError,
+    MemoryError,
+    TypeError,
 )
+#: Room for the header, which holds the history, and for the names of the arrays.
+_SPARE_BYTES = 1 << 26
 
 
 @dataclasses.dataclass
@@ -61,6 +69,23 @@ class Progress:
     seconds: float = 0.0
     epoch_seconds: float = 0.0
     epoch_waited: float = 0.0
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+_PROGRESS_SHAPE = {
+    "epoch": is_count,
+    "step": is_count,
+    "best_loss": _is_float,  # infinite before the first epoch
+    "best_epoch": between(0, 99_999, int),
+    "best_sha256": str,
+    "history": [Each(lambda value: value is None or _is_float(value))],
+    "seconds": is_number,
+    "epoch_seconds": is_number,
+    "epoch_waited": is_number,
+}
 
 
 def best_path(run_dir: Path, epoch: int) -> Path:
@@ -111,7 +136,7 @@ def restore(run_dir: Path, variables: Mapping) -> tuple[Progress | None, list[st
     paths = _newest_first(run_dir)
     for path in paths:
         try:
-            progress, arrays = _read(path, set(variables))
+            progress, arrays = _read(path, variables)
         except _DAMAGED as error:
             skipped.append(f"{path.name} is damaged and passed over ({error})")
             continue
@@ -141,17 +166,30 @@ def clear(run_dir: Path) -> None:
         (run_dir / FOLDER).rmdir()
 
 
-def _read(path: Path, names: set[str]) -> tuple[Progress, dict[str, np.ndarray]]:
+def _read(path: Path, variables: Mapping) -> tuple[Progress, dict[str, np.ndarray]]:
+    wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
+    _check_size(path, wanted)
     # Reading a member checks its CRC, so a flipped bit does not pass.
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    progress = Progress(**json.loads(str(arrays.pop(_HEADER))))
-    if set(arrays) != names:
+    header = json.loads(str(arrays.pop(_HEADER)))
+    conform(header, _PROGRESS_SHAPE)
+    progress = Progress(**header)
+    if {name: array.shape for name, array in arrays.items()} != wanted:
         raise KeyError("it holds other variables than this run has")
     best = path.with_name(_best_name(progress.best_epoch))
     if progress.best_epoch and sha256_file(best) != progress.best_sha256:
         raise ValueError(f"{best.name} is not the file that it refers to")
     return progress, arrays
+
+
+def _check_size(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuses a file that would unpack to more than the run's variables."""
+    most = _SPARE_BYTES + sum(8 * math.prod(shape) for shape in wanted.values())
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > most:
+        raise ValueError(f"it unpacks to {unpacked:,} bytes, more than {most:,}")
 
 
 def _publish_best(run_dir: Path, progress: Progress) -> None:

@@ -13,6 +13,8 @@ SWITCHES = ("auto", "on", "off")
 DEVICES = ("auto", "cpu", "gpu")
 REGIMES = ("scratch", "transfer", "finetune")
 SCHEDULES = ("cosine", "constant")
+#: Smallest and largest side of a model's input, pixels.
+INPUT_SIZES = (32, 1024)
 NO_WEIGHTS = "none"
 IMAGENET = "imagenet"
 #: The architecture with auxiliary heads, and the input that leaves them 8×8 cells.
@@ -186,7 +188,7 @@ _AT_LEAST = {
     "cache_mb": -1,
 }
 _RANGES = {
-    "input_size": (32, 1024),
+    "input_size": INPUT_SIZES,
     "label_smoothing": (0, 0.5),
     "ema": (0, 0.99999),
     "dropout": (0, 0.9),

@@ -24,6 +24,7 @@ from schemas import manifest as manifest_schema
 from schemas.example import Example
 from schemas.manifest import Manifest, Shard
 from support import framing, images
+from support.documents import MOST_JSON_BYTES, DocumentError, read_text
 from support.errors import ExitCode, UserError
 from support.files import sha256_file
 from support.hardware import available_memory
@@ -103,10 +104,12 @@ def open_dataset(folder: str | Path, cache_bytes: int = 0) -> Dataset:
             ExitCode.INPUT_DATA,
         )
     try:
-        manifest = Manifest.from_json(path.read_text())
-    except (manifest_schema.ManifestError, UnicodeDecodeError) as error:
+        manifest = Manifest.from_json(read_text(path, MOST_JSON_BYTES))
+    except (manifest_schema.ManifestError, DocumentError) as error:
         raise UserError(
-            f"{path}: {error}.", "Build the dataset again.", ExitCode.INTEGRITY
+            f"{path}: {str(error).rstrip('.')}.",
+            "Build the dataset again.",
+            ExitCode.INTEGRITY,
         ) from error
     for shard in manifest.shards:
         _check_shard(folder, shard)

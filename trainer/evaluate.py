@@ -29,6 +29,7 @@ from trainer import (
     results,
     run_folder,
     run_reader,
+    run_record,
     wakeup,
 )
 from trainer.input_pipeline import Dataset
@@ -101,6 +102,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     _check_folder(config.results_dir)
     abstain = _choose_band(config, run_dir)
     model = models.load(run_dir)
+    run_record.require(run_dir, run, ("manifest_digest", "seed"))
     dataset = input_pipeline.open_dataset(config.data_dir)
     _check_dataset(run, dataset, config)
     strategy = tf.distribute.get_strategy()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from schemas import manifest as manifest_schema
 from support.errors import ExitCode, UserError
 from support.files import atomic_write, output_errors, sha256_file
 from trainer import (
@@ -19,6 +20,7 @@ from trainer import (
 )
 from trainer.checkpoint import Progress
 from trainer.job import Job
+from trainer.model_card import write_card
 from trainer.scoring import predict_split
 from trainer.steps import EvaluationStep
 
@@ -103,6 +105,9 @@ def _write(
         shown = report.gallery_ids(predictions)
         pictures = input_pipeline.read_images(job.dataset, TEST, shown)
     path = report.write_report(run_dir, pictures)
+    manifest = job.dataset.manifest.to_json()
+    atomic_write(run_dir / manifest_schema.FILE_NAME, manifest)
+    write_card(run_dir)
     models.write_run(run_dir, run)
     checkpoint.clear(run_dir)
     return path

@@ -21,7 +21,7 @@ from keras import layers
 
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from support.files import atomic_write, sha256_file, sync_file
-from trainer import googlenet, tensors
+from trainer import googlenet, run_record, tensors
 from trainer.weights import (
     TorchNames,
     imagenet_file,
@@ -35,6 +35,7 @@ RUN = "run.json"
 
 #: Preprocessing by name: RGB 0..255 to what the backbone expects.
 SCALED, CAFFE = "scaled", "caffe"
+_RESTORE = "Restore it from a copy, or train again."
 _IMAGENET_BGR_MEAN = np.array([103.939, 116.779, 123.68], "float32")
 
 
@@ -189,7 +190,9 @@ def build_initial(
         raise usage_error(f"There is no weights file {path}.", "Check --weights.")
     require_known_suffix(path, torch=table.torch_names is not None)
     if path.name == BEST:
-        preprocessing = read_run(path.parent)["preprocessing"]
+        run = read_run(path.parent)
+        _require_known(path.parent, run)
+        preprocessing = run["preprocessing"]
         model = build(name, input_size, preprocessing, dropout, seed)
         read_weights(model, path)
         return model, preprocessing
@@ -254,39 +257,39 @@ def load(run_dir: str | Path) -> keras.Model:
             "Train it to its end first.",
             ExitCode.INPUT_DATA,
         )
+    _require_known(run_dir, run)
     if sha256_file(path) != recorded:
         raise UserError(
             f"{path} is not the file that the run wrote (its sha256 differs).",
-            "Restore it from a copy, or train again.",
+            _RESTORE,
             ExitCode.INTEGRITY,
         )
     with float32():
         model = build(run["model"], run["input_size"], run["preprocessing"])
-    read_weights(model, path)
+    try:
+        read_weights(model, path)
+    except UserError as error:  # nobody chose this file by a flag
+        raise UserError(error.cause, _RESTORE, ExitCode.INTEGRITY) from error
     return model
 
 
-def read_run(run_dir: str | Path) -> dict[str, Any]:
-    """Reads a run folder's run.json.
+def _require_known(run_dir: str | Path, run: dict[str, Any]) -> None:
+    """Checks that run.json names what a model can be built from."""
+    known = {"model": ARCHITECTURES, "preprocessing": (SCALED, CAFFE)}
+    for key, names in known.items():
+        if run.get(key) not in names:
+            raise UserError(
+                f"{Path(run_dir) / RUN}: {key} is {run.get(key)!r}, which is none of "
+                f"{', '.join(names)}.",
+                _RESTORE,
+                ExitCode.INPUT_DATA,
+            )
+    run_record.require(run_dir, run, ("input_size", "attribute"))
 
-    Raises:
-      UserError: there is none, or it is damaged (exit 3).
-    """
-    path = Path(run_dir) / RUN
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{run_dir} is not a run folder: it has no {RUN}.",
-            "Name a folder that `python -m trainer.main` wrote.",
-            ExitCode.INPUT_DATA,
-        ) from error
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}, line {error.lineno}: not JSON.",
-            "Restore it from a copy, or train again.",
-            ExitCode.INPUT_DATA,
-        ) from error
+
+def read_run(run_dir: str | Path) -> dict[str, Any]:
+    """Reads a run folder's run.json, see `run_record.read`."""
+    return run_record.read(run_dir)
 
 
 def write_run(run_dir: str | Path, run: dict[str, Any]) -> None:

@@ -256,7 +256,7 @@ def _html(
         model=run.model_name,
         positive=run.positive,
         summary=summary(run),
-        rows=_metric_rows(run),
+        rows=metric_rows(run),
         best=run.history[run.history["epoch"] == run.record["best_epoch"]].iloc[0],
         charts={
             name: Markup(figures.svg(panel, name)) for name, panel in panels.items()
@@ -280,7 +280,8 @@ def _split_text(run: Run) -> str:
     return _SPLITS.get(run.record["data"]["split"], "")
 
 
-def _metric_rows(run: Run) -> list[dict[str, str]]:
+def metric_rows(run: Run) -> list[dict[str, str]]:
+    """Name, meaning, value and interval of every metric that there is."""
     rows = []
     for key, (name, meaning, as_percent) in METRICS.items():
         # Runs made by earlier versions lack the newer metrics.

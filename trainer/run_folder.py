@@ -14,6 +14,7 @@ from typing import Any
 from schemas import celeba
 from schemas.manifest import Manifest
 from support import command
+from support.documents import DocumentError, read_text
 from support.errors import ExitCode, UserError, usage_error
 from support.files import atomic_write, output_errors
 from trainer import models
@@ -156,7 +157,12 @@ def now() -> str:
 
 
 def _read_flags(path: Path) -> dict[str, str]:
-    return _read_lines(path.read_text())
+    try:
+        return _read_lines(read_text(path))
+    except DocumentError as error:
+        raise UserError(
+            error.at(path), "Choose another --run_dir.", ExitCode.INPUT_DATA
+        ) from error
 
 
 def _read_lines(text: str) -> dict[str, str]:

@@ -1,15 +1,28 @@
 """What a report is made of: the files that a run or an evaluation left."""
 
 import dataclasses
-import json
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from schemas import celeba
+from support.documents import (
+    DocumentError,
+    Maybe,
+    Optional,
+    between,
+    is_count,
+    is_number,
+    is_sha256,
+    read_json,
+    read_text,
+)
 from support.errors import ExitCode, UserError
 from trainer import subgroup_table
+from trainer.run_record import DATA_SHAPE, RUN_SHAPE
 
 MODEL_NAMES = {
     "googlenet": "GoogLeNet",
@@ -19,10 +32,13 @@ MODEL_NAMES = {
     "vgg19": "VGG19",
 }
 
-_RUN_KEYS = ("attribute", "best_epoch", "data", "epochs", "model", "parameters")
+_REQUIRED = ("attribute", "best_epoch", "data", "epochs", "model", "parameters")
+_RUN_SHAPE = RUN_SHAPE | {key: RUN_SHAPE[key].shape for key in _REQUIRED}
 #: Keys of `run.json` that an evaluation on other data replaces.
 _OF_DATA = ("data", "manifest_digest")
-_METRIC_KEYS = (
+_SHARE = between(0, 1)
+_ESTIMATE = {"value": Maybe(is_number), "interval": Maybe((is_number, is_number))}
+_ESTIMATED = (
     "accuracy",
     "balanced_accuracy",
     "precision",
@@ -32,8 +48,38 @@ _METRIC_KEYS = (
     "average_precision",
     "log_loss",
     "brier",
-    "confusion_matrix",
 )
+_OF_CLASS = {"precision": _ESTIMATE, "recall": _ESTIMATE, "f1": _ESTIMATE}
+_METRICS_SHAPE = dict.fromkeys(_ESTIMATED, _ESTIMATE) | {
+    "n": between(1, 1e9, int),
+    "people": between(1, 1e9, int),
+    "threshold": _SHARE,
+    "bootstrap": {"draws": is_count, "seed": is_count},
+    "confusion_matrix": ((is_count, is_count), (is_count, is_count)),
+    "split": Optional(lambda value: value in celeba.SPLITS),
+    "ece": Optional(_ESTIMATE),
+    "per_class": Optional((_OF_CLASS, _OF_CLASS)),
+    "calibration": Optional(
+        {"temperature": is_number, "uncalibrated": {"log_loss": is_number}}
+    ),
+    "abstention": Optional(
+        {
+            "abstain": _SHARE,
+            "decided": is_count,
+            "coverage": _ESTIMATE,
+            "error": _ESTIMATE,
+            "target_error": Maybe(_SHARE),
+        }
+    ),
+    "evaluation": Optional(
+        {
+            "data": DATA_SHAPE,
+            "manifest_digest": str,
+            "model_sha256": is_sha256,
+            "notes": [str],
+        }
+    ),
+}
 _PREDICTED = ("image_id", "identity", "label", "probability")
 _COLUMNS = {
     "predictions.csv": _PREDICTED,
@@ -92,41 +138,65 @@ def load_run(run_dir: Path, results_dir: Path | None = None) -> Run:
       UserError: exit 3, a file is missing, damaged or of another program.
     """
     results_dir = results_dir or run_dir
-    record = _read_json(run_dir, "run.json", _RUN_KEYS)
-    metrics = _read_json(results_dir, "metrics.json", _METRIC_KEYS)
+    record = _checked(run_dir, "run.json", read_json, _RUN_SHAPE)
+    metrics = read_metrics(results_dir)
     evaluation = metrics.get("evaluation", {})
     replaced = {key: evaluation[key] for key in _OF_DATA if key in evaluation}
+    history = read_csv(run_dir, "history.csv")
+    if record["best_epoch"] not in history["epoch"].to_numpy():
+        raise _input_error(
+            f"{run_dir / 'history.csv'} has no epoch {record['best_epoch']}, the best."
+        )
     return Run(
         record=record | replaced,
         metrics=metrics,
-        history=read_csv(run_dir, "history.csv"),
+        history=history,
         predictions=read_csv(results_dir, "predictions.csv"),
-        flags=_read(run_dir, "flags.txt"),
+        flags=_checked(run_dir, "flags.txt", read_text),
         subgroups=subgroup_table.read(results_dir),
     )
 
 
-def _read(run_dir: Path, name: str) -> str:
+def evaluated(run: Run, metrics: Mapping[str, Any]) -> Run:
+    """The same run with the numbers and data of an evaluation, for its metrics only."""
+    facts = metrics["evaluation"]
+    replaced = {key: facts[key] for key in _OF_DATA if key in facts}
+    return dataclasses.replace(run, record=run.record | replaced, metrics=metrics)
+
+
+def read_metrics(results_dir: Path) -> dict[str, Any]:
+    """Reads metrics.json of a run or an evaluation, see `trainer.results.assess`.
+
+    Raises:
+      UserError: exit 3, it is missing, damaged or of another program.
+    """
+    return _checked(results_dir, "metrics.json", read_json, _METRICS_SHAPE)
+
+
+def read_for_groups(run_dir: Path) -> tuple[str, float, dict[str, int]]:
+    """The attribute, threshold and bootstrap of a run, for its subgroups.
+
+    Raises:
+      UserError: exit 3, run.json or metrics.json is missing or damaged.
+    """
+    record = _checked(run_dir, "run.json", read_json, {"attribute": str})
+    shape = {key: _METRICS_SHAPE[key] for key in ("threshold", "bootstrap")}
+    metrics = _checked(run_dir, "metrics.json", read_json, shape)
+    return record["attribute"], metrics["threshold"], metrics["bootstrap"]
+
+
+def _checked(run_dir: Path, name: str, reader: Callable, *more: Any) -> Any:
+    """Calls a reader of `support.documents`; its errors become the user's."""
+    path = run_dir / name
     try:
-        return (run_dir / name).read_text("utf-8")
+        return reader(path, *more)
     except (FileNotFoundError, NotADirectoryError) as error:
         what = f"{run_dir} holds no {name}" if run_dir.is_dir() else f"No run {run_dir}"
         raise _input_error(f"{what}.") from error
-    except UnicodeDecodeError as error:
-        raise _input_error(f"{run_dir / name} is not a text file.") from error
-
-
-def _read_json(run_dir: Path, name: str, keys: tuple[str, ...]) -> dict[str, Any]:
-    try:
-        document = json.loads(_read(run_dir, name))
-    except json.JSONDecodeError as error:
-        raise _input_error(
-            f"{run_dir / name}:{error.lineno} is not complete JSON."
-        ) from error
-    missing = [key for key in keys if key not in document]
-    if missing:
-        raise _input_error(f"{run_dir / name} has no {missing[0]!r}.")
-    return document
+    except DocumentError as error:
+        raise _input_error(error.at(path)) from error
+    except OSError as error:
+        raise _input_error(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def read_csv(run_dir: Path, name: str) -> pd.DataFrame:
@@ -135,12 +205,12 @@ def read_csv(run_dir: Path, name: str) -> pd.DataFrame:
     Raises:
       UserError: exit 3, it is missing, damaged or of another program.
     """
-    _read(run_dir, name)
+    text = _checked(run_dir, name, read_text)
     try:
         table = pd.read_csv(
-            run_dir / name, dtype={"image_id": str}, keep_default_na=False
+            io.StringIO(text), dtype={"image_id": str}, keep_default_na=False
         )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (ValueError, OverflowError) as error:  # pandas' own are ValueErrors
         raise _input_error(f"{run_dir / name} is not a complete CSV file.") from error
     missing = [column for column in _COLUMNS[name] if column not in table]
     numbers = [column for column in _COLUMNS[name] if column != "image_id"]
@@ -148,6 +218,16 @@ def read_csv(run_dir: Path, name: str) -> pd.DataFrame:
         raise _input_error(f"{run_dir / name} has no column {missing[0]!r}.")
     if not all(pd.api.types.is_numeric_dtype(table[column]) for column in numbers):
         raise _input_error(f"{run_dir / name} has a value that is not a number.")
+    if name == "history.csv":
+        return table
+    good = table["label"].isin((0, 1)) & table["probability"].between(0, 1)
+    good &= pd.api.types.is_integer_dtype(table["identity"])
+    if not good.all():
+        row = int(good.to_numpy().argmin())
+        raise _input_error(
+            f"{run_dir / name}:{row + 2} has a label, probability or identity that is "
+            "none."
+        )
     return table
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from support import files
+from support.documents import MOST_JSON_BYTES, is_count, is_number, read_text
 from support.errors import ExitCode, UserError
 from trainer.group_rates import RATES
 
@@ -167,13 +168,37 @@ def read(run_dir: Path) -> Table | None:
     if not path.is_file():
         return None
     try:
-        return Table.from_json(json.loads(path.read_text("utf-8")))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        table = Table.from_json(json.loads(read_text(path, MOST_JSON_BYTES)))
+        _check(table)
+        return table
+    except (
+        *(ValueError, KeyError, IndexError, TypeError, AttributeError),
+        *(RecursionError, OSError),
+    ) as error:
         raise UserError(
             f"{path} is not a complete table of subgroups.",
             f"`python -m trainer.subgroups --run_dir={run_dir}` makes it again.",
             ExitCode.INPUT_DATA,
         ) from error
+
+
+def _check(table: Table) -> None:
+    """Raises TypeError for a value that is not of the type it should have."""
+    for group in (table.overall, *table.groups):
+        if not (isinstance(group.title, str) and isinstance(group.name, str)):
+            raise TypeError("a group's name is no text")
+        for counted in (group, *(getattr(group, name) for name in RATES)):
+            if not (is_count(counted.n) and is_count(counted.people)):
+                raise TypeError("a number of images or people is no count")
+        for name in RATES:
+            rate = getattr(group, name)
+            for value in (rate.value, rate.gap, rate.p):
+                if value is not None and not is_number(value):
+                    raise TypeError("a rate is no number")
+    for part in table.groupings:
+        odds = part.equalized_odds_difference
+        if not (isinstance(part.name, str) and (odds is None or is_number(odds))):
+            raise TypeError("a grouping's name or difference is of another type")
 
 
 def _csv(table: Table) -> str:

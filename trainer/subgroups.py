@@ -7,10 +7,8 @@ noisy, as the label itself is.
 """
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +17,7 @@ from absl import flags
 from schemas import celeba
 from support import command
 from support.errors import ExitCode, UserError, usage_error
-from trainer import group_rates, metrics, subgroup_table
+from trainer import group_rates, metrics, run_reader, subgroup_table
 from trainer.group_rates import MIN_IMAGES, MIN_PEOPLE, RATES
 from trainer.groups import (
     ATTRIBUTE,
@@ -325,17 +323,6 @@ def read_predictions(path: Path) -> pd.DataFrame:
     return table
 
 
-def _read_json(run_dir: Path, name: str, key: str) -> Any:
-    path = run_dir / name
-    remedy = "Give the folder of a finished run."
-    try:
-        return json.loads(path.read_text("utf-8"))[key]
-    except OSError as error:
-        raise _input_error(f"{run_dir} holds no {name}.", remedy) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise _input_error(f"{path} holds no {key!r}.", remedy) from error
-
-
 def _input_error(cause: str, remedy: str) -> UserError:
     return UserError(cause, remedy, ExitCode.INPUT_DATA)
 
@@ -346,9 +333,7 @@ def main(argv: list[str]) -> None:
     command.refuse_words(command.parse(argv, values))
     config = command.from_flags(SubgroupsConfig, values)
     run_dir = Path(config.run_dir)
-    attribute = _read_json(run_dir, "run.json", "attribute")
-    threshold = _read_json(run_dir, "metrics.json", "threshold")
-    bootstrap = _read_json(run_dir, "metrics.json", "bootstrap")
+    attribute, threshold, bootstrap = run_reader.read_for_groups(run_dir)
     predictions = read_predictions(
         Path(config.predictions or run_dir / "predictions.csv")
     )

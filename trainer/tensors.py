@@ -6,6 +6,7 @@ knows no bfloat16; format: https://huggingface.co/docs/safetensors, "Format".
 
 import json
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ import numpy as np
 from support.errors import usage_error
 
 _BFLOAT16 = "BF16"
+#: More than the parameters of any architecture here take; a file that unpacks to more
+#: is refused before memory is taken for it.
+MOST_BYTES = 1 << 30
 _DTYPES = {
     "F64": "<f8",
     "F32": "<f4",
@@ -41,14 +45,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(path) as archive:
+        _check_size(sum(member.file_size for member in archive.infolist()))
     with np.load(path, allow_pickle=False) as file:
-        if isinstance(file, np.ndarray):
-            raise ValueError("it holds one array without a name")
         return dict(file)
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """Reads 8 bytes of header length, little-endian, the header as JSON, the data."""
+    _check_size(path.stat().st_size)
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     if not 8 < start <= len(content):
@@ -60,6 +65,11 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     if used != len(data):
         raise ValueError(f"it has {len(data)} bytes of data where {used} belong")
     return {name: _array(name, entry, data) for name, entry in header.items()}
+
+
+def _check_size(unpacked: int) -> None:
+    if unpacked > MOST_BYTES:
+        raise ValueError(f"it holds {unpacked:,} bytes, more than {MOST_BYTES:,}")
 
 
 def _array(name: str, entry: dict, data: memoryview) -> np.ndarray:

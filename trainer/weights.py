@@ -7,11 +7,14 @@ pickles, which can run code when they are read, and are not opened.
 
 import hashlib
 import http.client
+import io
 import os
 import urllib.request
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 
@@ -26,7 +29,11 @@ _KERAS_SUFFIXES = (".keras", ".h5")
 _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")  # in Keras' order
 _CLASSIFIERS, _COUNTER = ("fc.", "aux1.", "aux2."), ".num_batches_tracked"
 _TORCHVISION_REMEDY = "Name a file of torchvision's parameters for this architecture."
+_WEIGHTS_IN_KERAS = "model.weights.h5"
 _TIMEOUT_SECONDS = 20.0
+#: A file of weights may take so many times the room of the model's own, as float32 (it
+#: may hold float64, or an optimizer's state), and this much beside it.
+_ROOM, _SPARE_BYTES = 4, 1 << 24
 
 
 def require_known_suffix(path: Path, torch: bool) -> None:
@@ -66,6 +73,7 @@ def read_weights(model: keras.Model, path: Path) -> None:
       UserError: the file does not fit the model (exit 2).
     """
     try:
+        _check_size(path, _ROOM * 4 * model.count_params() + _SPARE_BYTES)
         model.load_weights(path)
     except Exception as error:  # Keras, h5py and zipfile raise a dozen kinds
         raise usage_error(
@@ -73,6 +81,42 @@ def read_weights(model: keras.Model, path: Path) -> None:
             f"{str(error).splitlines()[0] if str(error) else type(error).__name__}",
             "Name a file made for this architecture.",
         ) from error
+
+
+def _check_size(path: Path, most: int) -> None:
+    """Refuses a file that would unpack to more than the model can take.
+
+    Raises:
+      ValueError: it would, or reads from other files.
+      OSError, zipfile.BadZipFile: it is damaged.
+    """
+    file = path
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            _require_at_most(sum(one.file_size for one in archive.infolist()), most)
+            file = io.BytesIO(archive.read(_WEIGHTS_IN_KERAS))
+    with h5py.File(file, "r") as content:
+        _require_at_most(sum(one.nbytes for one in _datasets(content)), most)
+
+
+def _require_at_most(unpacked: int, most: int) -> None:
+    if unpacked > most:
+        raise ValueError(f"it unpacks to {unpacked:,} bytes, more than {most:,}.")
+
+
+def _datasets(group: h5py.Group) -> Iterator[h5py.Dataset]:
+    """All arrays of an HDF5 file, none of which may lie in another file."""
+    for name in group:
+        link = group.get(name, getlink=True)
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(f"{name} is a link to elsewhere.")
+        item = group[name]
+        if isinstance(item, h5py.Group):
+            yield from _datasets(item)
+        elif item.external or item.is_virtual:
+            raise ValueError(f"{name} lies in another file.")
+        else:
+            yield item
 
 
 def read_torchvision(model: keras.Model, path: Path, names: TorchNames | None) -> None:

@@ -59,7 +59,12 @@ def write_run(folder, wrong=(), record=None, options=None, first_image=0):
         "images_per_second": 100.0,
         "inference_images_per_second": 250.0,
         "device_name": "a <processor>",
-        "data": {},
+        "data": {
+            "image_shape": [218, 178, 3],
+            "split": "identity",
+            "class_counts": dict.fromkeys(("train", "validation", "test"), [9, 9]),
+            "sources": {},
+        },
     } | (record or {})
     (folder / "run.json").write_text(json.dumps(run))
     return folder

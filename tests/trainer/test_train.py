@@ -58,6 +58,8 @@ def test_a_run_leaves_what_it_promises(config, tmp_path, capsys):
         "curves.png",
         "confusion_matrix.png",
         "report.html",
+        "manifest.json",
+        "MODEL_CARD.md",
     }
     record = json.loads((folder / "run.json").read_text())
     assert record["status"] == "finished"
