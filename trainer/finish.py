@@ -11,7 +11,7 @@ from support.files import atomic_write, output_errors, sha256_file
 from trainer import (
     calibration,
     checkpoint,
-    input_pipeline,
+    gradcam,
     models,
     report,
     results,
@@ -100,8 +100,7 @@ def _write(
     models.write_run(run_dir, run | {"status": run_folder.RUNNING})
     pictures = None
     if job.config.report_images:
-        shown = report.gallery_ids(predictions)
-        pictures = input_pipeline.read_images(job.dataset, TEST, shown)
+        pictures = gradcam.report_pictures(job.model, job.dataset, TEST, predictions)
     path = report.write_report(run_dir, pictures)
     models.write_run(run_dir, run)
     checkpoint.clear(run_dir)
