@@ -19,8 +19,9 @@ def render(title: str, body: str) -> str:
       title: plain text; it is escaped here.
       body: HTML of the page's main column, already escaped. `page.css` styles plain
         elements and the classes `eyebrow`, `lead`, `small`, `note`, `grid` with
-        `cards` or `charts`, `card`, `chart`, `scroll` (also `dense`), `grey`, `facts`
-        and `pictures`.
+        `cards` or `charts`, `card`, `chart`, `scroll` (also `dense`), `grey`, `facts`,
+        `pictures` (also `paired`, of figures with a `pair`), and `legend` with a
+        `ramp` of colors.
 
     Returns:
       The whole HTML document.

@@ -14,6 +14,7 @@ from absl import flags
 import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 
 # isort: split
+import keras
 import tensorflow as tf
 
 from schemas import celeba
@@ -23,6 +24,7 @@ from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from support.files import output_errors
 from trainer import (
     calibration,
+    gradcam,
     input_pipeline,
     models,
     report,
@@ -57,7 +59,9 @@ class EvaluateConfig:
         "Instead of --abstain: the smallest band with at most this share of mistakes "
         "on the run's validation images.",
     )
-    report_images: bool = command.option(True, "Show pictures in the report.")
+    report_images: bool = command.option(
+        True, "Show pictures and heat maps in the report."
+    )
 
     def __post_init__(self):
         for name, like in (("run_dir", "runs/NAME"), ("data_dir", "data/NAME")):
@@ -115,7 +119,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         predictions, temperature, split, abstain, config.target_error, run["seed"]
     )
     result["evaluation"] = describe(run, dataset.manifest, split)
-    _write(config, dataset, predictions, result)
+    _write(config, model, dataset, predictions, result)
     return result
 
 
@@ -205,6 +209,7 @@ def _check_dataset(
 
 def _write(
     config: EvaluateConfig,
+    model: keras.Model,
     dataset: Dataset,
     predictions: pd.DataFrame,
     result: dict[str, Any],
@@ -218,8 +223,9 @@ def _write(
         )
     pictures = None
     if config.report_images:
-        shown = report.gallery_ids(predictions)
-        pictures = input_pipeline.read_images(dataset, config.eval_split, shown)
+        pictures = gradcam.report_pictures(
+            model, dataset, config.eval_split, predictions
+        )
     report.write_report(Path(config.run_dir), pictures, folder)
 
 

@@ -12,7 +12,7 @@ from support.files import atomic_write, output_errors, sha256_file
 from trainer import (
     calibration,
     checkpoint,
-    input_pipeline,
+    gradcam,
     models,
     report,
     results,
@@ -102,8 +102,7 @@ def _write(
     models.write_run(run_dir, run | {"status": run_folder.RUNNING})
     pictures = None
     if job.config.report_images:
-        shown = report.gallery_ids(predictions)
-        pictures = input_pipeline.read_images(job.dataset, TEST, shown)
+        pictures = gradcam.report_pictures(job.model, job.dataset, TEST, predictions)
     path = report.write_report(run_dir, pictures)
     manifest = job.dataset.manifest.to_json()
     atomic_write(run_dir / manifest_schema.FILE_NAME, manifest)

@@ -32,6 +32,8 @@ from trainer.weights import (
 
 BEST = "best.keras"
 RUN = "run.json"
+#: Name of the layer between the backbone and the last layer.
+POOL = "pool"
 
 #: Preprocessing by name: RGB 0..255 to what the backbone expects.
 SCALED, CAFFE = "scaled", "caffe"
@@ -144,7 +146,7 @@ def build(
     backbone = architecture(name).backbone
     images = keras.Input((input_size, input_size, 3), name="images")
     x = backbone(_preprocess(images, preprocessing))
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.GlobalAveragePooling2D(name=POOL)(x)
     if dropout:
         x = layers.Dropout(dropout, seed=seed, name="dropout")(x)
     # The last layer and the loss stay in float32 under every precision policy.

@@ -1,4 +1,4 @@
-"""The figures of a report: learning curves, confusion matrix, ROC, reliability.
+"""The figures of a report: learning curves, confusion matrix, curves of the test.
 
 Each function returns a panel, which `support.figures` draws as PNG or SVG.
 """
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
-from sklearn.metrics import roc_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
 
 from support.figures import MUTED, PRIMARY, SECONDARY, Panel
 from trainer import calibration
@@ -19,6 +19,7 @@ from trainer import calibration
 _BINS = 10
 #: Times the highest training loss: where the loss axis ends at most.
 _HIGHEST_LOSS = 3
+_CHANCE = {"color": MUTED, "linewidth": 1, "linestyle": (0, (2, 3))}
 
 
 def loss(history: pd.DataFrame, best_epoch: int) -> Panel:
@@ -86,23 +87,50 @@ def roc(label: np.ndarray, probability: np.ndarray, threshold: float) -> Panel:
 
     def draw(axes: Axes) -> None:
         _unit_square(axes, "false-positive rate", "true-positive rate")
+        _diagonal(axes)
         axes.set_title("ROC")
-        if len(np.unique(label)) < 2:
-            axes.text(0.5, 0.5, "needs both classes", ha="center", color=MUTED)
+        if _lacks_a_class(axes, label):
             return
         false, true, _ = roc_curve(label, probability)
         axes.fill_between(false, true, color=PRIMARY, alpha=0.1, linewidth=0)
         axes.plot(false, true, color=PRIMARY, clip_on=False)
         predicted = probability >= threshold
         x, y = predicted[label == 0].mean(), predicted[label == 1].mean()
-        axes.plot(x, y, "o", color=SECONDARY, markersize=7, clip_on=False)
-        axes.annotate(
-            f"threshold {threshold:g}",
-            (x, y),
-            (10, -14),
-            textcoords="offset points",
-            color=SECONDARY,
+        _threshold_dot(axes, x, y, threshold, (10, -14), "left")
+
+    return draw
+
+
+def precision_recall(
+    label: np.ndarray, probability: np.ndarray, threshold: float
+) -> Panel:
+    """Precision against recall with the threshold in use, and chance.
+
+    Args:
+      label: (n,) 0 or 1; a line of text stands for the curve if a class is missing.
+      probability: (n,) of label 1, 0..1.
+      threshold: lowest probability that counts as a predicted 1.
+    """
+
+    def draw(axes: Axes) -> None:
+        _unit_square(axes, "recall", "precision")
+        axes.set_title("Precision and recall")
+        if _lacks_a_class(axes, label):
+            return
+        share = label.mean()
+        axes.plot([0, 1], [share, share], **_CHANCE)
+        precision, recall, _ = precision_recall_curve(label, probability)
+        # A recall in between is had at the precision of the next threshold.
+        axes.fill_between(
+            recall, precision, step="post", color=PRIMARY, alpha=0.1, linewidth=0
         )
+        axes.plot(
+            recall, precision, color=PRIMARY, drawstyle="steps-post", clip_on=False
+        )
+        predicted = probability >= threshold
+        if predicted.any():
+            x, y = predicted[label == 1].mean(), label[predicted].mean()
+            _threshold_dot(axes, x, y, threshold, (-10, -14), "right")
 
     return draw
 
@@ -119,6 +147,7 @@ def reliability(label: np.ndarray, probability: np.ndarray) -> Panel:
         bins = calibration.reliability(label, probability, _BINS)
         said, seen, counts = bins["probability"], bins["share"], bins["n"]
         _unit_square(axes, "predicted probability", "share labeled so")
+        _diagonal(axes)
         axes.set_title("Reliability")
         axes.plot(said, seen, color=PRIMARY, linewidth=1, alpha=0.6)
         area = 12 + 240 * counts / counts.max()
@@ -230,8 +259,39 @@ def _cell(axes: Axes, row: int, column: int, count: int, share: float) -> None:
 
 
 def _unit_square(axes: Axes, xlabel: str, ylabel: str) -> None:
-    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)))
     margin = (-0.03, 1.03)
     axes.set(xlim=margin, ylim=margin, xlabel=xlabel, ylabel=ylabel)
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.set_yticks(np.linspace(0, 1, 6))
+
+
+def _diagonal(axes: Axes) -> None:
+    axes.plot([0, 1], [0, 1], **_CHANCE)
+
+
+def _lacks_a_class(axes: Axes, label: np.ndarray) -> bool:
+    """Says so in place of the curve, which needs both."""
+    lacks = len(np.unique(label)) < 2
+    if lacks:
+        axes.text(0.5, 0.5, "needs both classes", ha="center", color=MUTED)
+    return lacks
+
+
+def _threshold_dot(
+    axes: Axes,
+    x: float,
+    y: float,
+    threshold: float,
+    offset: tuple[float, float],
+    side: str,
+) -> None:
+    """Marks the threshold in use; its text is `offset` points away."""
+    axes.plot(x, y, "o", color=SECONDARY, markersize=7, clip_on=False)
+    axes.annotate(
+        f"threshold {threshold:g}",
+        (x, y),
+        offset,
+        textcoords="offset points",
+        ha=side,
+        color=SECONDARY,
+    )

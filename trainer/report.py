@@ -1,7 +1,8 @@
 """The report of one run: one HTML file that opens offline, and its figures as PNG.
 
-Run as a program it renders the report of a finished run again, without pictures:
-`python -m trainer.report --run_dir=RUN`.
+Run as a program it renders the report of a finished run again, or that of an evaluation
+of it, with pictures if it is given the dataset:
+`python -m trainer.report --run_dir=RUN [--results_dir=FOLDER] [--data_dir=OUT]`.
 """
 
 import dataclasses
@@ -10,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 from absl import flags
 from markupsafe import Markup
 
 from schemas import celeba
 from support import command, figures, files, page
 from support.errors import usage_error
-from trainer import calibration, plots, subgroup_section
+from trainer import calibration, gallery, plots, subgroup_section
+from trainer.gallery import Pictures
 from trainer.run_reader import Run, load_run
 from trainer.wording import PERCENT, decimal, duration, interval, percent
 
@@ -83,21 +84,27 @@ _SPLITS = {
     "random": "Images were split at random: the same person can be in training and "
     "test, which flatters these numbers.",
 }
-_GALLERY_SIZE = 8
+#: Files of figures -> what each shows.
+_FILES = {
+    "curves.png": ("loss", "accuracy"),
+    "confusion_matrix.png": ("confusion_matrix",),
+    "roc.png": ("roc",),
+    "precision_recall.png": ("precision_recall",),
+}
 _LISTED = 20
 
 
 def write_report(
     run_dir: Path,
-    pictures: Mapping[str, bytes] | None = None,
+    pictures: Pictures | None = None,
     results_dir: Path | None = None,
 ) -> Path:
-    """Writes `report.html`, `curves.png`, `confusion_matrix.png` and `roc.png`.
+    """Writes `report.html` and the figures `_FILES` as PNG.
 
     Args:
       run_dir: a finished run's folder, see `load_run`.
-      pictures: JPEG files by image id, for the gallery (see `gallery_ids`); None
-        leaves every face out.
+      pictures: for the gallery, see `gradcam.report_pictures`; None leaves every face
+        out.
       results_dir: where metrics.json and predictions.csv are and the report goes, if
         elsewhere.
 
@@ -111,45 +118,12 @@ def write_report(
     output_dir = results_dir or run_dir
     panels = _panels(run)
     with files.output_errors(output_dir):
-        for name, members in {
-            "curves.png": ("loss", "accuracy"),
-            "confusion_matrix.png": ("confusion_matrix",),
-            "roc.png": ("roc",),
-        }.items():
+        for name, members in _FILES.items():
             figure = figures.png([panels[member] for member in members])
             files.atomic_write(output_dir / name, figure)
         path = output_dir / FILE_NAME
         files.atomic_write(path, _html(run, panels, pictures))
     return path
-
-
-def gallery(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Chooses the rows worth looking at; ties go by image id.
-
-    Args:
-      predictions: columns `image_id`, `label` (0 or 1), `probability` (of label 1).
-
-    Returns:
-      `surest_right` (half of each label), `surest_wrong` and `most_uncertain`, each
-      with at most eight rows, the most telling first.
-    """
-    surest = calibration.by_confidence(predictions)
-    hit = (surest["probability"] >= 0.5) == (surest["label"] == 1)
-    right = surest[hit]
-    halves = [
-        right[right["label"] == label].head(_GALLERY_SIZE // 2) for label in (1, 0)
-    ]
-    return {
-        "surest_right": pd.concat(halves),
-        "surest_wrong": surest[~hit].head(_GALLERY_SIZE),
-        "most_uncertain": calibration.most_uncertain(predictions, _GALLERY_SIZE),
-    }
-
-
-def gallery_ids(predictions: pd.DataFrame) -> list[str]:
-    """The image ids that `write_report` shows when it is given their pictures."""
-    chosen = pd.concat(gallery(predictions).values())
-    return chosen["image_id"].drop_duplicates().tolist()
 
 
 def summary(run: Run) -> list[str]:
@@ -227,6 +201,9 @@ def _panels(run: Run) -> dict[str, figures.Panel]:
             run.metrics["confusion_matrix"], names
         ),
         "roc": plots.roc(label, probability, run.metrics["threshold"]),
+        "precision_recall": plots.precision_recall(
+            label, probability, run.metrics["threshold"]
+        ),
         "reliability": plots.reliability(label, probability),
         "probabilities": plots.probabilities(label, probability, names),
         "coverage": plots.coverage(
@@ -239,7 +216,7 @@ def _panels(run: Run) -> dict[str, figures.Panel]:
 def _html(
     run: Run,
     panels: Mapping[str, figures.Panel],
-    pictures: Mapping[str, bytes] | None,
+    pictures: Pictures | None,
 ) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -248,7 +225,7 @@ def _html(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "duration": duration}
+    environment.filters |= {"percent": percent, "duration": duration, "words": _words}
     body = environment.get_template(FILE_NAME).render(
         run=run.record,
         metrics=run.metrics,
@@ -266,11 +243,22 @@ def _html(
         evaluation=run.evaluation,
         split_text=_split_text(run),
         doubtful=_doubtful(run),
-        gallery=_gallery_pictures(run, pictures),
+        gallery=gallery.groups(run.predictions, pictures),
+        cells=pictures and pictures.cells,
+        legend=Markup(gallery.legend()),
         subgroups=run.subgroups and Markup(subgroup_section.section(run.subgroups)),
         data_terms=celeba.DATA_TERMS,
     )
     return page.render(f"{run.model_name}: {run.positive}", body)
+
+
+def _words(value: Any) -> str:
+    """A value of run.json, a list's with commas."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    return str(value)
 
 
 def _split_text(run: Run) -> str:
@@ -325,44 +313,63 @@ def _doubtful(run: Run) -> list[dict[str, Any]]:
     ]
 
 
-def _gallery_pictures(
-    run: Run, pictures: Mapping[str, bytes] | None
-) -> dict[str, list[dict[str, Any]]]:
-    """Per group the pictures at hand, as `data:` URIs with their prediction."""
-    if not pictures:
-        return {}
-    return {
-        group: [
-            {
-                "image_id": row.image_id,
-                "source": page.data_uri("image/jpeg", pictures[row.image_id]),
-                "probability": row.probability,
-                "label": row.label,
-            }
-            for row in rows.itertuples()
-            if row.image_id in pictures
-        ]
-        for group, rows in gallery(run.predictions).items()
-    }
-
-
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
     """Flags of `python -m trainer.report`."""
 
     run_dir: str | None = command.option(None, "Folder of a finished run.")
+    results_dir: str | None = command.option(
+        None, "Folder of an evaluation of it; left out: the run's own test."
+    )
+    data_dir: str | None = command.option(
+        None, "Folder of the dataset, for the pictures; left out: none are shown."
+    )
 
     def __post_init__(self):
         if not self.run_dir:
             raise usage_error("--run_dir is missing.", "Add --run_dir=runs/NAME.")
 
 
+def render_again(config: ReportConfig) -> Path:
+    """Writes the report from what a run or an evaluation left; returns its path.
+
+    Raises:
+      UserError: the data are not those of the results (exit 2), and see
+        `write_report`; the dataset or the model is damaged (5).
+    """
+    run_dir = Path(config.run_dir)
+    results_dir = Path(config.results_dir) if config.results_dir else None
+    pictures = None
+    if config.data_dir:
+        run = load_run(run_dir, results_dir)
+        pictures = _read_pictures(run_dir, run, config.data_dir)
+    return write_report(run_dir, pictures, results_dir)
+
+
+def _read_pictures(run_dir: Path, run: Run, data_dir: str) -> Pictures:
+    # Here, for without pictures the report needs no TensorFlow and starts at once.
+    import trainer.quiet  # noqa: F401, I001 - before anything imports TensorFlow
+    from trainer import gradcam, input_pipeline, models, wakeup
+
+    dataset = input_pipeline.open_dataset(data_dir)
+    digest = run.record.get("manifest_digest")
+    if dataset.manifest.digest != digest:
+        raise usage_error(
+            f"{data_dir} is not the dataset of these results: its manifest's digest is "
+            f"{dataset.manifest.digest[:12]}, not {str(digest)[:12]}.",
+            "Name that dataset, or leave --data_dir out for a report without pictures.",
+        )
+    with wakeup.Watch():
+        return gradcam.report_pictures(
+            models.load(run_dir), dataset, run.split, run.predictions
+        )
+
+
 def main(argv: list[str]) -> None:
     values = flags.FlagValues()
     command.define_flags(ReportConfig, values)
     command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(ReportConfig, values)
-    print(write_report(Path(config.run_dir)))
+    print(render_again(command.from_flags(ReportConfig, values)))
 
 
 if __name__ == "__main__":

@@ -139,6 +139,7 @@ def describe_data(manifest: Manifest) -> dict[str, Any]:
         "class_counts": {
             split: list(manifest.class_counts(split)) for split in celeba.SPLITS
         },
+        "config": manifest.config,
         "sources": manifest.sources,
     }
 

@@ -12,7 +12,7 @@ from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest
 from support import command
 from support.errors import ExitCode, UserError
-from trainer import evaluate, input_pipeline, models, predict
+from trainer import evaluate, input_pipeline, models, predict, report
 from trainer import main as train_main
 from trainer.config import TrainConfig
 
@@ -75,8 +75,26 @@ def test_the_runs_own_results_at_any_batch_size(run_dir, dataset_dir, tmp_path, 
     assert result["evaluation"]["notes"] == []
     html = (run_dir / "evaluation-test" / "report.html").read_text()
     assert "Evaluation report, test split" in html and 'alt="test-' in html
+    assert 'alt="heat map of test-' in html
     # What the run wrote stays as it is.
     assert before == {path: path.read_bytes() for path in before}
+
+
+def test_the_reports_are_rendered_again(run_dir, dataset_dir, tmp_path):
+    result = _evaluate(run_dir, dataset_dir)
+    for results_dir in ("", run_dir / "evaluation-test"):
+        path = Path(results_dir or run_dir) / "report.html"
+        before = path.read_bytes()
+        words = ["report", f"--run_dir={run_dir}", f"--results_dir={results_dir}"]
+        report.main(words)
+        assert "<img" not in path.read_text()
+        report.main([*words, f"--data_dir={dataset_dir}"])
+        assert path.read_bytes() == before and b"heat map of test-" in before
+    write_dataset(tmp_path / "other", COUNTS | {"test": 10})
+    digest = result["evaluation"]["manifest_digest"][:12]
+    with pytest.raises(UserError, match=f"not the dataset .* not {digest}") as caught:
+        report.main([*words, f"--data_dir={tmp_path / 'other'}"])
+    assert caught.value.exit_code == ExitCode.USAGE
 
 
 def test_another_split_band_and_folder(run_dir, dataset_dir, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """Two logical CPUs compute what one device does; shares may be uneven, or empty."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -132,3 +134,5 @@ def test_the_batch_per_replica_is_printed(changed, capsys):
     words = ["main", *command.flags_text(config).split()]
     assert command.guard(main.main, words) == 0
     assert "global batch 7, 3 or 4 per replica" in capsys.readouterr().out
+    report = Path(config.run_dir, "report.html").read_text()
+    assert 'alt="heat map of test-' in report

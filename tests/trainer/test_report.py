@@ -9,7 +9,7 @@ import pytest
 import simplejpeg
 
 from support.errors import ExitCode, UserError
-from trainer import metrics, report, subgroup_table, subgroups
+from trainer import gallery, metrics, report, subgroup_table, subgroups
 
 
 def _write_run(run_dir, attribute="Male", sure=3.0):
@@ -39,6 +39,7 @@ def _write_run(run_dir, attribute="Male", sure=3.0):
             "image_shape": [218, 178, 3],
             "split": "identity",
             "class_counts": counts,
+            "config": {"balance": "exact", "split_fractions": [0.6, 0.4]},
             "sources": {"a <file>": {"rows": 60}},
         },
     }
@@ -57,19 +58,20 @@ def run_dir(tmp_path):
     return tmp_path / "run"
 
 
-def test_one_offline_page_and_three_figures(run_dir):
+def test_one_offline_page_and_four_figures(run_dir):
     path = report.write_report(run_dir)
     html = path.read_text()
     assert path == run_dir / "report.html"
-    for name in ("curves.png", "confusion_matrix.png", "roc.png"):
-        assert (run_dir / name).read_bytes().startswith(b"\x89PNG")
+    for name in ("curves", "confusion_matrix", "roc", "precision_recall"):
+        assert (run_dir / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "<img" not in html and "<script" not in html
     assert set(re.findall(r'(?:src|href)="([^#]+?)"', html)) == set()
-    assert html.count("<svg") == 7
+    assert html.count("<svg") == 8
     ids = re.findall(r' id="([^"]+)"', html)
     assert len(ids) == len(set(ids))
     assert "perceived attribute: Male" in html
     assert "non-commercial research" in html
+    assert "<dd>exact</dd>" in html and "<dd>0.6, 0.4</dd>" in html
     assert "&lt;here&gt;" in html and "a &lt;file&gt;" in html
     files = {file.name: file.read_bytes() for file in run_dir.iterdir()}
     report.write_report(run_dir)
@@ -106,24 +108,32 @@ def test_no_mistake_is_not_called_certain(tmp_path):
 
 def test_gallery_chooses_what_is_telling(run_dir):
     predictions = report.load_run(run_dir).predictions
-    groups = report.gallery(predictions)
+    groups = gallery.choose(predictions)
     right, wrong = groups["surest_right"], groups["surest_wrong"]
     assert right["label"].tolist() == [1] * 4 + [0] * 4
     assert right["probability"].iloc[0] == predictions["probability"].max()
     assert ((wrong["probability"] >= 0.5) != (wrong["label"] == 1)).all()
     unsure = (groups["most_uncertain"]["probability"] - 0.5).abs()
     assert unsure.tolist() == sorted((predictions["probability"] - 0.5).abs())[:8]
-    ids = report.gallery_ids(predictions)
+    ids = gallery.image_ids(predictions)
     assert len(ids) == len(set(ids))
     assert set(ids) == {name for rows in groups.values() for name in rows["image_id"]}
 
 
 def test_pictures_are_inside_the_page(run_dir):
     picture = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
-    ids = report.gallery_ids(report.load_run(run_dir).predictions)
-    html = report.write_report(run_dir, dict.fromkeys(ids, picture)).read_text()
+    ids = gallery.image_ids(report.load_run(run_dir).predictions)
+    jpegs = dict.fromkeys(ids, picture)
+    html = report.write_report(run_dir, gallery.Pictures(jpegs)).read_text()
     assert set(re.findall(r'alt="([^"]+)"', html)) == set(ids)
     assert html.count('src="data:image/jpeg;base64,') == html.count("<img")
+    assert "heat map" not in html
+    overlay = simplejpeg.encode_jpeg(np.full((8, 8, 3), 255, np.uint8))
+    pictures = gallery.Pictures(jpegs, dict.fromkeys(ids, overlay), (3, 2))
+    html = report.write_report(run_dir, pictures).read_text()
+    named = [f"heat map of {image_id}" for image_id in ids]
+    assert set(re.findall(r'alt="([^"]+)"', html)) == {*ids, *named}
+    assert "no proof of a cause" in html and "coarse, 3 × 2 cells" in html
 
 
 def test_missing_or_damaged_files_are_named(run_dir, tmp_path):
@@ -143,11 +153,20 @@ def test_missing_or_damaged_files_are_named(run_dir, tmp_path):
         report.write_report(tmp_path / "elsewhere")
 
 
-def test_program(run_dir, capsys):
+def test_program(run_dir, tmp_path, capsys):
     report.main(["report", f"--run_dir={run_dir}"])
     assert capsys.readouterr().out == f"{run_dir / 'report.html'}\n"
     with pytest.raises(UserError, match="--run_dir is missing"):
         report.main(["report"])
+    elsewhere = tmp_path / "evaluation"
+    elsewhere.mkdir()
+    for name in ("metrics.json", "predictions.csv", "report.html"):
+        (run_dir / name).rename(elsewhere / name)
+    before = (elsewhere / "report.html").read_bytes()
+    report.main(["report", f"--run_dir={run_dir}", f"--results_dir={elsewhere}"])
+    assert capsys.readouterr().out == f"{elsewhere / 'report.html'}\n"
+    assert (elsewhere / "report.html").read_bytes() == before
+    assert not (run_dir / "report.html").exists()
 
 
 def test_subgroups_are_shown_where_they_were_computed(run_dir):

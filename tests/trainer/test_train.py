@@ -57,6 +57,8 @@ def test_a_run_leaves_what_it_promises(config, tmp_path, capsys):
         "most_uncertain.csv",
         "curves.png",
         "confusion_matrix.png",
+        "roc.png",
+        "precision_recall.png",
         "report.html",
         "manifest.json",
         "MODEL_CARD.md",

@@ -1,0 +1,107 @@
+"""Grad-CAM: where in a picture the features lay that spoke for the prediction.
+
+Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, "Grad-CAM: Visual Explanations
+from Deep Networks via Gradient-Based Localization", ICCV 2017.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from keras import layers
+
+from support import images
+from trainer import gallery, input_pipeline, models, warp
+from trainer.gallery import Pictures
+from trainer.input_pipeline import Dataset
+
+#: Few enough for the largest architecture and input on a small machine.
+_BATCH = 8
+
+
+def report_pictures(
+    model: keras.Model, dataset: Dataset, split: str, predictions: pd.DataFrame
+) -> Pictures:
+    """Reads the pictures of the report's gallery and lays their heat maps over them.
+
+    A map of a single cell points nowhere: then there are no overlays.
+
+    Args:
+      model: what `models.build` or `models.load` returned.
+      dataset: the dataset that was predicted.
+      split: the split that was predicted.
+      predictions: columns image_id, label, probability.
+
+    Raises:
+      UserError: a shard is damaged (exit 5).
+    """
+    ids = gallery.image_ids(predictions)
+    jpegs = input_pipeline.read_images(dataset, split, ids)
+    pixels = np.stack([images.decode_rgb(jpegs[image_id]) for image_id in ids])
+    heat = heat_maps(model, pixels)
+    cells = heat.shape[1:]
+    if cells == (1, 1):
+        return Pictures(jpegs)
+    # Stretched like the picture on its way into the model, so they lie on each other.
+    stretched = tf.image.resize(heat[..., None], pixels.shape[1:3])[..., 0].numpy()
+    overlays = {
+        image_id: gallery.overlay(picture, own)
+        for image_id, picture, own in zip(ids, pixels, stretched, strict=True)
+    }
+    return Pictures(jpegs, overlays, cells)
+
+
+def heat_maps(model: keras.Model, pictures: Any) -> np.ndarray:
+    """Computes Grad-CAM for the label that the model gives each picture.
+
+    The mean gradient of the label's score weights each channel of the last
+    convolutional feature map; what is positive in the weighted sum speaks for the
+    label. The score of label 1 is the logit, that of label 0 its negative.
+
+    Args:
+      model: what `models.build` or `models.load` returned.
+      pictures: (n, height, width, 3) uint8 or float, 0..255, of any size; they are
+        stretched as in the evaluation.
+
+    Returns:
+      (n, rows, columns) float32: 0..1, each map with its own maximum as 1; all 0 where
+      nothing speaks for the label.
+    """
+    features = _last_features(model)
+    # A model casts its input to the policy of the moment, whatever its layers are.
+    with models.float32():
+        backbone = keras.Model(model.input, features)
+        head = keras.Model(features, model.output)
+    maps = []
+    for start in range(0, len(pictures), _BATCH):
+        batch = tf.constant(pictures[start : start + _BATCH])
+        # Not the compiled warp: that would compile anew for this batch size.
+        stretched = warp.stretch(batch, model.input_shape[1])
+        maps.append(_explain(head, backbone(stretched, training=False)))
+    return np.concatenate(maps)
+
+
+def _last_features(model: keras.Model) -> Any:
+    """What the last convolution gives on: the input of the global pooling.
+
+    VGG has a max pooling in between, which quarters the map; what goes into it counts,
+    as in the paper.
+    """
+    pool = model.get_layer(models.POOL)
+    before = model.layers[model.layers.index(pool) - 1]
+    return before.input if isinstance(before, layers.MaxPooling2D) else pool.input
+
+
+def _explain(head: keras.Model, features: Any) -> np.ndarray:
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        logit = head(features, training=False)
+        score = tf.where(logit >= 0, logit, -logit)
+    gradient = tape.gradient(score, features)
+    weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
+    heat = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))
+    return tf.math.divide_no_nan(
+        heat, tf.reduce_max(heat, axis=(1, 2), keepdims=True)
+    ).numpy()
