@@ -10,6 +10,7 @@ import functools
 import glob
 import itertools
 import os
+import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -131,9 +132,14 @@ def find(words: Sequence[str]) -> list[Picture]:
     """
     found: dict[str, Picture] = {}
     for word in words:
-        for path in _expand(word):
-            for picture in _pictures(path):
-                found.setdefault(os.path.abspath(picture.path), picture)
+        here = [picture for path in _expand(word) for picture in _pictures(path)]
+        if not here:
+            raise _input_error(
+                f"{word} holds no .jpg, .jpeg or .png file.",
+                "Name pictures, or folders or zip files that hold some.",
+            )
+        for picture in here:
+            found.setdefault(os.path.abspath(picture.path), picture)
     return list(found.values())
 
 
@@ -173,32 +179,17 @@ def _expand(word: str) -> list[str]:
     return paths
 
 
-def _pictures(path: str) -> Iterable[Picture]:
+def _pictures(path: str) -> list[Picture]:
     if os.path.isdir(path):
-        found, kind = _in_folder(path), "folder"
-    elif path.lower().endswith(".zip"):
-        found, kind = _in_zip(path), "zip file"
-    elif os.path.isfile(path):
-        return [of(path, 0)]
-    else:
-        raise _input_error(f"{path} is not a file or folder.", "Check the path.")
-    if not found:
-        raise _input_error(
-            f"{path} holds no .jpg, .jpeg or .png file.",
-            f"Name the {kind} in which the pictures lie.",
-        )
-    return found
+        return _in_folder(path)
+    return _in_zip(path) if path.lower().endswith(".zip") else [of(path, 0)]
 
 
 def _in_folder(folder: str) -> list[Picture]:
     paths = []
     with input_errors(folder):
         for root, folders, names in os.walk(folder, onerror=_raise):
-            folders[:] = [
-                name
-                for name in folders
-                if not name.startswith(".") and name != "__MACOSX"
-            ]
+            folders[:] = [name for name in folders if not name.startswith(".")]
             paths += [os.path.join(root, name) for name in names if _is_picture(name)]
     return [of(path, 0) for path in sorted(paths)]
 
@@ -225,9 +216,11 @@ def _is_picture(name: str) -> bool:
 
 def _load(path: str) -> np.ndarray:
     try:
-        size = os.stat(path).st_size
-        if size > _MAX_BYTES:
-            raise images.BadImage("too large", megabytes(size))
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe might never end
+            raise images.BadImage("unreadable", "not a regular file")
+        if status.st_size > _MAX_BYTES:
+            raise images.BadImage("too large", megabytes(status.st_size))
         data = Path(path).read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
