@@ -1,6 +1,7 @@
 """A run's best model, for pictures that a program has at hand."""
 
 import collections
+import contextlib
 import json
 import os
 import threading
@@ -23,9 +24,9 @@ THRESHOLD = 0.5
 
 #: Pictures that a thread prepares together: those of one shape are stretched at once.
 _TOGETHER = 8
-#: Larger pictures (height * width * 3) are stretched by themselves, one at a time: in
-#: float32 one may take 600 MB.
-_LARGE = 12_000_000
+#: Larger pictures (height * width * 3) are stretched by themselves, and still larger
+#: ones by one thread at a time: in float32 one may take 600 MB.
+_LARGE, _HUGE = 1_500_000, 12_000_000
 
 
 class Predictor:
@@ -64,7 +65,7 @@ class Predictor:
         """
         run = models.read_run(run_dir)
         self._model = models.load(run_dir)
-        self._one_large = threading.Lock()
+        self._one_huge = threading.Lock()
         self.attribute: str = run["attribute"]
         positive = self.attribute.replace("_", " ")
         self.label_names: tuple[str, str] = (f"not {positive}", positive)
@@ -133,6 +134,7 @@ class Predictor:
             progress(len(names) - len(batch), bad)
         if batch:
             logits.append(self._model.predict_on_batch(np.stack(batch)))
+            progress(len(names), bad)
         return self._table(pictures.image_ids(names, paths), errors, logits)
 
     def _table(
@@ -167,30 +169,31 @@ class Predictor:
     def _prepare(
         self, group: Sequence[Picture]
     ) -> list[tuple[Picture, np.ndarray | str]]:
-        results: list[Any] = [None] * len(group)
+        prepared: list[Any] = [None] * len(group)
         by_shape = collections.defaultdict(list)
         for number, picture in enumerate(group):
             try:
                 pixels = picture.load()
             except BadImage as error:
-                results[number] = f"{error.reason}: {error.detail}"
+                prepared[number] = f"{error.reason}: {error.detail}"
                 continue
             if pixels.size > _LARGE:
-                with self._one_large:
-                    results[number] = self._stretch([pixels])[0]
+                huge = pixels.size > _HUGE
+                with self._one_huge if huge else contextlib.nullcontext():
+                    prepared[number] = self._stretch([pixels])[0]
             else:
                 by_shape[pixels.shape].append((number, pixels))
         for same in by_shape.values():
             numbers, pixels = zip(*same, strict=True)
             for number, stretched in zip(numbers, self._stretch(pixels), strict=True):
-                results[number] = stretched
-        return list(zip(group, results, strict=True))
+                prepared[number] = stretched
+        return list(zip(group, prepared, strict=True))
 
     def _stretch(self, same: Sequence[np.ndarray]) -> np.ndarray:
         """Pictures of one shape to (n, size, size, 3) float32, 0..255."""
         # Not the compiled warp: that would compile anew for each shape. Not on a GPU
         # either: its memory is the model's.
-        with tf.device("CPU"):
+        with tf.device("CPU:0"):
             return warp.stretch(tf.constant(np.stack(same)), self.size).numpy()
 
 
