@@ -9,10 +9,9 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 
-from beam_pipelines import progress
 from beam_pipelines.shards import Receipt, ShardPlan, receipt_name
 from beam_pipelines.stores import LocalStore, Store
-from support.live import LIVE_INTERVAL
+from support.live import LIVE_INTERVAL, Meter
 
 
 class Receipts:
@@ -60,7 +59,7 @@ def watch(store: Store, plans: Sequence[ShardPlan]) -> Iterator[None]:
         yield
         return
     receipts = Receipts(store, plans)
-    meter = progress.Meter(sum(len(plan.names) for plan in plans))
+    meter = Meter(sum(len(plan.names) for plan in plans))
     ended = threading.Event()
 
     def look() -> None:

@@ -23,6 +23,7 @@ from support.command import option
 from support.errors import ExitCode, UserError, usage_error
 from support.files import input_errors
 from support.images import require_local
+from support.live import Meter
 
 #: Records below which starting processes takes longer than it saves: without and with
 #: decoding every image.
@@ -92,7 +93,7 @@ def _check_shards(
     workers = num_workers or (1 if total < _FEW[full] else pool.cores())
     workers = min(workers, len(manifest.shards))
     check = functools.partial(shard_checks.check, folder, rules=rules)
-    meter = progress.Meter(total, "verified")
+    meter = Meter(total, "verified")
     seen: list[Contents] = []
     done = 0
     try:

@@ -1,4 +1,4 @@
-"""One live line on a terminal, plain lines now and then in a log."""
+"""How far a program is: one live line on a terminal, plain lines in a log."""
 
 import contextlib
 import shutil
@@ -77,6 +77,61 @@ class LiveLine:
         with contextlib.suppress(BrokenPipeError):
             self._output.write(text)
             self._output.flush()
+
+
+class Meter:
+    """Shows how many images are done, how fast, and for how long it will go on."""
+
+    def __init__(
+        self,
+        total: int,
+        done: str = "written",
+        output: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        rejected: str = "rejected",
+    ):
+        """Begins to count.
+
+        Args:
+          total: images to do.
+          done: the participle that tells what is done to them.
+          output: where the lines go; None is standard output.
+          clock: seconds.
+          rejected: the participle that tells what happens to unusable images.
+        """
+        self._total = total
+        self._done = done
+        self._rejected = rejected
+        self._line = LiveLine(output, clock)
+        self._clock = clock
+        self._began = clock()
+
+    def update(self, images: int, rejected: int = 0) -> None:
+        """Shows a line if the last one is old enough.
+
+        Args:
+          images: done so far.
+          rejected: how many of them are unusable.
+        """
+        now = self._clock()
+        if not images:  # workers are starting: that is no part of their speed
+            self._began = now
+        if self._total and self._line.is_due():
+            self._line.show(self._text(images, rejected, now - self._began))
+
+    def close(self) -> None:
+        """Clears the live line."""
+        self._line.close()
+
+    def _text(self, images: int, rejected: int, seconds: float) -> str:
+        parts = [f"{images:,} of {self._total:,} images {self._done}"]
+        if images:
+            rate = images / max(seconds, 1e-9)
+            left = (self._total - images) / rate
+            parts += [f"{rate:,.0f} images/s", f"{duration(left)} left"]
+        if rejected:
+            parts.append(f"{rejected:,} {self._rejected}")
+        return "  ".join(parts)
 
 
 def duration(seconds: float) -> str:

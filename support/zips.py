@@ -1,8 +1,8 @@
 """Images in a zip file, read in place.
 
 The list of contents at the end of the file (the central directory) is parsed once per
-process with array operations; a member is one positioned read. Nothing is unpacked, and
-of a member's path only the last part counts, so no path can lead anywhere.
+process with array operations; a member is one positioned read. Nothing is unpacked, so
+no member's path can lead anywhere; usually its last part is its name.
 
 Source of the format: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 to 4.5.
 """
@@ -49,27 +49,30 @@ _IMAGES = (b".jpg", b".jpeg", b".png")
 
 @dataclasses.dataclass(frozen=True)
 class ZipSource:
-    """The files of a zip file, by the last part of their paths.
+    """The files of a zip file, by the last part of their paths or by all of it.
 
     Attributes:
       file: the zip file.
       whole: its size when complete, bytes, to say how much of it is missing; 0 =
         unknown.
+      by_path: files go by their whole paths, with slashes; otherwise by the last part,
+        and two images of one name are refused.
     """
 
     file: RandomAccess
     whole: int = 0
+    by_path: bool = False
 
     def __str__(self) -> str:
         return str(self.file)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ZipSource, (self.file, self.whole)
+        return ZipSource, (self.file, self.whole, self.by_path)
 
     @functools.cached_property
     def _contents(self) -> "_Contents":
         with _lock:  # threads wait for one parse instead of each doing their own
-            return _open(self.file, self.file.version(), self.whole)
+            return _open(self.file, self.file.version(), self.whole, self.by_path)
 
     @functools.cached_property
     def _nearby(self) -> RandomAccess:
@@ -87,7 +90,7 @@ class ZipSource:
         if len(rows) and (flags[rows] & 1).all():
             raise _input_error(
                 f"{self} is protected by a password.",
-                "Unpack it yourself and give --celeba_dir the folder.",
+                "Unpack it yourself and name the folder instead.",
             )
         kinds = [name for method, name in _METHODS.items() if method in methods]
         return Listing(
@@ -99,7 +102,8 @@ class ZipSource:
         )
 
     def read(self, name: str) -> bytes:
-        row = self._contents.index.get(name.encode())
+        # Old programs write names in other encodings than UTF-8.
+        row = self._contents.index.get(name.encode(errors="surrogateescape"))
         if row is None:
             raise BadImage("missing", "it is not in the zip file")
         return _extract(self._nearby, self._contents, row)
@@ -144,7 +148,7 @@ class _Contents:
       entries: (entries,) of type `_KEPT`.
       sizes, packed, offsets: (entries,) int64: bytes of a member unpacked and packed,
         and where its local header begins.
-      index: the last part of each path -> its row.
+      index: each path or its last part -> its row.
       notes: what the user should know.
     """
 
@@ -162,7 +166,9 @@ _lock = threading.Lock()
 
 
 @functools.lru_cache(maxsize=2)
-def _open(file: RandomAccess, version: Hashable, whole: int) -> _Contents:
+def _open(
+    file: RandomAccess, version: Hashable, whole: int, by_path: bool
+) -> _Contents:
     """Parses a file's list of contents once per process and version of the file."""
     size = file.size()
     raw, base = _read_directory(file, size, whole)
@@ -177,7 +183,7 @@ def _open(file: RandomAccess, version: Hashable, whole: int) -> _Contents:
         _read_large_numbers(raw, int(starts[row]), entries[row], numbers[:, row])
     lengths = entries["name"].astype(np.int64)
     entries = entries[list(_KEPT.names)].astype(_KEPT)  # the rest is not needed again
-    index, notes = _index(raw, starts, lengths, file)
+    index, notes = _index(raw, starts, lengths, file, by_path)
     sizes, packed, offsets = numbers
     offsets += base
     return _Contents(file, size, entries, sizes, packed, offsets, index, notes)
@@ -238,9 +244,13 @@ def _windows(text: np.ndarray, starts: np.ndarray, width: int) -> np.ndarray:
 
 
 def _index(
-    raw: bytes, starts: np.ndarray, lengths: np.ndarray, file: RandomAccess
+    raw: bytes,
+    starts: np.ndarray,
+    lengths: np.ndarray,
+    file: RandomAccess,
+    by_path: bool,
 ) -> tuple[dict[bytes, int], tuple[str, ...]]:
-    """Maps the last part of each path to its row; folders and hidden files go."""
+    """Maps each path or its last part to its row; folders and hidden files go."""
     index: dict[bytes, int] = {}
     repeated: collections.Counter[bytes] = collections.Counter()
     starts = starts + _ENTRY.itemsize
@@ -249,6 +259,8 @@ def _index(
         name = path[max(path.rfind(b"/"), path.rfind(b"\\")) + 1 :]
         if not name or name.startswith(b".") or path.startswith(b"__MACOSX/"):
             continue
+        if by_path:
+            name = path.replace(b"\\", b"/")
         before = index.get(name)
         if before is not None:
             other = raw[starts[before] : starts[before] + lengths[before]]
@@ -256,7 +268,7 @@ def _index(
                 raise _input_error(
                     f"{file} holds two images of one name: {_show(other)} and "
                     f"{_show(path)}.",
-                    "Unpack it and give --celeba_dir one of the two folders.",
+                    "Unpack it and name one of the two folders instead.",
                 )
             repeated[name] += 1
         index[name] = row
@@ -360,9 +372,9 @@ def _not_a_zip(file: RandomAccess, size: int, whole: int) -> UserError:
         return _input_error(f"{file} is empty.", "Download it again.")
     what = name_foreign_file(start)
     if what is None:
-        remedy = "Give --celeba_dir a folder or a zip file; if it is one, get it again."
+        remedy = "Name a folder or a zip file; if it is one, get it again."
     elif "archive" in what:
-        remedy = "Unpack it and give --celeba_dir the folder."
+        remedy = "Unpack it and name the folder instead."
     else:
         remedy = "Download it again, later or in a browser."
     return _input_error(

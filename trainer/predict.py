@@ -1,16 +1,28 @@
-"""Predictions for pictures: `python -m trainer.predict --run_dir=RUN PATH...`.
+"""Predicts an attribute for pictures.
 
-Decoding, stretch and model are those of the evaluation, so the files that a dataset
-was built from get the probabilities that stand in `predictions.csv`.
+    python -m trainer.predict --run_dir=RUN --output=out.csv photo.jpg folder/ faces.zip
+    python -m trainer.predict --run_dir=RUN --annotate=DIR 'photos/**/*.jpg'
+
+A folder stands for the .jpg, .jpeg and .png files in it at any depth (zip files inside
+are left alone), a zip file for those in it, a quoted pattern for what it matches. What
+cannot be read is named and skipped.
+
+The file has image_id, probability (of label 1, the attribute), label (1 or 0) and
+abstained (whether the probability is in the band of --abstain, so that the label should
+not be used). image_id is the file's name; where several pictures have one name, their
+paths as they were given. Decoding, stretch and model are those of the evaluation, so
+the files that a dataset was built from get the probabilities of `predictions.csv`.
 """
 
 import collections
+import contextlib
 import dataclasses
+import json
 import os
-import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,17 +33,17 @@ import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 # isort: split
 import tensorflow as tf
 
-from support import command, files, images
+from support import command, files
 from support.errors import ExitCode, UserError, usage_error
-from trainer import calibration, models, wakeup, warp
+from support.images import require_local
+from support.live import Meter
+from trainer import annotate, calibration, pictures, wakeup
+from trainer.pictures import Picture
+from trainer.predictor import COLUMNS, Predictor
 
-COLUMNS = ["image_id", "probability", "label"]
-THRESHOLD = 0.5
+__all__ = ["PredictConfig", "Predictor", "main", "predict"]
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
-_PNG = b"\x89PNG"
-#: A batch ends at so many images or pixels, whichever comes first.
-_IMAGES, _PIXELS = 64, 50_000_000
+_SUFFIXES = (".csv", ".json")
 _ROWS_SHOWN = 20
 
 
@@ -40,186 +52,180 @@ class PredictConfig:
     """Flags of `python -m trainer.predict`."""
 
     run_dir: str | None = command.option(None, "Folder of a finished run.")
-    output: str | None = command.option(None, "CSV file to write.")
+    output: str | None = command.option(
+        None,
+        "File to write, FILE.csv or FILE.json; JSON also says which model it was and "
+        "what was skipped. Left out: the table on the screen has all rows.",
+    )
+    annotate: str | None = command.option(
+        None, "New or empty folder for the pictures with their predictions below."
+    )
+    abstain: float | None = command.option(
+        None,
+        "No decision for probabilities less than this away from 0.5; left out: as in "
+        f"the run's metrics.json, else {calibration.ABSTAIN}.",
+    )
+    batch_size: int = command.option(64, "Pictures per step; changes no result.")
 
     def __post_init__(self):
-        for name, like in (("run_dir", "runs/NAME"), ("output", "predictions.csv")):
-            if not getattr(self, name):
-                raise usage_error(f"--{name} is missing.", f"Add --{name}={like}.")
-        if (
-            Path(self.output).is_dir()
-            or not Path(self.output).absolute().parent.is_dir()
-        ):
-            raise UserError(
-                f"--output={self.output} is not a file in an existing folder.",
-                "Create the folder, or name another file.",
-                ExitCode.OUTPUT,
+        if not self.run_dir:
+            raise usage_error("--run_dir is missing.", "Add --run_dir=runs/NAME.")
+        if self.output is not None:
+            _check_output(self.output)
+        if self.annotate is not None:
+            annotate.check_folder(require_local(self.annotate, "annotate"))
+        if self.abstain is not None and not 0 <= self.abstain <= 0.5:
+            raise usage_error(
+                f"--abstain={self.abstain} is not within 0 and 0.5.",
+                "Choose a number in between.",
+            )
+        if self.batch_size < 1:
+            raise usage_error(
+                f"--batch_size={self.batch_size} is below 1.", "Choose 1 or more."
             )
 
 
-class Predictor:
-    """A run's best model, ready for pictures.
-
-    Attributes:
-      attribute: the perceived attribute that label 1 stands for.
-      size: side of the model's input, pixels.
-    """
-
-    def __init__(self, run_dir: str | os.PathLike):
-        """Loads the model by its name and weights; no code is read from the run.
-
-        Raises:
-          UserError: not a finished run (exit 3); a damaged or foreign file (exit 5).
-        """
-        run = models.read_run(run_dir)
-        self._model = models.load(run_dir)
-        self._temperature: float = run.get("temperature", 1.0)
-        self.attribute: str = run["attribute"]
-        self.size: int = run["input_size"]
-
-    def predict(self, paths: Iterable[str | os.PathLike]) -> pd.DataFrame:
-        """Predicts JPEG and PNG files of any size, stretched to the model's input.
-
-        Returns:
-          One row per file, in the order given: image_id (the file's name),
-          probability (of label 1, 0..1; NaN if unreadable), label (1 if the
-          probability is at least 0.5, else 0; <NA> if unreadable), error (why it is
-          unreadable, "" if it is not).
-        """
-        paths = [Path(path) for path in paths]
-        probabilities = np.full(len(paths), np.nan)
-        errors = [""] * len(paths)
-        for batch in _batches(paths, errors):
-            numbers, pictures = zip(*batch, strict=True)
-            probabilities[list(numbers)] = self._probabilities(pictures)
-        labels = pd.array((probabilities >= THRESHOLD).astype("int64"), "Int64")
-        labels[np.isnan(probabilities)] = pd.NA
-        names = [path.name for path in paths]
-        return pd.DataFrame(
-            dict(zip(COLUMNS, (names, probabilities, labels), strict=True))
-            | {"error": errors}
+def _check_output(name: str) -> None:
+    path = require_local(name, "output")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise usage_error(
+            f"--output={name} is neither a .csv nor a .json file.",
+            "Name it FILE.csv or FILE.json.",
+        )
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+        raise UserError(
+            f"--output={name} is not a file in an existing, writable folder.",
+            "Create the folder, or name another file.",
+            ExitCode.OUTPUT,
         )
 
-    def _probabilities(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
-        """(height, width, 3) uint8 pictures of any shapes to (n,) probabilities."""
-        stretched = np.empty((len(pictures), self.size, self.size, 3), np.float32)
-        by_shape = collections.defaultdict(list)
-        for number, picture in enumerate(pictures):
-            by_shape[picture.shape].append(number)
-        for numbers in by_shape.values():
-            same = np.stack([pictures[number] for number in numbers])
-            # Not the compiled warp: that would compile anew for each shape.
-            stretched[numbers] = warp.stretch(tf.constant(same), self.size)
-        logits = self._model.predict_on_batch(stretched)[:, 0]
-        return calibration.probabilities(logits, self._temperature)
 
-
-def decode(data: bytes) -> np.ndarray:
-    """Decodes a JPEG or PNG file; a JPEG is turned upright by its EXIF orientation.
-
-    Returns:
-      (height, width, 3) uint8, RGB.
+def predict(config: PredictConfig, words: Sequence[str]) -> None:
+    """Predicts what the words name; writes and prints what the options ask for.
 
     Raises:
-      images.BadImage: not a picture of these kinds, damaged, or too large.
+      UserError: no picture is named (exit 2); a path is wrong, or none of the pictures
+        can be read (3); output cannot be written (4); a damaged model (5); no memory
+        for the batch (7).
     """
-    if data.startswith(_PNG):
-        # The header comes first, so that a forged size is never allocated.
-        width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
-        if width * height > images.MAX_PIXELS:
-            raise images.BadImage("size", f"{width}x{height} pixels")
-        try:
-            return tf.io.decode_png(data, channels=3).numpy()
-        except tf.errors.InvalidArgumentError as error:
-            raise images.BadImage("damaged", "the PNG decoder refuses it") from error
-    jpeg, _, _ = images.prepare_jpeg(data)
-    return images.decode_rgb(jpeg)
-
-
-def find_images(words: Sequence[str]) -> list[Path]:
-    """The files that are named, and the JPEG and PNG files of the folders named.
-
-    Raises:
-      UserError: a path does not exist, or a folder holds no picture (exit 3).
-    """
-    found = []
-    for word in words:
-        path = Path(word)
-        if not path.exists():
-            raise UserError(
-                f"{path} does not exist.", "Check the path.", ExitCode.INPUT_DATA
+    if not words:
+        raise usage_error(
+            "No picture is named.", "Add files, folders, zip files or patterns."
+        )
+    found = pictures.find(words)
+    predictor = Predictor(config.run_dir, config.abstain)
+    with _meter(len(found), "predicted") as meter, _memory_errors(config.batch_size):
+        table = predictor.predict(found, config.batch_size, meter.update)
+    skipped = _report_skipped(found, table["error"])
+    readable = table[table["error"] == ""]
+    if readable.empty:
+        raise UserError(
+            f"None of {len(table):,} images could be read.",
+            "Name JPEG or PNG pictures.",
+            ExitCode.INPUT_DATA,
+        )
+    if config.output:
+        _write(Path(config.output), readable, predictor.facts, skipped)
+    if config.annotate:
+        shown = [found[number] for number in readable.index]
+        with _meter(len(shown), "annotated") as meter:
+            errors = annotate.write(
+                config.annotate, shown, readable, predictor.label_names, meter.update
             )
-        if not path.is_dir():
-            found.append(path)
-            continue
-        inside = [file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES]
-        if not inside:
-            raise UserError(
-                f"{path} holds no .jpg, .jpeg or .png file.",
-                "Name the folder in which the pictures lie.",
-                ExitCode.INPUT_DATA,
-            )
-        found += sorted(inside)
-    return found
+        _report_skipped(shown, errors)
+    _show(readable, predictor, _ROWS_SHOWN if config.output else None)
+    by_path = sum(
+        picture.name != image_id
+        for picture, image_id in zip(found, table["image_id"], strict=True)
+    )
+    if by_path:
+        print(f"note: {by_path:,} images share their names: image_id is their path")
+    goals = ", ".join(goal for goal in (config.output, config.annotate) if goal)
+    arrow = f" -> {goals}" if goals else ""
+    print(f"{len(readable):,} of {len(table):,} images predicted{arrow}")
 
 
-def _batches(
-    paths: Sequence[Path], errors: list[str]
-) -> Iterator[list[tuple[int, np.ndarray]]]:
-    """Yields (number, picture) batches; fills in `errors` for what cannot be read."""
-    batch, pixels = [], 0
-    for number, path in enumerate(paths):
-        try:
-            picture = decode(path.read_bytes())
-        except OSError as error:
-            errors[number] = error.strerror or type(error).__name__
-            continue
-        except images.BadImage as error:
-            errors[number] = f"{error.reason}: {error.detail}"
-            continue
-        batch.append((number, picture))
-        pixels += picture.shape[0] * picture.shape[1]
-        if len(batch) == _IMAGES or pixels >= _PIXELS:
-            yield batch
-            batch, pixels = [], 0
-    if batch:
-        yield batch
+def _meter(total: int, done: str) -> contextlib.closing:
+    # What stands on standard output can be piped elsewhere.
+    return contextlib.closing(Meter(total, done, sys.stderr, rejected="skipped"))
 
 
-def _show(table: pd.DataFrame, attribute: str) -> None:
-    """Prints the first rows; `label` is what the model calls a picture."""
-    shown = table[COLUMNS].head(_ROWS_SHOWN)
-    print(f"probability of (perceived) {attribute}")
-    print(shown.to_string(index=False, float_format="{:.3f}".format))
-    if len(table) > len(shown):
-        print(f"... and {len(table) - len(shown):,} more")
+@contextlib.contextmanager
+def _memory_errors(batch_size: int) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise UserError(
+            f"Out of memory with --batch_size={batch_size}.",
+            f"Use --batch_size={max(1, batch_size // 2)}.",
+            ExitCode.OUT_OF_MEMORY,
+        ) from error
+
+
+def _report_skipped(
+    found: Sequence[Picture], errors: Iterable[str]
+) -> list[dict[str, str]]:
+    """Names what was skipped on the standard error stream; returns it, too."""
+    skipped = []
+    for picture, error in zip(found, errors, strict=True):
+        if error:
+            print(f"skipped {_printable(picture.path)}: {error}", file=sys.stderr)
+            skipped.append({"path": pictures.in_utf8(picture.path), "error": error})
+    return skipped
+
+
+def _write(
+    path: Path,
+    table: pd.DataFrame,
+    facts: dict[str, Any],
+    skipped: list[dict[str, str]],
+) -> None:
+    rows = table[COLUMNS]
+    if path.suffix.lower() == ".csv":
+        text = rows.to_csv(index=False)
+    else:
+        document = {
+            "model": facts,
+            "predictions": rows.astype({"label": int}).to_dict("records"),
+            "skipped": skipped,
+        }
+        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    with files.output_errors(path.parent):
+        files.atomic_write(path, text)
+
+
+def _show(table: pd.DataFrame, predictor: Predictor, most: int | None) -> None:
+    """Prints the first rows, and how many pictures are called what."""
+    words = np.array(predictor.label_names)[table["label"].to_numpy(int)]
+    words = np.where(table["abstained"], "undecided", words)
+    ids = [_printable(image_id) for image_id in table["image_id"][:most]]
+    width = max(map(len, ["image", *ids]))
+    print(f"probability of (perceived) {predictor.label_names[1]}")
+    print(f"{'image':{width}}  probability  label")
+    shown = zip(ids, table["probability"][:most], words[:most], strict=True)
+    for image_id, probability, word in shown:
+        print(f"{image_id:{width}}  {probability:11.3f}  {word}")
+    if len(table) > len(ids):
+        print(f"... and {len(table) - len(ids):,} more")
+    counts = collections.Counter(words.tolist())
+    parts = [f"{counts[word]:,} {word}" for word in predictor.label_names[::-1]]
+    parts.append(
+        f"{counts['undecided']:,} undecided (less than {predictor.abstain:g} from 0.5)"
+    )
+    print(", ".join(parts))
+
+
+def _printable(text: str) -> str:
+    """A file name with what could steer a terminal replaced."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def main(argv: list[str]) -> None:
     values = flags.FlagValues()
     command.define_flags(PredictConfig, values)
     words = command.parse(argv, values)
-    config = command.from_flags(PredictConfig, values)
-    if not words:
-        raise usage_error("No picture is named.", "Add files or folders.")
-    paths = find_images(words)
     with wakeup.Watch():
-        predictor = Predictor(config.run_dir)
-        table = predictor.predict(paths)
-    for path, error in zip(paths, table["error"], strict=True):
-        if error:
-            print(f"skipped {path}: {error}", file=sys.stderr)
-    readable = table[table["error"] == ""]
-    if readable.empty:
-        raise UserError(
-            f"None of {len(table):,} files could be read.",
-            "Name JPEG or PNG pictures.",
-            ExitCode.INPUT_DATA,
-        )
-    with files.output_errors(Path(config.output).parent):
-        files.atomic_write(config.output, readable[COLUMNS].to_csv(index=False))
-    _show(readable, predictor.attribute)
-    print(f"{len(readable):,} of {len(table):,} files -> {config.output}")
+        predict(command.from_flags(PredictConfig, values), words)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ import pytest
 
 from beam_pipelines import build_progress, progress, shards
 from beam_pipelines.build_progress import Receipts
-from beam_pipelines.progress import Meter
 from beam_pipelines.stores import LocalStore
+from support.live import Meter
 
 
 class Clock:

@@ -195,7 +195,7 @@ def test_all_members_behind_a_password(tmp_path):
         (b"\x1f\x8b\x08" + bytes(99), "a gzip archive. Unpack it"),
         (bytes(257) + b"ustar" + bytes(250), "a tar archive. Unpack it"),
         (b"<html>Virus scan warning", "'Virus scan warning' page. Download"),
-        (bytes(300), "is not a zip file. Give --celeba_dir a folder"),
+        (bytes(300), "is not a zip file. Name a folder"),
     ],
 )
 def test_other_files_are_named(tmp_path, content, words):
