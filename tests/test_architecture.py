@@ -17,6 +17,7 @@ from beam_pipelines.verify import VerifyConfig
 from benchmarks.build import BuildBenchmarkConfig
 from benchmarks.input import InputBenchmarkConfig
 from benchmarks.planner import PlannerConfig
+from benchmarks.publish import PublishConfig
 from benchmarks.stages import StagesConfig
 from benchmarks.step import StepConfig
 from benchmarks.warp import WarpBenchmarkConfig
@@ -59,6 +60,7 @@ CONFIGS = (
     BuildBenchmarkConfig,
     PlannerConfig,
     InputBenchmarkConfig,
+    PublishConfig,
 )
 
 
