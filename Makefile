@@ -4,6 +4,7 @@
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell command -v $(name) 2>/dev/null)))
 VENV   ?= .venv
 EXTRAS ?=
+WRITE  ?=
 COMMA  := ,
 BIN    := $(VENV)/bin
 EPOCHS_FLAG = $(if $(EPOCHS),--epochs=$(EPOCHS))
@@ -25,7 +26,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run sample build train verify test test-marked bench-peers bench-step bench-gpu-box lint format clean
+.PHONY: help install run sample build train verify test test-marked bench-peers bench-step bench-gpu-box publish lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -65,12 +66,13 @@ test: install ## Run the tests (under 10 minutes on 2 cores)
 test-marked: install ## Run the slow tests and those of other Beam engines
 	$(BIN)/python -m pytest -n auto --dist worksteal -m '(slow or engine) and not gpu'
 
-bench-peers: install $(VENV)-peers/.installed ## Measure build and input beside other libraries
-	$(BIN)/python -m benchmarks.build --num_images=20000 --smaller=2000 --peers_python=$(VENV)-peers/bin/python
-	$(BIN)/python -m benchmarks.input --peers_python=$(VENV)-peers/bin/python
+bench-peers: install $(VENV)-peers/.installed ## Measure build, input and warp beside other libraries
+	$(BIN)/python -m benchmarks.build --num_images=20000 --smaller=2000 --peers_python=$(VENV)-peers/bin/python $(WRITE)
+	$(BIN)/python -m benchmarks.input --peers_python=$(VENV)-peers/bin/python $(WRITE)
+	$(BIN)/python -m benchmarks.warp $(WRITE)
 
 bench-step: install $(VENV)-peers/.installed ## Measure the train step beside Keras' own and PyTorch's
-	$(BIN)/python -m benchmarks.step --models=all --sizes=128 --precision=auto,float32 --peers_python=$(VENV)-peers/bin/python
+	$(BIN)/python -m benchmarks.step --models=all --sizes=128 --precision=auto,float32 --peers_python=$(VENV)-peers/bin/python $(WRITE)
 
 # For a GPU machine without a network that has JAX, PyTorch and torchvision.
 GPU_BOX := data/gpu-box
@@ -83,9 +85,13 @@ bench-gpu-box: install ## Collect packages and drawn shards for `python -m bench
 	rm -r $(GPU_BOX)/sample
 
 $(VENV)-peers/.installed: benchmarks/requirements-peers.txt
-	"$(PYTHON)" -m venv $(VENV)-peers
+	"$(PYTHON)" -m venv --clear $(VENV)-peers
 	$(VENV)-peers/bin/python -m pip install --quiet --requirement $<
+	$(VENV)-peers/bin/python -m pip check
 	@touch $@
+
+publish: install ## Put the newest results of benchmarks into the README
+	$(BIN)/python -m benchmarks.publish
 
 lint: install ## Check style and format
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ import simplejpeg
 from absl import flags
 
 from beam_pipelines.synthesize import QUALITY
-from benchmarks import harness, processes
+from benchmarks import harness, input_peers, processes
 from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest
 from support import command
@@ -35,7 +35,13 @@ _DRAWN = 2000  # faces; the other files are copies of them
 #: Case -> what `processes.run` found of it, of the last round.
 Facts = dict[str, dict[str, float]]
 
-_PEERS = ("webdataset", "litdata", "tfds")
+#: Case -> the module that must be installed.
+_PEERS = {
+    "webdataset": "webdataset",
+    "litdata": "litdata",
+    "streaming": "streaming",
+    "tfds": "tensorflow_datasets",
+}
 _TEXTS = (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE)
 
 
@@ -139,7 +145,10 @@ def _cases(
     for number in config.smaller:
         part = make_images(config, number)
         yield _case(f"build, folder, {number:,}", build, part, number)
-    for name in _PEERS if config.peers_python else ():
+    for name, module in _PEERS.items() if config.peers_python else ():
+        if not input_peers.installed(config.peers_python, module):
+            print(f"skipped {name}: {config.peers_python} cannot import {module}")
+            continue
         script = Path(__file__).parent / "peers" / f"{name}_writer.py"
         words = [str(script), images, output]
         yield harness.Case(

@@ -2,50 +2,38 @@
 
     python -m benchmarks.input --peers_python=.venv-peers/bin/python --write
 
-draws faces, builds them, and writes the training split's JPEGs beside as loose files:
-every case decodes the same images into uint8 batches (Keras' loader: float32), in as
-many threads or processes as there are cores, in turns. The time to start is left out,
-and everything lies in the system's cache. "decode only" is the limit: libjpeg-turbo on
-files that are in memory already, into memory that is used again.
+draws faces, builds them, and writes the training split's JPEGs beside as loose files
+and in the formats of other libraries: every case decodes the same images, shuffled,
+into uint8 batches (image_dataset_from_directory: float32), in as many threads or
+processes as there are cores, in turns. The time to start is left out, and everything
+lies in the system's cache. The limits are "decode only", libjpeg-turbo on files that
+are in memory already, into memory that is used again, and "memory copy" of as many
+bytes as the decoded images have.
+
+`--workers=1,2` measures all of it for each number of cores, the programs held to them.
 """
 
 import concurrent.futures
 import contextlib
 import dataclasses
 import io
-import itertools
-import json
+import multiprocessing
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
-import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
-
-# isort: split
-import keras
-import numpy as np
-import tensorflow as tf
-
 from beam_pipelines import build, synthesize
 from benchmarks import harness
-from support import command, images
+from schemas.manifest import FILE_NAME, Manifest
+from support import command
 from support.errors import usage_error
 from support.pool import cores
-from trainer import wakeup
-from trainer.dataset import Dataset, open_dataset
-from trainer.input_pipeline import Augmentation, evaluation_batches, train_batches
-
-_AUGMENTATION = Augmentation(20, (0.1, 0.1), True)
-_SPLIT = "train"
-#: Name -> what must be installed, and the script that is run.
-_PEERS = {
-    "DataLoader and PIL": ("torch, PIL", "torch_loader.py"),
-    "NVIDIA DALI": ("nvidia.dali", "dali_loader.py"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +42,9 @@ class InputBenchmarkConfig:
 
     num_images: int = command.option(8000, "Drawn faces; the training split is used.")
     batch_size: int = command.option(32, "Images per batch.")
+    workers: tuple[int, ...] = command.option(
+        (0,), "Numbers of cores to use, one after another; 0 = all there are."
+    )
     peers_python: str = command.option(
         "", "A Python that has benchmarks/requirements-peers.txt; empty = no peers."
     )
@@ -69,6 +60,16 @@ class InputBenchmarkConfig:
                 f"--num_images={self.num_images} is too few.",
                 "Use 1 or more, and four images for each of a batch.",
             )
+        for number in self.workers or (-1,):
+            held = 0 < number < cores()
+            if not 0 <= number <= cores() or (
+                held and not hasattr(os, "sched_setaffinity")
+            ):
+                raise usage_error(
+                    f"--workers={','.join(map(str, self.workers))} is not possible: "
+                    f"this program may use {cores()} cores.",
+                    "Leave --workers out to use them all.",
+                )
 
 
 def main(argv: list[str]) -> None:
@@ -76,27 +77,28 @@ def main(argv: list[str]) -> None:
     command.define_flags(InputBenchmarkConfig, values)
     command.refuse_words(command.parse(argv, values))
     config = command.from_flags(InputBenchmarkConfig, values)
-    with tempfile.TemporaryDirectory() as work, wakeup.Watch():
-        folder, loose = make_data(config.num_images, Path(work))
-        cases = list(own_cases(folder, loose, config.batch_size))
-        cases += peer_cases(loose, config.batch_size, config.peers_python)
-        measurements = harness.measure(cases, config.rounds)
-        settings = {
-            "num_images": len(list(loose.iterdir())),
-            "batch_size": config.batch_size,
-            "workers": cores(),
-            "image_shape": list(open_dataset(folder).manifest.image_shape),
-        }
+    with tempfile.TemporaryDirectory() as work:
+        folder = make_data(config.num_images, Path(work))
+        measurements = []
+        for workers in dict.fromkeys(number or cores() for number in config.workers):
+            measurements += measure(config, workers, folder)
+        manifest = Manifest.from_json((folder / FILE_NAME).read_text())
+    settings = {
+        "num_images": manifest.num_examples("train"),
+        "batch_size": config.batch_size,
+        "workers": cores(),
+        "image_shape": list(manifest.image_shape),
+    }
     result = harness.document("input", "images", measurements, settings)
     print(harness.table(result))
     if config.write:
         print(harness.write(result))
 
 
-def make_data(count: int, work: Path) -> tuple[Path, Path]:
-    """Draws faces; returns a dataset's folder, and one of its training JPEGs."""
-    sample, folder, loose = work / "sample", work / "tfrecords", work / "loose"
-    # A program of its own: its workers would import TensorFlow from this one.
+def make_data(count: int, work: Path) -> Path:
+    """Draws faces and builds them; returns the dataset's folder."""
+    sample, folder = work / "sample", work / "tfrecords"
+    # A program of its own, with its own workers.
     words = [f"--output_dir={sample}", f"--num_examples={count}"]
     program = [sys.executable, "-m", synthesize.__name__, *words]
     subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
@@ -108,104 +110,50 @@ def make_data(count: int, work: Path) -> tuple[Path, Path]:
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         build.main(["build", *words])
-    loose.mkdir()
-    for jpeg, name in _files(open_dataset(folder)):
-        (loose / name).write_bytes(jpeg)
-    return folder, loose
+    return folder
 
 
-def own_cases(folder: Path, loose: Path, batch_size: int) -> Iterator[harness.Case]:
-    """The cases that need nothing beside what the trainer needs."""
-    streaming = open_dataset(folder)
-    size = int(np.prod(streaming.manifest.image_shape))
-    cached = open_dataset(folder, size * streaming.manifest.num_examples(_SPLIT))
-    epochs = itertools.count()
+def measure(
+    config: InputBenchmarkConfig, workers: int, folder: Path
+) -> list[harness.Measurement]:
+    """Measures every case with some of the cores.
 
-    def train(dataset: Dataset) -> Callable[[], int]:
-        return lambda: _count(
-            train_batches(dataset, batch_size, 0, next(epochs), _AUGMENTATION)
-        )
-
-    yield harness.Case("trainer, streaming", train(streaming))
-    yield harness.Case("trainer, streaming, again", train(streaming))
-    yield harness.Case("trainer, from memory", train(cached))
-    yield harness.Case(
-        "trainer, evaluation",
-        lambda: _count(evaluation_batches(streaming, _SPLIT, batch_size)),
-    )
-    yield harness.Case("tf.data", lambda: _count(_tf_data(loose, batch_size)))
-    shape = streaming.manifest.image_shape[:2]
-    yield harness.Case(
-        "image_dataset_from_directory", lambda: _count(_keras(loose, batch_size, shape))
-    )
-    jpegs = [jpeg for jpeg, _ in _files(streaming)]
-    yield harness.Case("decode only", lambda: _decode_only(jpegs, shape))
+    Returns:
+      the measurements; their names say the number of cores unless it is all of them.
+    """
+    measured = with_cores(workers, _measure_here, config, folder)
+    suffix = "" if workers == cores() else f", workers={workers}"
+    return [
+        dataclasses.replace(case, name=case.name + suffix, facts={"workers": workers})
+        for case in measured
+    ]
 
 
-def peer_cases(loose: Path, batch_size: int, python: str) -> Iterator[harness.Case]:
-    """The cases that run in another environment; says which are not installed there."""
-    for name, (modules, script) in _PEERS.items() if python else ():
-        tried = subprocess.run([python, "-c", f"import {modules}"], capture_output=True)
-        if tried.returncode:
-            print(f"skipped {name}: {python} has no {modules}")
-            continue
-        path = Path(__file__).parent / "peers" / script
-        words = [python, path, loose, batch_size, cores()]
-        yield harness.Case(
-            name, lambda words=words: _run([str(word) for word in words])
-        )
+def with_cores(number: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function in a fresh process that may use so many cores and no others."""
+    hold, told = None, ()
+    if number < cores():
+        # Before the function imports TensorFlow, which counts the cores only once.
+        hold = os.sched_setaffinity
+        told = (0, sorted(os.sched_getaffinity(0))[:number])
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, spawn, hold, told) as pool:
+        return pool.submit(function, *arguments).result()
 
 
-def _run(words: list[str]) -> harness.Timed:
-    done = subprocess.run(
-        words, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    found = json.loads(done.stdout.splitlines()[-1])
-    return harness.Timed(found["images"], found["seconds"])
+def _measure_here(
+    config: InputBenchmarkConfig, folder: Path
+) -> list[harness.Measurement]:
+    from benchmarks import input_cases, input_peers
+    from trainer import wakeup
 
-
-def _files(dataset: Dataset) -> Iterator[tuple[bytes, str]]:
-    split = dataset.split(_SPLIT)
-    for number in range(len(split)):
-        example = split.read(number)
-        yield example.image, example.image_id
-
-
-def _tf_data(loose: Path, batch_size: int) -> tf.data.Dataset:
-    """As TensorFlow's guide writes it."""
-
-    def read(path: tf.Tensor) -> tf.Tensor:
-        return tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
-
-    files = tf.data.Dataset.list_files(str(loose / "*.jpg"))
-    pictures = files.map(read, num_parallel_calls=tf.data.AUTOTUNE)
-    return pictures.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-
-
-def _keras(loose: Path, batch_size: int, shape: tuple[int, int]) -> tf.data.Dataset:
-    with contextlib.redirect_stdout(io.StringIO()):
-        return keras.utils.image_dataset_from_directory(
-            loose, labels=None, image_size=shape, batch_size=batch_size
-        )
-
-
-def _decode_only(jpegs: list[bytes], shape: tuple[int, int]) -> int:
-    def decode(number: int) -> int:
-        out = np.empty((*shape, 3), np.uint8)
-        own = jpegs[number :: cores()]
-        for jpeg in own:
-            images.decode_rgb(jpeg, out)
-        return len(own)
-
-    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
-        return sum(pool.map(decode, range(cores())))
-
-
-def _count(batches: Iterable) -> int:
-    """Images of an epoch; Keras' and tf.data's batches are the images alone."""
-    return sum(
-        len(batch["images"] if isinstance(batch, dict) else batch) for batch in batches
-    )
+    loose = folder.parent / "loose"
+    if not loose.exists():
+        input_cases.write_loose(folder, loose)
+    with wakeup.Watch():
+        cases = list(input_cases.own_cases(folder, loose, config.batch_size))
+        cases += input_peers.peer_cases(loose, config.batch_size, config.peers_python)
+        return harness.measure(cases, config.rounds)
 
 
 if __name__ == "__main__":

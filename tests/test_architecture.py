@@ -18,6 +18,7 @@ from benchmarks.build import BuildBenchmarkConfig
 from benchmarks.gpu import GpuConfig
 from benchmarks.input import InputBenchmarkConfig
 from benchmarks.planner import PlannerConfig
+from benchmarks.publish import PublishConfig
 from benchmarks.stages import StagesConfig
 from benchmarks.step import StepConfig
 from benchmarks.warp import WarpBenchmarkConfig
@@ -65,6 +66,7 @@ CONFIGS = (
     BuildBenchmarkConfig,
     PlannerConfig,
     InputBenchmarkConfig,
+    PublishConfig,
 )
 
 

@@ -1,36 +1,78 @@
 """Every case of the input benchmark decodes the same images."""
 
+import os
+
 import pytest
 
 from benchmarks import input as benchmark
+from benchmarks import input_cases, input_peers
+from support.errors import UserError
+from support.pool import cores
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return benchmark.make_data(60, tmp_path_factory.mktemp("work"))
+    folder = benchmark.make_data(60, tmp_path_factory.mktemp("work"))
+    loose = folder.parent / "loose"
+    input_cases.write_loose(folder, loose)
+    return folder, loose
 
 
 def test_each_case_reads_the_training_split(data):
     folder, loose = data
     count = len(list(loose.iterdir()))
     assert 30 < count < 50
-    done = {case.name: case.run() for case in benchmark.own_cases(folder, loose, 8)}
+    done = {case.name: case.run() for case in input_cases.own_cases(folder, loose, 8)}
     full = count // 8 * 8
-    assert done == {
+    expected = {
         "trainer, streaming": full,
         "trainer, streaming, again": full,
         "trainer, from memory": full,
         "trainer, evaluation": -(-count // 8) * 8,
         "tf.data": full,
         "image_dataset_from_directory": count,
+        "ImageDataGenerator": count,
         "decode only": count,
+        "decode only, 1 core": count,
+        "memory copy": 512 * 16,
     }
+    if cores() == 1:
+        del expected["decode only, 1 core"]
+    assert done == expected
+
+
+def test_keras_generator_gives_the_images_as_they_are(data):
+    _, loose = data
+    shape = input_cases.open_dataset(data[0]).manifest.image_shape
+    batch = next(input_cases._generator(loose, 8, shape[:2]))
+    assert (batch.shape, batch.dtype) == ((8, *shape), "uint8")
+    assert batch.max() > 1
 
 
 def test_peers_that_are_not_installed_are_skipped_with_a_word(data, capsys, tmp_path):
     empty = tmp_path / "python"
     empty.write_text("#!/bin/sh\nexit 1\n")
     empty.chmod(0o755)
-    assert list(benchmark.peer_cases(data[1], 8, str(empty))) == []
-    assert capsys.readouterr().out.count("skipped ") == 2
-    assert list(benchmark.peer_cases(data[1], 8, "")) == []
+    assert list(input_peers.peer_cases(data[1], 8, str(empty))) == []
+    assert capsys.readouterr().out.count("skipped ") == len(input_peers.PEERS)
+    assert list(input_peers.peer_cases(data[1], 8, "")) == []
+
+
+def test_every_peer_s_scripts_are_there():
+    for peer in input_peers.PEERS.values():
+        for script in filter(None, (peer.loader, peer.writer)):
+            assert (input_peers._SCRIPTS / script).is_file()
+
+
+@pytest.mark.parametrize("workers", [(), (-1,), (cores() + 1,)])
+def test_workers_are_cores_that_there_are(workers):
+    with pytest.raises(UserError, match="--workers="):
+        benchmark.InputBenchmarkConfig(workers=workers)
+
+
+@pytest.mark.skipif(
+    cores() < 2 or not hasattr(os, "sched_setaffinity"), reason="needs two cores"
+)
+def test_fewer_workers_are_held_to_fewer_cores():
+    assert benchmark.with_cores(1, cores) == 1
+    assert benchmark.with_cores(cores(), cores) == cores()
