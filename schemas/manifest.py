@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,6 @@ FILE_NAME = "manifest.json"
 FORMAT = "celeba-attribute-tfrecords"
 VERSION = 1
 
-_SHA256 = re.compile("[0-9a-f]{64}")
 _LARGEST = 1 << 53  # of a number of bytes or records
 _LARGEST_SIDE = 1 << 16  # pixels
 
@@ -47,7 +45,7 @@ class Shard:
         counts = (self.records, self.bytes, *self.class_counts)
         if len(counts) != 4 or not all(_is_count(count) for count in counts):
             raise ManifestError(f"{self.name}: records, bytes or classes are no counts")
-        if not isinstance(self.sha256, str) or not _SHA256.fullmatch(self.sha256):
+        if not isinstance(self.sha256, str):
             raise ManifestError(f"{self.name}: {self.sha256!r} is no sha256")
         if sum(self.class_counts) != self.records:
             raise ManifestError(

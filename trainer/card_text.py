@@ -84,8 +84,8 @@ def terms(sources: Mapping[str, Mapping[str, Any]]) -> str:
         )
     condition = "" if kind == "celeba" else "As far as the images are CelebA's: "
     return (
-        f"{condition}{celeba.DATA_TERMS} The code is under the Apache License 2.0, but "
-        "a model made from these images is for non-commercial research too. The "
+        f"{condition}{celeba.DATA_TERMS}\n\nThe code is under the Apache License 2.0, "
+        "but a model made from these images is for non-commercial research too. The "
         "model's files hold no image; lists of predictions hold image names."
     )
 

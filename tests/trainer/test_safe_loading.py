@@ -197,7 +197,7 @@ def test_damaged_manifests(copied, bomb):
         ({}, {"name": 7}),
         ({}, {"records": -1}),
         ({}, {"bytes": True}),
-        ({}, {"sha256": "x"}),
+        ({}, {"sha256": 7}),
         ({}, {"class_counts": [1, 2, 3]}),
         ({}, {"class_counts": ["a", "b"]}),
         ({}, {"class_counts": 1}),
