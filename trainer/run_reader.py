@@ -139,6 +139,7 @@ def load_run(run_dir: Path, results_dir: Path | None = None) -> Run:
     """
     results_dir = results_dir or run_dir
     record = _checked(run_dir, "run.json", read_json, _RUN_SHAPE)
+    record = {key: value for key, value in record.items() if value is not None}
     metrics = read_metrics(results_dir)
     evaluation = metrics.get("evaluation", {})
     replaced = {key: evaluation[key] for key in _OF_DATA if key in evaluation}

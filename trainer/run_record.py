@@ -58,7 +58,7 @@ RUN_SHAPE = {
     "started": Optional(Maybe(str)),
     "status": Optional(str),
     "temperature": Optional(between(1e-3, 1e3)),
-    "train_seconds": Optional(is_number),
+    "train_seconds": Optional(Maybe(is_number)),
     "versions": Optional(Each(str)),
     "xla": Optional(bool),
 }
