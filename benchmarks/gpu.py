@@ -73,13 +73,13 @@ class Target:
 
     def describe(self) -> str:
         """One line for the terminal."""
-        wanted = f"{'at least' if self.at_least else 'below'} {self.limit:,g}"
-        found = (
-            f"{self.value:,.4g} ±{self.noise:,.2g}"
-            if self.value is not None
-            else self.why
-        )
-        return f"{self.name}: {found}, wanted {wanted}: {self.verdict}"
+        wanted = f"wanted {'at least' if self.at_least else 'below'} {self.limit:,g}"
+        if self.value is None:
+            return f"{self.name}: {self.why}, {wanted}: {self.verdict}"
+        close = abs(self.value - self.limit) < self.noise
+        note = ", but within the noise" if close else ""
+        found = f"{self.value:,.4g} ±{self.noise:,.2g}"
+        return f"{self.name}: {found}, {wanted}: {self.verdict}{note}"
 
 
 def main(argv: list[str]) -> None:
