@@ -39,7 +39,7 @@ Facts = dict[str, dict[str, float]]
 _PEERS = {
     "webdataset": "webdataset",
     "litdata": "litdata",
-    "streaming": "streaming",
+    "streaming": "mosaic_streaming",
     "tfds": "tensorflow_datasets",
 }
 _TEXTS = (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE)

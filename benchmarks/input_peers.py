@@ -8,6 +8,7 @@ their own are written once before, with the same JPEG bytes.
 import dataclasses
 import functools
 import json
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,7 +41,7 @@ PEERS = {
         "webdataset, torch, PIL", "webdataset_loader.py", "webdataset_writer.py"
     ),
     "MosaicML Streaming": Peer(
-        "streaming, torch, PIL", "streaming_loader.py", "streaming_writer.py"
+        "mosaic_streaming, torch, PIL", "streaming_loader.py", "streaming_writer.py"
     ),
     "litdata": Peer("litdata, torch, PIL", "litdata_loader.py", "litdata_writer.py"),
     "NVIDIA DALI": Peer("nvidia.dali", "dali_loader.py"),
@@ -67,8 +68,12 @@ def peer_cases(loose: Path, batch_size: int, python: str) -> Iterator[harness.Ca
 
 
 def installed(python: str, modules: str) -> bool:
-    """Whether the environment can import the modules."""
-    tried = subprocess.run([python, "-c", f"import {modules}"], capture_output=True)
+    """Whether the environment can import the modules, which may be in `peers/`."""
+    tried = subprocess.run(
+        [python, "-c", f"import {modules}"],
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(_SCRIPTS)},
+    )
     return not tried.returncode
 
 

@@ -1,17 +1,22 @@
 """The figures of results: the ladder, and rates and cost as something grows."""
 
 import dataclasses
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from PIL import Image  # matplotlib needs it, too
 
 from benchmarks.published import Document, StepCase
 from support.figures import INK, MUTED, PAPER, PRIMARY, SECONDARY, Layout, Panel, png
 
 #: Okabe and Ito's other colors, darkened like those of the reports.
 _COLORS = (PRIMARY, SECONDARY, "#00795a", "#a8447f", "#6f5f00", "#3d8fc4", MUTED, INK)
+_MARKERS = "osD^vPX"
+_PALETTE = 128  # colors of a file
+_PYTORCH = ", PyTorch"
 _LADDER, _BATCH, _WORKERS, _COST = "ladder", "batch-size", "workers", "cost"
 _LIMIT = "limit"
 #: Cases of the input that are limits, not loaders.
@@ -37,7 +42,12 @@ class Picture:
     layout: Layout
 
     def png(self) -> bytes:
-        return png(self.panels, self.layout)
+        """The picture in few colors: a third of the bytes."""
+        image = Image.open(io.BytesIO(png(self.panels, self.layout))).convert("RGB")
+        buffer = io.BytesIO()
+        few = image.quantize(_PALETTE, dither=Image.Dither.NONE)
+        few.save(buffer, "png", optimize=True)
+        return buffer.getvalue()
 
 
 def pictures(documents: Sequence[Document]) -> dict[str, Picture]:
@@ -81,6 +91,7 @@ def ladder(document: Document) -> Picture:
         axes.set_ylim(len(cases) - 0.55, -0.65)
         axes.set_yticks([])
         axes.grid(axis="y", visible=False)
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.spines["left"].set_visible(False)
         _plain(axes, "x")
         axes.set_xlabel("images/s, and percent of the limit, the orange line")
@@ -124,7 +135,7 @@ def _batch_panels(document: Document) -> list[Panel]:
         step = StepCase.parse(name)
         if step is None or step.batch is None or step.case not in ("ours", "pytorch"):
             continue
-        line = step.model if step.case == "ours" else f"{step.model}, PyTorch"
+        line = step.model + ("" if step.case == "ours" else _PYTORCH)
         lines = found.setdefault(f"{step.size} pixels, {step.precision}", {})
         lines.setdefault(line, {})[step.batch] = case["median"]
     return [
@@ -169,13 +180,15 @@ def _lines(
     """Lines through points on two logarithmic axes, the numbers of x as ticks."""
 
     def draw(axes: Axes) -> None:
-        for number, (name, points) in enumerate(lines.items()):
+        kinds = list(dict.fromkeys(name.removesuffix(_PYTORCH) for name in lines))
+        for name, points in lines.items():
             places = sorted(points)
+            number = kinds.index(name.removesuffix(_PYTORCH))
             axes.plot(
                 places,
                 [points[place] for place in places],
-                "--" if name in dashed or name.endswith("PyTorch") else "-",
-                marker="o",
+                "--" if name in dashed or name.endswith(_PYTORCH) else "-",
+                marker=_MARKERS[number % len(_MARKERS)],
                 color=_COLORS[number % len(_COLORS)],
                 label=name,
             )
@@ -198,5 +211,9 @@ def _lines(
 def _plain(axes: Axes, which: str) -> None:
     """Numbers in full on a logarithmic axis."""
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_major_formatter(FuncFormatter(_number))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _number(value: float, _place: int | None = None) -> str:
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"

@@ -6,13 +6,15 @@ The files are copied unchecked, in one process.
 import os
 import sys
 
-import streaming
+import mosaic_streaming
 
 
 def main(images: str, output: str) -> None:
     columns = {"image": "bytes", "image_id": "str", "label": "int"}
     names = sorted(os.listdir(images))
-    with streaming.MDSWriter(out=output, columns=columns, size_limit="12mb") as sink:
+    with mosaic_streaming.MDSWriter(
+        out=output, columns=columns, size_limit="12mb"
+    ) as sink:
         for name in names:
             with open(os.path.join(images, name), "rb") as file:
                 data = file.read()
