@@ -101,7 +101,8 @@ def save_run(folder, name):
     weights = [rng.uniform(0.9, 1.1, w.shape) * w + 0.01 for w in model.get_weights()]
     model.set_weights(weights)
     digest = models.save(model, folder / models.BEST)
-    run = {"model": name, "input_size": 64, "preprocessing": models.CAFFE}
+    run = {"model": name, "attribute": "Male", "input_size": 64}
+    run |= {"preprocessing": models.CAFFE}
     models.write_run(folder, run | {"files": {models.BEST: digest}})
     return model
 

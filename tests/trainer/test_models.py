@@ -54,6 +54,7 @@ def finished_run(folder, name, preprocessing=models.SCALED):
     digest = models.save(model, folder / models.BEST)
     run = {
         "model": name,
+        "attribute": "Male",
         "input_size": 32,
         "preprocessing": preprocessing,
         "files": {models.BEST: digest},

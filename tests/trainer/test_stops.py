@@ -92,7 +92,7 @@ def test_a_stopped_run_says_how_to_go_on_and_does(
 
 def test_a_stop_before_there_is_a_run_promises_nothing(config, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        signal_in(patch, train, "build_job", signal.SIGTERM)
+        signal_in(patch, main, "build_job", signal.SIGTERM)
         assert run(config) == ExitCode.STOPPED
     assert "Run the same command again" in capsys.readouterr().err
 
