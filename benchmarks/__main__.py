@@ -31,6 +31,8 @@ _ON_JAX = ("warp", "step")
 #: Of the budget; the rest is for trying the suggestion, if that is asked for.
 _LADDER_SHARE = 0.7
 _ROUNDS, _CASES_ON_JAX = 5, 5
+#: With fewer rounds a single disturbance can look like a stall.
+_ENOUGH_ROUNDS = 3
 
 
 def main(argv: list[str]) -> None:
@@ -63,6 +65,11 @@ def _climb(config: LadderConfig, started: float) -> None:
         settings |= _judge(ladder, measured, started)
     if note := ladder.cold.note():
         print(f"note: {note}")
+    if plan.rounds < _ENOUGH_ROUNDS:
+        print(
+            f"note: measured in {plan.rounds} round(s) only: a single disturbance can "
+            "look like a stall. Give it a longer --budget."
+        )
     took = time.perf_counter() - started
     if took > config.seconds and not plan.fits:
         print(

@@ -61,6 +61,7 @@ class Records:
     def __init__(self, dataset: Dataset):
         self._paths = shard_paths(dataset)
         self._shape = dataset.manifest.image_shape
+        self._buffers = dataset.buffers
         self._places = [_places(path) for path in self._paths]
         self.sample = list(itertools.islice(self._all(), _SAMPLE))
         self.jpegs = [example_schema.decode(record).image for record in self.sample]
@@ -90,10 +91,10 @@ class Records:
         return timed(lambda: in_threads(parse, self.sample), units)
 
     def decoding(self, units: int) -> Timed:
-        """Decodes JPEGs that are in memory, into new memory as every batch needs."""
+        """Decodes JPEGs that are in memory, into memory as batches have it."""
 
         def decode(jpegs: Sequence[bytes]) -> int:
-            pixels = np.empty((len(jpegs), *self._shape), np.uint8)
+            pixels = self._buffers.take((len(jpegs), *self._shape))
             for jpeg, out in zip(jpegs, pixels, strict=True):
                 images.decode_rgb(jpeg, out)
             return len(jpegs)
