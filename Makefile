@@ -26,7 +26,7 @@ endif
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run sample build train verify test test-marked bench-peers bench-step bench-gpu-box publish lint format clean
+.PHONY: help install run sample build train verify test test-marked bench bench-peers bench-step bench-gpu-box publish lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -65,6 +65,11 @@ test: install ## Run the tests (under 10 minutes on 2 cores)
 
 test-marked: install ## Run the slow tests and those of other Beam engines
 	$(BIN)/python -m pytest -n auto --dist worksteal -m '(slow or engine) and not gpu'
+
+# Without DATA_DIR: the dataset that `make build` writes, written first if need be.
+bench: install ## Measure each stage: its rate, its limit, the flag to change
+	@test -n "$(DATA_DIR)" || test -f $(DATASET)/manifest.json || $(MAKE) build
+	$(BIN)/python -m benchmarks --data_dir="$(or $(DATA_DIR),$(DATASET))" $(if $(BUDGET),--budget=$(BUDGET))
 
 bench-peers: install $(VENV)-peers/.installed ## Measure build, input and warp beside other libraries
 	$(BIN)/python -m benchmarks.build --num_images=20000 --smaller=2000 --peers_python=$(VENV)-peers/bin/python $(WRITE)
