@@ -203,12 +203,17 @@ def table(result: dict[str, Any]) -> str:
     columns = ["case", result["unit"], "spread", *facts]
     lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
     for name, case in cases.items():
-        cells = [name, f"{case['median']:,.0f}", f"±{case['spread']:.0%}"]
+        cells = [name, rate(case["median"]), f"±{case['spread']:.0%}"]
         cells += [
             f"{_facts(case)[key]:,.4g}" if key in _facts(case) else "" for key in facts
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def rate(value: float) -> str:
+    """4.268 -> "4.3", 95,356.2 -> "95,356"."""
+    return f"{value:,.1f}" if value < 20 else f"{value:,.0f}"
 
 
 def _facts(case: dict[str, Any]) -> dict[str, float]:

@@ -169,7 +169,7 @@ def _row_line(row: Row, *more: str) -> str:
     ratios = ", ".join(
         f"{name} {_times(ratio, row.noise)}" for name, ratio in row.ratios.items()
     )
-    return f"| {' | '.join([row.what, f'{row.rate:,.0f}', ratios, *more])} |"
+    return f"| {' | '.join([row.what, harness.rate(row.rate), ratios, *more])} |"
 
 
 def _times(ratio: float, noise: float) -> str:

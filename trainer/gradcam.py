@@ -4,6 +4,7 @@ Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, "Grad-CAM: Visual Explanat
 from Deep Networks via Gradient-Based Localization", ICCV 2017.
 """
 
+import contextlib
 from typing import Any
 
 import keras
@@ -19,6 +20,9 @@ from trainer.input_pipeline import Dataset
 
 #: Few enough for the largest architecture and input on a small machine.
 _BATCH = 8
+#: Below, a map over a face says nothing: GoogLeNet and ResNet end with 3 × 3 cells at
+#: 96 pixels, and have 6 × 6 one stage before.
+LEAST_CELLS = 4
 
 
 def report_pictures(
@@ -53,27 +57,31 @@ def report_pictures(
     return Pictures(jpegs, overlays, cells)
 
 
-def heat_maps(model: keras.Model, pictures: Any) -> np.ndarray:
+def heat_maps(
+    model: keras.Model, pictures: Any, least_cells: int = LEAST_CELLS
+) -> np.ndarray:
     """Computes Grad-CAM for the label that the model gives each picture.
 
-    The mean gradient of the label's score weights each channel of the last
-    convolutional feature map; what is positive in the weighted sum speaks for the
-    label. The score of label 1 is the logit, that of label 0 its negative.
+    The mean gradient of the label's score weights each channel of a convolutional
+    feature map; what is positive in the weighted sum speaks for the label. The score of
+    label 1 is the logit, that of label 0 its negative.
 
     Args:
       model: what `models.build` or `models.load` returned.
       pictures: (n, height, width, 3) uint8 or float, 0..255, of any size; they are
         stretched as in the evaluation.
+      least_cells: rows and columns that the map must have at least. The paper takes
+        the last one, which small inputs leave with 2 × 2 cells; this is the last one
+        that is not smaller.
 
     Returns:
       (n, rows, columns) float32: 0..1, each map with its own maximum as 1; all 0 where
       nothing speaks for the label.
     """
-    features = _last_features(model)
     # A model casts its input to the policy of the moment, whatever its layers are.
     with models.float32():
+        features, head = _split(model, least_cells)
         backbone = keras.Model(model.input, features)
-        head = keras.Model(features, model.output)
     maps = []
     for start in range(0, len(pictures), _BATCH):
         batch = tf.constant(pictures[start : start + _BATCH])
@@ -83,15 +91,24 @@ def heat_maps(model: keras.Model, pictures: Any) -> np.ndarray:
     return np.concatenate(maps)
 
 
-def _last_features(model: keras.Model) -> Any:
-    """What the last convolution gives on: the input of the global pooling.
+def _split(model: keras.Model, least_cells: int) -> tuple[Any, keras.Model]:
+    """The last features with enough cells, and the model from there to the logit.
 
-    VGG has a max pooling in between, which quarters the map; what goes into it counts,
-    as in the paper.
+    What a max pooling gives on is passed over: it quarters the map that goes into it,
+    which the paper takes. So is what lies in a branch of a block: only what everything
+    passes through can be cut at.
     """
     pool = model.get_layer(models.POOL)
-    before = model.layers[model.layers.index(pool) - 1]
-    return before.input if isinstance(before, layers.MaxPooling2D) else pool.input
+    kinds = [isinstance(layer, layers.Conv2D) for layer in model.layers]
+    first, last = kinds.index(True), model.layers.index(pool)
+    for layer in reversed(model.layers[first:last]):
+        features = layer.output
+        if isinstance(layer, layers.MaxPooling2D) or len(features.shape) != 4:
+            continue
+        if min(features.shape[1:3]) >= least_cells:
+            with contextlib.suppress(ValueError):  # not connected: in a branch
+                return features, keras.Model(features, model.output)
+    return pool.input, keras.Model(pool.input, model.output)
 
 
 def _explain(head: keras.Model, features: Any) -> np.ndarray:

@@ -48,7 +48,7 @@ def test_results_are_written_and_checked(tmp_path):
     path = harness.write(result(), tmp_path)
     assert re.fullmatch(r"demo-\d{4}-\d\d-\d\d\.json", path.name)
     harness.check(json.loads(path.read_text()))
-    assert "| a | 2 | " in harness.table(result())
+    assert "| a | 2.0 | " in harness.table(result())
 
 
 def test_facts_stand_beside_the_rates(tmp_path):
@@ -58,8 +58,8 @@ def test_facts_stand_beside_the_rates(tmp_path):
     assert harness.table(made).splitlines() == [
         "| case | rows/s | spread | bytes/row |",
         "|---|---:|---:|---:|",
-        "| a | 2 | ±0% | 88 |",
-        "| b | 4 | ±0% |  |",
+        "| a | 2.0 | ±0% | 88 |",
+        "| b | 4.0 | ±0% |  |",
     ]
     made["cases"]["a"]["facts"]["bytes/row"] = "88"
     with pytest.raises(ValueError, match="bytes/row is not a number"):

@@ -106,13 +106,41 @@ def test_equal_to_the_activation_map_in_any_batch_and_policy(tiny):
 def test_the_last_features_of_every_architecture(name):
     layer, cells = LAST_FEATURES[name]
     model = models.build(name, 48)
-    heat = gradcam.heat_maps(model, PICTURES)
+    heat = gradcam.heat_maps(model, PICTURES, least_cells=1)
     assert heat.shape == (3, *cells)
     assert np.isfinite(heat).all() and 0 <= heat.min() and heat.max() <= 1
     # Each of VGG's cells goes on to one maximum, so its map has the same weights.
     expected = activation_map(model, PICTURES, layer)
     np.testing.assert_allclose(heat, expected, atol=1e-4)
     keras.utils.clear_session()  # frees the memory of the largest
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "cells"),
+    [("googlenet", 64, (4, 4)), ("googlenet", 128, (4, 4)), ("resnet50", 64, (4, 4))],
+)
+def test_small_inputs_are_explained_one_stage_before(name, size, cells):
+    model = models.build(name, size)
+    heat = gradcam.heat_maps(model, PICTURES[:1])
+    assert heat.shape == (1, *cells)
+    assert heat.max() == 1 and heat.min() < 1
+    keras.utils.clear_session()
+
+
+def test_only_what_everything_passes_through_is_cut_at():
+    images = keras.Input((32, 32, 3))
+    x = layers.Conv2D(4, 3, 2, padding="same", name="trunk")(images)
+    branch = layers.Conv2D(4, 3, padding="same", name="branch")(x)
+    x = layers.AveragePooling2D(8)(layers.Add(name="sum")([x, branch]))
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(images, layers.Dense(1, name="logit")(x))
+    assert gradcam.heat_maps(model, PICTURES, least_cells=1).shape == (3, 2, 2)
+    assert gradcam.heat_maps(model, PICTURES, least_cells=3).shape == (3, 16, 16)
+    features, _ = gradcam._split(model, 3)
+    assert features is model.get_layer("sum").output
+    # Cut in the branch, the sum would still need the trunk.
+    with pytest.raises(ValueError):
+        keras.Model(model.get_layer("branch").output, model.output)
 
 
 def test_color_in_an_overlay_is_heat():
