@@ -5,14 +5,12 @@ export.
 """
 
 import contextlib
-import hashlib
 import importlib.metadata
 import platform
 from pathlib import Path
 from typing import Any
 
-from support.files import sha256_file
-from trainer import models, run_folder
+from trainer import chain, models, run_folder
 from trainer.export_formats import FORMATS, IMAGES, PROBABILITY
 
 
@@ -36,7 +34,7 @@ def describe(
     return {
         "format": name,
         "file": export.name,
-        "sha256": digest(export),
+        "sha256": chain.sha256_of(export),
         "model_sha256": run["files"][models.BEST],
         "manifest_digest": run["manifest_digest"],
         "attribute": run["attribute"],
@@ -68,20 +66,6 @@ def files_in(export: Path) -> list[Path]:
         return [export]
     inside = [path for path in export.rglob("*") if path.is_file()]
     return sorted(inside, key=lambda path: path.relative_to(export).as_posix())
-
-
-def digest(export: Path) -> str:
-    """The sha256 of a file, or of what `sha256sum` prints of the files of a folder.
-
-    For a folder: find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum
-    """
-    if export.is_file():
-        return sha256_file(export)
-    lines = [
-        f"{sha256_file(path)}  ./{path.relative_to(export).as_posix()}\n"
-        for path in files_in(export)
-    ]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _versions(name: str) -> dict[str, str]:

@@ -12,10 +12,10 @@ import pytest
 
 from support.errors import ExitCode, UserError
 from trainer import (
+    chain,
     export,
     export_check,
     export_formats,
-    export_record,
     input_pipeline,
     models,
 )
@@ -81,7 +81,10 @@ def test_every_format_gives_the_original_s_probabilities(
     run = models.read_run(run_dir)
     assert record["format"] == name
     assert record["file"] == path.name
-    assert record["sha256"] == export_record.digest(path)
+    exports = chain.find_exports(run_dir)
+    assert list(exports) == [path]
+    *_, last = chain.verify(run_dir, exports=exports)
+    assert last == f"{path}: sha256 {record['sha256']}"
     assert record["model_sha256"] == run["files"]["best.keras"]
     assert record["manifest_digest"] == "1" * 64
     assert record["attribute"] == "Male"
@@ -157,7 +160,7 @@ def test_only_an_export_is_replaced_and_only_if_asked(make_run, dataset_dir, tmp
 def test_digest_of_a_file(tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"abc")
     expected = hashlib.sha256(b"abc").hexdigest()
-    assert export_record.digest(tmp_path / "a.onnx") == expected
+    assert chain.sha256_of(tmp_path / "a.onnx") == expected
 
 
 @pytest.mark.parametrize(
