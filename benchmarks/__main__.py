@@ -11,10 +11,12 @@ than the one before is the price of what was added. One device is used, and of a
 dataset the first shards.
 """
 
+import contextlib
 import dataclasses
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
@@ -23,7 +25,7 @@ from benchmarks import harness
 from benchmarks import step as step_benchmark
 from benchmarks.ladder_config import LadderConfig
 from support import command
-from support.errors import UserError, usage_error
+from support.errors import ExitCode, UserError, usage_error
 from support.files import output_errors
 
 #: Rungs that run on Keras' JAX backend, too.
@@ -53,7 +55,7 @@ def _climb(config: LadderConfig, started: float) -> None:
     from benchmarks import ladder_text, pace
     from trainer import wakeup
 
-    with wakeup.Watch():
+    with wakeup.Watch(), _memory_errors("Use a smaller --batch_size or --input_size."):
         ladder = ladders.Ladder(config)
         share = _LADDER_SHARE if config.try_suggestion else 1
         left = config.seconds * share - (time.perf_counter() - started)
@@ -77,6 +79,21 @@ def _climb(config: LadderConfig, started: float) -> None:
             "choose some --rungs, a smaller --batch_size or a longer budget."
         )
     _write(config, list(measured.values()), settings)
+
+
+@contextlib.contextmanager
+def _memory_errors(remedy: str) -> Iterator[None]:
+    """Raises UserError (exit 7) where memory runs out."""
+    import tensorflow as tf
+
+    from trainer import runtime
+
+    try:
+        yield
+    except (MemoryError, tf.errors.OpError) as error:
+        if not runtime.is_out_of_memory(error):
+            raise
+        raise UserError("Out of memory.", remedy, ExitCode.OUT_OF_MEMORY) from error
 
 
 def _judge(ladder: Any, measured: dict, started: float) -> dict[str, Any]:
@@ -113,7 +130,8 @@ def _judge(ladder: Any, measured: dict, started: float) -> dict[str, Any]:
         return found
     left = ladder.config.seconds - (time.perf_counter() - started)
     try:
-        tried = trial.run(ladder, verdict, setting.usual, left)
+        with _memory_errors("The machine is too small for it."):
+            tried = trial.run(ladder, verdict, setting.usual, left)
     except UserError as error:
         print(f"{verdict.suggestion} could not be tried: {error}")
         return found
@@ -126,8 +144,13 @@ def _on_jax(config: LadderConfig) -> None:
     """The rungs that need no TensorFlow, by the benchmarks that measure them there.
 
     Raises:
-      UserError: other rungs are asked for (exit 2).
+      UserError: other rungs, or a suggestion, are asked for (exit 2).
     """
+    if config.try_suggestion:
+        raise usage_error(
+            "--try_suggestion trains, which needs Keras' TensorFlow backend.",
+            "Leave it out, or unset KERAS_BACKEND.",
+        )
     others = [rung for rung in config.chosen if rung not in _ON_JAX]
     if others:
         raise usage_error(

@@ -11,6 +11,7 @@ from benchmarks import flops, limits, page_cache, rungs_input, rungs_model, stal
 from benchmarks.harness import Measurement
 from benchmarks.ladder_config import LadderConfig
 from benchmarks.limits import Work
+from support.errors import usage_error
 from support.hardware import available_memory
 from support.pool import cores
 from trainer import runtime
@@ -88,6 +89,9 @@ class Cold:
 class Ladder:
     """The rungs for some options, ready to be measured.
 
+    Raises:
+      UserError: none of the rungs asked for exists on this device (exit 2).
+
     Attributes:
       part: the shards that are used.
       parts: what the rungs on the device share.
@@ -113,6 +117,11 @@ class Ladder:
         self.rungs = [
             rung for name in config.chosen for rung in getattr(self, f"_{name}")()
         ]
+        if not self.rungs:
+            raise usage_error(
+                f"--rungs={','.join(config.rungs)} leaves nothing to measure here.",
+                "Add another rung, or all.",
+            )
 
     @property
     def works(self) -> dict[str, Work]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks import harness
 from benchmarks.harness import Measurement
 from benchmarks.ladder import Ladder, Rung
 
@@ -45,9 +46,9 @@ def settings(ladder: Ladder, measured: Mapping[str, Measurement]) -> dict[str, A
 def _row(rung: Rung, measurement: Measurement) -> tuple[str, ...]:
     limit = share = ""
     if rung.limit:
-        limit = f"{measurement.facts['limit']:,.0f} ({rung.limit.words})"
+        limit = f"{harness.rate(measurement.facts['limit'])} ({rung.limit.words})"
         share = f"{measurement.facts['share of limit']:.0%}"
-    rate, spread = f"{measurement.median:,.0f}", f"±{measurement.spread:.0%}"
+    rate, spread = harness.rate(measurement.median), f"±{measurement.spread:.0%}"
     return rung.name, rate, spread, limit, share
 
 

@@ -35,6 +35,8 @@ def share_held(paths: Iterable[Path]) -> float | None:
         return None
     held = total = 0
     for path in paths:
+        if not os.access(path, os.W_OK):
+            return None
         with _opened(path) as descriptor:
             size = os.fstat(descriptor).st_size
             if not size:

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 from PIL import Image  # matplotlib needs it, too
 
-from benchmarks.published import Document, StepCase
+from benchmarks import harness
+from benchmarks.published import Document, StepCase, kind_of
 from support.figures import INK, MUTED, PAPER, PRIMARY, SECONDARY, Layout, Panel, png
 
 #: Okabe and Ito's other colors, darkened like those of the reports.
@@ -54,7 +55,7 @@ def pictures(documents: Sequence[Document]) -> dict[str, Picture]:
     """File name -> picture, of all that the results have numbers for."""
     kinds: dict[str, list[Document]] = {}
     for document in documents:
-        kinds.setdefault(document["benchmark"].partition("-")[0], []).append(document)
+        kinds.setdefault(kind_of(document), []).append(document)
     found = {_ladder_name(one): ladder(one) for one in kinds.get(_LADDER, ())}
     by_batch = [panel for one in kinds.get("step", ()) for panel in _batch_panels(one)]
     by_workers = [panel for one in kinds.get("input", ()) for panel in _workers(one)]
@@ -104,7 +105,7 @@ def ladder(document: Document) -> Picture:
 def _bar(axes: Axes, row: int, low: float, name: str, case: Mapping[str, Any]) -> None:
     rate, limit = case["median"], case["facts"].get(_LIMIT)
     axes.barh(row + 0.12, rate - low, _HEIGHT, low, color=PRIMARY)
-    said = f"{rate:,.0f}"
+    said = harness.rate(rate)
     if limit:
         ends = (row + 0.12 - _HEIGHT / 2, row + 0.12 + _HEIGHT / 2)
         axes.plot([limit, limit], ends, color=SECONDARY, solid_capstyle="butt")

@@ -163,7 +163,7 @@ def check(root: Path) -> None:
 
 
 def _place(document: published.Document) -> tuple:
-    kind = document["benchmark"].partition("-")[0]
+    kind = published.kind_of(document)
     place = _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
     return bool(document["hardware"]["gpu"]), place, document["benchmark"]
 

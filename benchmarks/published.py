@@ -53,7 +53,8 @@ class Row:
       what: it is.
       rate: ours, images/s.
       ratios: name of another -> our rate in units of its rate.
-      noise: how far the ratio of two runs of the same is from 1; 0 if unknown.
+      noise: how far the ratio of two runs of the same is from 1; where the same was
+        not run twice, how far the rounds' ratios lie from their median.
       topic: rows of one topic differ in settings only; the README has the fastest.
     """
 
@@ -88,10 +89,14 @@ class StepCase:
         return cls(model, int(size), precision, int(batch) if batch else None, case)
 
 
+def kind_of(document: Document) -> str:
+    """What was measured: build, input, warp, step, ladder."""
+    return document["benchmark"].removeprefix("gpu-").partition("-")[0]
+
+
 def rows(document: Document) -> list[Row]:
     """The comparisons that a document holds; none for benchmarks without peers."""
-    kind = document["benchmark"].partition("-")[0]
-    make = _KINDS.get(kind)
+    make = _KINDS.get(kind_of(document))
     return [row for row in make(document) if row.ratios] if make else []
 
 
@@ -117,7 +122,8 @@ def short(
             parts.append(f"On {machine}:\n\n" + "\n".join([*_head("measured"), *lines]))
     parts.append(
         "All of a row was measured in one run, taking turns. ≈ marks what is within "
-        "the noise, the difference between two runs of the same. All cases, other "
+        "the noise, the difference between two runs of the same or else between the "
+        "rounds. All cases, other "
         f"benchmarks and figures: [{folder}]({folder}/README.md)."
     )
     parts += [f"![{_title(name)}]({folder}/{name})" for name in figures]
@@ -174,7 +180,7 @@ def _row_line(row: Row, *more: str) -> str:
 
 def _times(ratio: float, noise: float) -> str:
     sign = "≈ " if abs(ratio - 1) <= noise else ""
-    return f"{sign}{ratio:.0f}×" if ratio >= 9.95 else f"{sign}{ratio:.2g}×"
+    return f"{sign}{ratio:.0f}×" if ratio >= 9.95 else f"{sign}{ratio:#.2g}×"
 
 
 def _fastest(found: Iterable[Row]) -> list[Row]:
@@ -206,16 +212,23 @@ def _compare(
     """
     if ours not in cases:
         return
-    ratios = {
-        called: statistics.median(_ratios(cases[ours], cases[name]))
+    rounds = {
+        called: _ratios(cases[ours], cases[name])
         for name, called in others.items()
         if name in cases
     }
-    noise = 0.0
+    ratios = {name: statistics.median(found) for name, found in rounds.items()}
     if again in cases:
-        apart = (abs(ratio - 1) for ratio in _ratios(cases[ours], cases[again]))
-        noise = statistics.median(apart)
+        noise = _distance(_ratios(cases[ours], cases[again]), 1)
+    else:
+        distances = (_distance(rounds[name], ratios[name]) for name in rounds)
+        noise = max(distances, default=0.0)
     yield Row(what, cases[ours]["median"], ratios, noise, topic or what)
+
+
+def _distance(found: Iterable[float], middle: float) -> float:
+    """The median distance from `middle`, as a part of it."""
+    return statistics.median(abs(ratio / middle - 1) for ratio in found)
 
 
 def _ratios(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from benchmarks import pace, rungs_model, stalls
+from benchmarks import harness, pace, rungs_model, stalls
 from benchmarks.harness import Measurement
 from benchmarks.ladder import Ladder
 
@@ -42,8 +42,8 @@ def describe(suggestion: str, measured: dict[str, Measurement]) -> str:
     noise = stalls.noise_of(before.samples, measured[AGAIN].samples)
     gain = after.median / before.median - 1
     said = (
-        f"Tried {suggestion}: {before.median:,.0f} images/s as it is, "
-        f"{after.median:,.0f} with it"
+        f"Tried {suggestion}: {harness.rate(before.median)} images/s as it is, "
+        f"{harness.rate(after.median)} with it"
     )
     if abs(gain) < noise:
         return f"{said}: noise (±{noise:.1%})."

@@ -194,4 +194,4 @@ def by_confidence(predictions: pd.DataFrame, ascending: bool = False) -> pd.Data
 
 
 def _is_wrong(label: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    return (probability >= 0.5) != (label == 1)
+    return (probability >= metrics.THRESHOLD) != (label == 1)

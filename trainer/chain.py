@@ -74,6 +74,15 @@ def find_exports(run_dir: Path, named: Sequence[str] = ()) -> dict[Path, dict]:
     return found
 
 
+def is_record(path: Path) -> bool:
+    """Whether a file is what `python -m trainer.export` wrote beside an export."""
+    try:
+        read_json(path, _EXPORT_SHAPE)
+    except (DocumentError, OSError):
+        return False
+    return True
+
+
 def _read_export(path: Path) -> tuple[Path, dict]:
     beside = path.with_name(f"{path.name}.json")
     try:
@@ -123,6 +132,11 @@ def verify(
         if manifest.digest != digest:
             raise _broken(f"{data_dir} is not the dataset that the run was trained on")
         yield f"{data_dir}: manifest {digest}, {len(manifest.shards)} shards"
+    copy = run_dir / manifest_schema.FILE_NAME
+    if copy.exists():
+        if read_manifest(run_dir, digest) is None:
+            raise _broken(f"{copy} is not the manifest that the run was trained on")
+        yield f"{copy}: manifest {digest}"
     best = run_dir / run_record.BEST
     recorded = run.get("files", {}).get(run_record.BEST)
     if recorded is None:

@@ -11,9 +11,10 @@ from markupsafe import Markup
 
 from schemas import celeba
 from support import figures, files, page
+from support.live import duration
 from trainer import comparison_plots
 from trainer.comparison import DRAWS, Comparison, differing_options
-from trainer.report import decimal, duration, interval, percent
+from trainer.wording import decimal, interval, percent
 
 PAGE, TABLE = "comparison.html", "leaderboard.csv"
 

@@ -212,8 +212,8 @@ class Split:
             return
         for shard in shards:
             with contextlib.suppress(OSError):  # reading will name it
-                descriptor = self._open(shard).descriptor
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+                file = self._open(shard)
+                os.posix_fadvise(file.descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def _read_jpeg(self, number: int) -> memoryview:
         """An example's JPEG; the record around it is parsed the first time only."""
@@ -222,17 +222,19 @@ class Split:
             record = self._read_record(number)
             known = self._known[number] = _Known.of(record)
         else:
-            record = framing.read_again(*self._where(number), known.checksum)
+            file, *where = self._where(number)
+            record = framing.read_again(file.descriptor, *where, known.checksum)
         return memoryview(record)[known.jpeg]
 
     def _read_record(self, number: int) -> bytes:
-        return framing.read_record(*self._where(number))
+        file, *where = self._where(number)
+        return framing.read_record(file.descriptor, *where)
 
-    def _where(self, number: int) -> tuple[int, int, int, int]:
-        """Descriptor, offset and length of a record, and its index in the shard."""
+    def _where(self, number: int) -> tuple["_File", int, int, int]:
+        """A record's file, offset and length there, and its index in the shard."""
         shard, index = self._shard_and_index(number)
         at, length = self._places[number].tolist()
-        return self._open(shard).descriptor, at, length, index
+        return self._open(shard), at, length, index
 
     def _named(self, error: Exception, number: int) -> UserError:
         """The error that says which shard and record is damaged."""
@@ -256,7 +258,8 @@ class Split:
         """Offsets and lengths of a shard's records, bytes, (records, 2) int64."""
         path, expected = self._paths[shard], self.shards[shard].records
         try:
-            places = list(framing.locate_records(self._open(shard).descriptor))
+            file = self._open(shard)
+            places = list(framing.locate_records(file.descriptor))
         except framing.DamagedRecord as error:
             raise _damaged(path, str(error)) from error
         except OSError as error:
@@ -292,7 +295,10 @@ class _Known(NamedTuple):
 
 
 class _File:
-    """A file opened for reading, closed when nobody refers to it."""
+    """A file opened for reading, closed when nobody refers to it.
+
+    Who reads must hold it: where other threads open many more, this one is forgotten.
+    """
 
     def __init__(self, path: Path):
         self.descriptor = os.open(path, os.O_RDONLY)

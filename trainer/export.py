@@ -29,9 +29,11 @@ import tensorflow as tf
 
 from schemas.manifest import FILE_NAME
 from support import command, files
+from support.documents import DocumentError, read_text
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from trainer import (
     calibration,
+    chain,
     export_check,
     export_formats,
     export_record,
@@ -221,9 +223,10 @@ def _data_dir(config: ExportConfig) -> str:
     """The dataset that is given, or that the run recorded."""
     if config.data_dir:
         return config.data_dir
-    path = Path(config.run_dir) / run_record.FLAGS
-    options = run_record.read_options(path.read_text()) if path.is_file() else {}
-    recorded = options.get("data_dir", "")
+    recorded = ""
+    with contextlib.suppress(OSError, DocumentError):
+        text = read_text(Path(config.run_dir) / run_record.FLAGS)
+        recorded = run_record.read_options(text).get("data_dir", "")
     if not recorded or not (Path(recorded) / FILE_NAME).is_file():
         where = f"at {recorded}" if recorded else "recorded"
         raise usage_error(
@@ -237,8 +240,14 @@ def _data_dir(config: ExportConfig) -> str:
 def _check_output(config: ExportConfig) -> None:
     """Lets an export go only where nothing is, or with --overwrite another export."""
     path, folder = config.path, config.path.absolute().parent
+    beside = export_record.path_of(path)
     if not folder.is_dir():
         problem, remedy = f"lies in {folder}, which is no folder", "Create that folder."
+    elif path.name == models.BEST:
+        problem, remedy = "is the name of a run's own model", "Choose another --output."
+    elif beside.exists() and not chain.is_record(beside):
+        problem = f"needs {beside} for its record, and another file lies there"
+        remedy = "Choose another --output."
     elif not path.exists():
         return
     elif not config.overwrite:

@@ -10,7 +10,7 @@ import pandas as pd
 import simplejpeg
 
 from support import page
-from trainer import calibration
+from trainer import calibration, metrics
 
 #: Group -> what the report calls it.
 HEADINGS = {
@@ -56,7 +56,7 @@ def choose(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
       with at most eight rows, the most telling first.
     """
     surest = calibration.by_confidence(predictions)
-    hit = (surest["probability"] >= 0.5) == (surest["label"] == 1)
+    hit = (surest["probability"] >= metrics.THRESHOLD) == (surest["label"] == 1)
     right = surest[hit]
     halves = [right[right["label"] == label].head(_SIZE // 2) for label in (1, 0)]
     return {

@@ -56,7 +56,7 @@ def _named_failures(config: TrainConfig, run_dir: Path) -> Iterator[None]:
             raise  # stopped before there was anything to go on with
         raise stopped(number, train.continue_command(run_dir)) from error
     except (MemoryError, tf.errors.OpError) as error:
-        if not _is_out_of_memory(error):
+        if not runtime.is_out_of_memory(error):
             raise
         raise UserError(
             f"Out of memory with --batch_size={config.batch_size} and "
@@ -67,17 +67,6 @@ def _named_failures(config: TrainConfig, run_dir: Path) -> Iterator[None]:
             else "Start a new run with a smaller --input_size.",
             ExitCode.OUT_OF_MEMORY,
         ) from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Also CUDA's libraries run out of memory, and say so in words only."""
-    words = str(error).lower()
-    if isinstance(error, tf.errors.ResourceExhaustedError):
-        return "no space left" not in words
-    return isinstance(error, MemoryError) or any(
-        text in words
-        for text in ("out of memory", "out_of_memory", "alloc_failed", "bad_alloc")
-    )
 
 
 def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:

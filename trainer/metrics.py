@@ -27,6 +27,8 @@ from sklearn import metrics as sk
 from schemas import celeba
 
 LEVEL = 0.95
+#: The lowest probability that is called label 1.
+THRESHOLD = 0.5
 
 #: Metric names, in the order in which they are reported.
 SCALARS = (
@@ -60,7 +62,7 @@ def evaluate(
     predictions: pd.DataFrame,
     draws: int = 1000,
     seed: int = 0,
-    threshold: float = 0.5,
+    threshold: float = THRESHOLD,
 ) -> dict[str, Any]:
     """Computes every metric and its 95 % interval.
 

@@ -71,6 +71,11 @@ class ModelCardConfig:
             raise usage_error("--run_dir is missing.", "Add --run_dir=runs/NAME.")
         if self.data_dir and not self.verify:
             raise usage_error("--data_dir is for --verify only.", "Add --verify.")
+        if self.evaluation and self.verify:
+            raise usage_error(
+                "--evaluation is for the card; --verify writes none.",
+                "Leave one of the two out.",
+            )
 
 
 def write_card(

@@ -135,7 +135,7 @@ def predict(config: PredictConfig, words: Sequence[str]) -> None:
         _report_skipped(shown, errors)
     _show(readable, predictor, _ROWS_SHOWN if config.output else None)
     by_path = sum(
-        picture.name != image_id
+        pictures.in_utf8(picture.name) != image_id
         for picture, image_id in zip(found, table["image_id"], strict=True)
     )
     if by_path:

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,14 +12,16 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
+from support.documents import DocumentError, Optional, between, read_json
 from support.errors import ExitCode, UserError
 from support.images import BadImage
 from support.pool import cores, thread_map
-from trainer import calibration, models, pictures, results, warp
+from trainer import calibration, metrics, models, pictures, results, warp
 from trainer.pictures import Picture, Source
 
 COLUMNS = ["image_id", "probability", "label", "abstained"]
-THRESHOLD = 0.5
+
+_BAND_SHAPE = {"abstention": Optional({"abstain": Optional(between(0, 0.5))})}
 
 #: Pictures that a thread prepares together: those of one shape are stretched at once.
 _TOGETHER = 8
@@ -78,7 +79,7 @@ class Predictor:
             "label_names": {str(n): name for n, name in enumerate(self.label_names)},
             "architecture": run["model"],
             "input_size": self.size,
-            "threshold": THRESHOLD,
+            "threshold": metrics.THRESHOLD,
             "temperature": self.temperature,
             "abstain": self.abstain,
             "sha256": run["files"][models.BEST],
@@ -147,7 +148,7 @@ class Predictor:
             probability[readable] = calibration.probabilities(
                 np.concatenate(logits)[:, 0], self.temperature
             )
-        label = pd.array((probability >= THRESHOLD).astype("int64"), "Int64")
+        label = pd.array((probability >= metrics.THRESHOLD).astype("int64"), "Int64")
         label[~readable] = pd.NA
         abstained = readable & ~calibration.decided(probability, self.abstain)
         columns = (ids, probability, label, abstained)
@@ -207,12 +208,15 @@ def _band(run_dir: Path) -> float:
     """The band that the run's own test used, else the usual one."""
     path = run_dir / results.METRICS
     try:
-        return float(json.loads(path.read_text("utf-8"))["abstention"]["abstain"])
-    except (FileNotFoundError, KeyError):  # of an older version
+        found = read_json(path, _BAND_SHAPE)
+        return found.get("abstention", {}).get("abstain", calibration.ABSTAIN)
+    except FileNotFoundError:  # of an older version
         return calibration.ABSTAIN
-    except (ValueError, TypeError) as error:
+    except (DocumentError, OSError) as error:
         raise UserError(
-            f"{path} is damaged: it says no band.",
+            f"{path} cannot be read: {error.strerror}."
+            if isinstance(error, OSError)
+            else error.at(path),
             "Restore it from a copy, or give the band: --abstain="
             f"{calibration.ABSTAIN}.",
             ExitCode.INPUT_DATA,

@@ -155,3 +155,14 @@ def _device_name(gpus: list) -> str:
         return f"{name}, {os.cpu_count()} cores"
     details = tf.config.experimental.get_device_details(gpus[0])
     return details.get("device_name", "GPU")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out. CUDA's libraries say so in words only."""
+    words = str(error).lower()
+    if isinstance(error, tf.errors.ResourceExhaustedError):
+        return "no space left" not in words
+    return isinstance(error, MemoryError) or any(
+        text in words
+        for text in ("out of memory", "out_of_memory", "alloc_failed", "bad_alloc")
+    )

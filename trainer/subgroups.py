@@ -48,7 +48,7 @@ def evaluate(
     groups: pd.DataFrame | None = None,
     draws: int = 1000,
     seed: int = 0,
-    threshold: float = 0.5,
+    threshold: float = metrics.THRESHOLD,
 ) -> Table:
     """Computes every group's rates, gaps, intervals and tests.
 

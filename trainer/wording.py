@@ -1,4 +1,4 @@
-"""Numbers in words: per cent, decimals, intervals, durations."""
+"""Numbers in words: per cent, decimals, intervals."""
 
 PERCENT = "\u00a0%"  # with a space that does not break
 
@@ -19,11 +19,3 @@ def interval(bounds: tuple[float, float] | None, formatter=decimal) -> str:
         return "–"
     low, high = (formatter(bound) for bound in bounds)
     return low.removesuffix(PERCENT) + "–" + high
-
-
-def duration(seconds: float) -> str:
-    """1262 -> "21 min 2 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    parts = [(hours, "h"), (minutes, "min"), (0 if hours else rest, "s")]
-    return " ".join(f"{value}\u00a0{unit}" for value, unit in parts if value) or "0 s"

@@ -40,6 +40,8 @@ def test_on_jax_other_rungs_are_refused(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     with pytest.raises(UserError, match="--rungs: read needs Keras' TensorFlow"):
         program.main(["benchmarks"])
+    with pytest.raises(UserError, match="--try_suggestion trains"):
+        program.main(["benchmarks", "--rungs=warp", "--try_suggestion"])
 
 
 def test_the_program_is_imported_without_tensorflow_and_beam():
@@ -73,6 +75,9 @@ def test_all_rungs_are_climbed(tmp_path, monkeypatch, capsys):
     write = harness.write
     monkeypatch.setattr(harness, "write", lambda result: write(result, tmp_path))
     words = [f"--data_dir={folder}", "--input_size=32", "--batch_size=4"]
+    if not harness.hardware()["gpu"]:
+        with pytest.raises(UserError, match="--rungs=transfer leaves nothing"):
+            program.main(["benchmarks", *words, "--rungs=transfer"])
     program.main(["benchmarks", *words, "--budget=1s", "--write", "--try_suggestion"])
     result = json.loads(next(tmp_path.glob("ladder-googlenet-32-*.json")).read_text())
     harness.check(result)

@@ -119,7 +119,21 @@ def test_ratios_are_medians_of_rounds_and_noise_is_marked():
     assert four.ratios == pytest.approx({"tf.data": 2 / 1.9, "WebDataset": 2})
     assert four.noise == pytest.approx(1 - 1 / 1.1)
     line = published._row_line(four)
-    assert line.endswith("| 8,000 | tf.data ≈ 1.1×, WebDataset 2× |")
+    assert line.endswith("| 8,000 | tf.data ≈ 1.1×, WebDataset 2.0× |")
+
+
+def test_without_a_second_run_the_rounds_show_the_noise():
+    cases = {"warp": [100.0, 108.0, 90.0], "Keras layers": [100.0, 100.0, 100.0]}
+    (row,) = published.rows(made_up("warp-tensorflow", cases, WARP))
+    assert row.noise == pytest.approx(0.08)
+    assert published._row_line(row).endswith("Keras layers ≈ 1.0× |")
+
+
+def test_what_a_gpu_box_measured_is_compared_too():
+    results = [step_result() | {"benchmark": "gpu-step-jax"}, step_result()]
+    rows = [[(row.what, row.ratios) for row in published.rows(one)] for one in results]
+    assert rows[0] == rows[1] != []
+    assert plots.pictures(results[:1]).keys() == plots.pictures(results[1:]).keys()
 
 
 def test_rows_are_found_by_name_and_what_is_missing_is_left_out():

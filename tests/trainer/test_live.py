@@ -13,7 +13,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from support import command
 from support.errors import ExitCode, UserError
 from support.live import LiveLine
-from trainer import board, main
+from trainer import board, main, runtime
 from trainer.checkpoint import Progress
 from trainer.progress import Epoch, Meter
 
@@ -165,11 +165,13 @@ def test_tensorboard_shows_the_history_once(changed, tmp_path):
 
 def test_a_full_disk_is_not_a_lack_of_memory():
     error = tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")
-    assert not main._is_out_of_memory(error)
-    assert main._is_out_of_memory(MemoryError())
+    assert not runtime.is_out_of_memory(error)
+    assert runtime.is_out_of_memory(MemoryError())
     error = tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of")
-    assert main._is_out_of_memory(error)
-    assert not main._is_out_of_memory(tf.errors.DataLossError(None, None, "corrupted"))
+    assert runtime.is_out_of_memory(error)
+    assert not runtime.is_out_of_memory(
+        tf.errors.DataLossError(None, None, "corrupted")
+    )
 
 
 @pytest.mark.parametrize(

@@ -238,7 +238,9 @@ def test_evaluations_on_other_data_are_further_results(run_dir, tmp_path):
     found = header["model-index"][0]["results"]
     assert [one["dataset"]["revision"] for one in found] == [DIGEST, "cd" * 32]
     assert found[1]["dataset"]["type"] == "celeba-drawn-faces"
-    assert "`evaluation-test` | test | 120 | 40 |" in body
+    assert (
+        "`evaluation-test` | Drawn faces in CelebA's layout | test | 120 | 40 |" in body
+    )
     assert "Not the dataset of the training." in body
     assert "evaluation-other" not in body
     (elsewhere / "metrics.json").write_text(json.dumps(metrics))
@@ -303,6 +305,12 @@ def test_the_dataset_is_checked(run_dir, dataset_dir, capsys):
     _, body = _card(run_dir)
     shard = manifest["shards"][0]
     assert f"\n{shard['sha256']}  {shard['name']}\n" in body
+    copy = run_dir / "manifest.json"
+    model_card.main(words)
+    assert f"{copy}: manifest {manifest['digest']}" in capsys.readouterr().out
+    copy.write_text(copy.read_text().replace(shard["sha256"], "0" * 64))
+    with pytest.raises(UserError, match="json is not the manifest that the run"):
+        model_card.main(words)
 
 
 def test_a_folder_has_the_hash_of_its_listing(tmp_path):
@@ -329,6 +337,7 @@ def test_older_runs_and_wrong_flags(run_dir):
     for flags, message in (
         ([], "--run_dir is missing"),
         (["--run_dir=x", "--data_dir=y"], "--data_dir is for --verify only"),
+        (["--run_dir=x", "--evaluation=y", "--verify"], "--evaluation is for the card"),
     ):
         with pytest.raises(UserError, match=message):
             model_card.main(["model_card", *flags])

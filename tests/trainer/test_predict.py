@@ -190,9 +190,13 @@ def test_the_band_is_the_runs_own(run_dir, tmp_path):
         (copy / "metrics.json").write_text(text)
         assert predict.Predictor(copy).abstain == expected
     assert predict.Predictor(copy, abstain=0.0).abstain == 0
-    (copy / "metrics.json").write_text("{")
-    with pytest.raises(UserError, match="says no band"):
-        predict.Predictor(copy)
+    for text, problem in (
+        ("{", "is not complete JSON"),
+        ('{"abstention": {"abstain": "0.2"}}', "has abstention.abstain = "),
+    ):
+        (copy / "metrics.json").write_text(text)
+        with pytest.raises(UserError, match=f"metrics.json.* {problem}"):
+            predict.Predictor(copy)
 
 
 def test_a_terminal_sees_the_progress_but_no_control_letters(
