@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from schemas import celeba
-from support.live import duration
 from trainer import calibration, run_record, subgroups
 from trainer.markdown import Markdown, block, code, escape
 from trainer.run_reader import Run
 from trainer.subgroup_table import Group, Table
-from trainer.wording import percent
+from trainer.wording import duration, percent
 
 #: Options that say where things lay on the machine of the training.
 _PLACES = ("data_dir", "run_dir")

@@ -11,10 +11,9 @@ from markupsafe import Markup
 
 from schemas import celeba
 from support import figures, files, page
-from support.live import duration
 from trainer import comparison_plots
 from trainer.comparison import DRAWS, Comparison, differing_options
-from trainer.wording import decimal, interval, percent
+from trainer.wording import decimal, duration, interval, percent
 
 PAGE, TABLE = "comparison.html", "leaderboard.csv"
 

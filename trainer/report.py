@@ -17,11 +17,10 @@ from markupsafe import Markup
 from schemas import celeba
 from support import command, figures, files, page
 from support.errors import usage_error
-from support.live import duration
 from trainer import calibration, gallery, plots, subgroup_section
 from trainer.gallery import Pictures
 from trainer.run_reader import Run, load_run
-from trainer.wording import PERCENT, decimal, interval, percent
+from trainer.wording import PERCENT, decimal, duration, interval, percent
 
 FILE_NAME = "report.html"
 

@@ -1,4 +1,8 @@
-"""Numbers in words: per cent, decimals, intervals."""
+"""Numbers in words: per cent, decimals, intervals, durations."""
+
+import re
+
+from support import live
 
 PERCENT = "\u00a0%"  # with a space that does not break
 
@@ -19,3 +23,8 @@ def interval(bounds: tuple[float, float] | None, formatter=decimal) -> str:
         return "–"
     low, high = (formatter(bound) for bound in bounds)
     return low.removesuffix(PERCENT) + "–" + high
+
+
+def duration(seconds: float) -> str:
+    """200 -> "3 min 20 s", where no line ends between a number and its unit."""
+    return re.sub(r"(?<=\d) ", "\u00a0", live.duration(seconds))

@@ -184,3 +184,5 @@ def test_subgroups_are_shown_where_they_were_computed(run_dir):
 def test_values_in_words():
     assert report.percent(None) == report.interval(None) == "–"
     assert report.interval([0.9, 0.9876]) == "0.900–0.988"
+    assert report.duration(3725) == "1\u00a0h 2\u00a0min"
+    assert report.duration(61.6) == "1\u00a0min 2\u00a0s"
