@@ -94,6 +94,17 @@ def test_one_step_changes_every_weight(config, name, precision):
     assert all(np.isfinite(value).all() for value in job.learner.get_weights())
 
 
+def test_plain_networks_start_as_he_et_al_do():
+    kernels = []
+    for seed in (0, 0, 1):
+        keras.utils.set_random_seed(seed)
+        model = models.build("vgg16", 32)
+        kernels.append(model.get_layer("block3_conv2").kernel.numpy())
+    assert kernels[0].std() == pytest.approx(math.sqrt(2 / (9 * 256)), rel=0.02)
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert not np.array_equal(kernels[0], kernels[2])
+
+
 def save_run(folder, name):
     """The finished run of a model whose weights are all unlike their initial ones."""
     model = models.build(name, 64, models.CAFFE, dropout=0.2)
