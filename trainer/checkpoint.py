@@ -7,6 +7,7 @@ from, its best model is there, and a better one of an epoch that is done again i
 """
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -39,6 +40,14 @@ _DAMAGED = (
     RecursionError,
     MemoryError,
     TypeError,
+)
+#: With these a whole checkpoint must not be passed over, and then removed.
+_NOT_THE_FILE_S_FAULT = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
 )
 #: Room for the header, which holds the history, and for the names of the arrays.
 _SPARE_BYTES = 1 << 26
@@ -129,8 +138,8 @@ def restore(run_dir: Path, variables: Mapping) -> tuple[Progress | None, list[st
       checkpoint that was passed over.
 
     Raises:
-      UserError: there are checkpoints, but none is whole (exit 5); the disk is full or
-        not writable (4).
+      UserError: there are checkpoints, but none is whole (exit 5); one may not be read,
+        or the disk is full or not writable (4).
     """
     skipped = []
     paths = _newest_first(run_dir)
@@ -138,6 +147,12 @@ def restore(run_dir: Path, variables: Mapping) -> tuple[Progress | None, list[st
         try:
             progress, arrays = _read(path, variables)
         except _DAMAGED as error:
+            if isinstance(error, OSError) and error.errno in _NOT_THE_FILE_S_FAULT:
+                raise UserError(
+                    f"{path} cannot be read: {error.strerror}.",
+                    "Make it readable, then run the same command again.",
+                    ExitCode.OUTPUT,
+                ) from error
             skipped.append(f"{path.name} is damaged and passed over ({error})")
             continue
         for name, variable in variables.items():

@@ -81,17 +81,20 @@ class Dataset:
         return self._splits[name]
 
 
-def open_dataset(folder: str | Path, cache_bytes: int = 0) -> Dataset:
+def open_dataset(
+    folder: str | Path, cache_bytes: int = 0, needed: Iterable[str] = celeba.SPLITS
+) -> Dataset:
     """Opens a dataset and checks every shard's size and sha256.
 
     Args:
       folder: the dataset's.
       cache_bytes: memory for decoded images. A split that fits into what is left of it
         is decoded once, and kept; what is read does not depend on it.
+      needed: the splits that must hold examples.
 
     Raises:
-      UserError: missing, unfinished or without examples in a split (exit 3); damaged
-        or foreign (exit 5).
+      UserError: missing, unfinished or without examples in a needed split (exit 3);
+        damaged or foreign (exit 5).
     """
     folder = Path(folder)
     path = folder / manifest_schema.FILE_NAME
@@ -113,11 +116,11 @@ def open_dataset(folder: str | Path, cache_bytes: int = 0) -> Dataset:
         ) from error
     for shard in manifest.shards:
         _check_shard(folder, shard)
-    for split in celeba.SPLITS:
+    for split in needed:
         if not manifest.num_examples(split):
             raise UserError(
                 f"{folder} has no {split} examples.",
-                "Build it with fractions above 0 for all splits.",
+                "Build it with a fraction above 0 for this split.",
                 ExitCode.INPUT_DATA,
             )
     return Dataset(folder, manifest, _splits_that_fit(manifest, cache_bytes))

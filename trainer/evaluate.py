@@ -32,6 +32,7 @@ from trainer import (
     run_folder,
     run_reader,
     run_record,
+    runtime,
     wakeup,
 )
 from trainer.input_pipeline import Dataset
@@ -99,7 +100,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
       UserError: another attribute (exit 2); no finished run or dataset, an empty split,
         or no validation predictions for a target error (3); the folder holds something
-        else (4); a damaged file (5).
+        else (4); a damaged file (5); no memory for the batch (7).
     """
     run_dir, split = Path(config.run_dir), config.eval_split
     run = models.read_run(run_dir)
@@ -107,12 +108,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     abstain = _choose_band(config, run_dir)
     model = models.load(run_dir)
     run_record.require(run_dir, run, ("manifest_digest", "seed"))
-    dataset = input_pipeline.open_dataset(config.data_dir)
+    dataset = input_pipeline.open_dataset(config.data_dir, needed=[split])
     _check_dataset(run, dataset, config)
     strategy = tf.distribute.get_strategy()
-    predictions = predict_split(
-        EvaluationStep(model, strategy), dataset, split, config.batch_size, strategy
-    )
+    with runtime.memory_errors(config.batch_size):
+        predictions = predict_split(
+            EvaluationStep(model, strategy), dataset, split, config.batch_size, strategy
+        )
     temperature = run.get("temperature", 1.0)
     predictions = results.calibrated(predictions, temperature)
     result = results.assess(
@@ -132,11 +134,15 @@ def describe(run: dict[str, Any], manifest: Manifest, split: str) -> dict[str, A
         "run_manifest_digest": run["manifest_digest"],
         "model_sha256": run["files"][models.BEST],
         "data": run_folder.describe_data(manifest),
-        "notes": _notes(run["manifest_digest"] == manifest.digest, split),
+        "notes": _notes(
+            run["manifest_digest"] == manifest.digest,
+            split,
+            manifest.config.get("split"),
+        ),
     }
 
 
-def _notes(same_data: bool, split: str) -> list[str]:
+def _notes(same_data: bool, split: str, split_by: str | None) -> list[str]:
     """What a reader of the numbers must know about these data."""
     if not same_data:
         return [
@@ -153,7 +159,7 @@ def _notes(same_data: bool, split: str) -> list[str]:
             "The epoch and the temperature were chosen on these images, which flatters "
             "the numbers a little."
         ],
-        "test": [],
+        "test": [report.SPLITS["random"]] if split_by == "random" else [],
     }[split]
 
 
@@ -179,8 +185,7 @@ def _check_folder(folder: Path) -> None:
         problem = "is not a folder"
     elif not folder.is_dir() or not any(folder.iterdir()):
         return
-    # The predictions are what an evaluation writes first.
-    elif (folder / models.RUN).exists() or not (folder / results.PREDICTIONS).is_file():
+    elif (folder / models.RUN).exists() or not _is_evaluation(folder):
         problem = "holds other files than those of an evaluation"
     else:
         print(f"replacing the evaluation in {folder}")
@@ -188,6 +193,15 @@ def _check_folder(folder: Path) -> None:
     raise UserError(
         f"{folder} {problem}.", "Choose another --output_dir.", ExitCode.OUTPUT
     )
+
+
+def _is_evaluation(folder: Path) -> bool:
+    """Whether an evaluation's predictions, which are written first, are in a folder."""
+    try:
+        table = run_reader.read_csv(folder, results.PREDICTIONS)
+    except UserError:
+        return False
+    return set(celeba.ATTRIBUTES) <= set(table)
 
 
 def _check_dataset(
@@ -198,12 +212,6 @@ def _check_dataset(
             f"{config.data_dir} is labeled by {dataset.manifest.attribute}, but "
             f"{config.run_dir} predicts {run['attribute']}.",
             f"Name a dataset built with --attribute={run['attribute']}.",
-        )
-    if not dataset.manifest.num_examples(config.eval_split):
-        raise UserError(
-            f"{config.data_dir} has no {config.eval_split} examples.",
-            "Choose another --eval_split.",
-            ExitCode.INPUT_DATA,
         )
 
 

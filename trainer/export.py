@@ -113,7 +113,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     _check_output(config)
     with wakeup.Watch():
         model = models.load(config.run_dir)
-        dataset = input_pipeline.open_dataset(_data_dir(config))
+        dataset = input_pipeline.open_dataset(_data_dir(config), needed=[_SPLIT])
         images = read_images(dataset, run["input_size"])
         temperature = run.get("temperature", 1.0)
         logits = model.predict_on_batch(images)[:, 0]

@@ -95,7 +95,8 @@ def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:
         f"examples: {counts}; global batch {config.batch_size}, "
         f"{smallest}{f' or {smallest + 1}' if uneven else ''} per replica, "
         f"{job.steps_per_epoch} steps per epoch; run folder {run_dir}\n"
-        f"decoded images stay in memory: {', '.join(dataset.cached) or 'none'}",
+        f"decoded images stay in memory: {', '.join(dataset.cached) or 'none'}\n"
+        f"after a stop, go on with: {train.continue_command(run_dir)}",
         flush=True,
     )
     with wakeup.Watch():

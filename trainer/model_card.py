@@ -231,13 +231,12 @@ def _body(
 
 def _results(run: Run, evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """What the template is told of the results."""
-    counts = run.record["data"]["class_counts"][run.split]
     return {
         "metrics": run.metrics,
         "own_split": run.split,
         "summary": report.summary(run),
         "rows": report.metric_rows(run),
-        "share": percent(counts[1] / max(1, sum(counts))),
+        "share": percent(sum(run.metrics["confusion_matrix"][1]) / run.metrics["n"]),
         "calibration": report.calibration_words(run),
         "subgroups": card_text.subgroup_facts(run.subgroups),
         "evaluations": [_evaluation_row(*item) for item in evaluations.items()],

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
 FIRST_LOSS_SCALE = 2.0**15
+_LOWEST_SCALE = 1.0
 #: Steps without overflow after which the loss scale doubles.
 GROWTH_STEPS = 2000
 
@@ -72,6 +73,7 @@ class Optimizer:
             FIRST_LOSS_SCALE if scale_loss else 1.0, trainable=False
         )
         self._good_steps = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self._failed_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         zeros = [tf.zeros(variable.shape) for variable in trainable]
         self._momentum = [tf.Variable(zero, trainable=False) for zero in zeros]
         self._velocity = [tf.Variable(zero, trainable=False) for zero in zeros]
@@ -102,8 +104,19 @@ class Optimizer:
         """The averaged weights, or the weights themselves without averaging."""
         return self._average or self._trainable
 
-    def learning_rate(self) -> tf.Tensor:
-        return self._schedule(self.step)
+    @property
+    def failed_step(self) -> int:
+        """The first step (from 1) whose gradients no loss scale could save; 0: none.
+
+        No checkpoint keeps it: a run in which a step failed writes none.
+        """
+        return int(self._failed_step.numpy())
+
+    def learning_rate(self, step: int | None = None) -> tf.Tensor:
+        """Of the next step, or of one by its number (from 1)."""
+        if step is None:
+            return self._schedule(self.step)
+        return self._schedule(tf.constant(max(step - 1, 0), tf.int64))
 
     def finish(self, gradients: list[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Unscales and clips gradients that are already summed over replicas.
@@ -130,6 +143,11 @@ class Optimizer:
           gradients: per-replica or plain tensors, equal on all replicas.
           finite: scalar bool.
         """
+        failed = tf.logical_not(finite)
+        if self._scale_loss:
+            failed = tf.logical_and(failed, self.loss_scale <= _LOWEST_SCALE)
+        first = tf.logical_and(failed, self._failed_step == 0)
+        self._failed_step.assign(tf.where(first, self.step + 1, self._failed_step))
         if self._scale_loss:
             tf.cond(finite, lambda: self._update(gradients), lambda: None)
             self._adjust_scale(finite)
@@ -176,5 +194,5 @@ class Optimizer:
         good = tf.where(finite, self._good_steps + 1, 0)
         grow = good >= GROWTH_STEPS
         factor = tf.where(finite, tf.where(grow, 2.0, 1.0), 0.5)
-        self.loss_scale.assign(tf.maximum(self.loss_scale * factor, 1.0))
+        self.loss_scale.assign(tf.maximum(self.loss_scale * factor, _LOWEST_SCALE))
         self._good_steps.assign(tf.where(grow, tf.zeros_like(good), good))

@@ -126,20 +126,32 @@ def find(words: Sequence[str]) -> list[Picture]:
     Returns:
       In the order of the words; sorted by name within a folder, zip file or pattern.
 
+    A folder or zip file that is empty or cannot be read is a picture that cannot be
+    loaded, unless nothing else is found.
+
     Raises:
-      UserError: exit 3, a path does not exist or cannot be read, a folder or zip file
-        holds no picture, or a pattern matches nothing.
+      UserError: exit 3, a path does not exist, a pattern matches nothing, or all
+        folders and zip files are empty or cannot be read.
     """
     found: dict[str, Picture] = {}
+    problems: list[UserError] = []
     for word in words:
-        here = [picture for path in _expand(word) for picture in _pictures(path)]
+        here = []
+        for path in _expand(word):
+            try:
+                here += _pictures(path)
+            except UserError as error:
+                problems.append(error)
+                here.append(_unreadable(path, error.cause))
         if not here:
-            raise _input_error(
-                f"{word} holds no .jpg, .jpeg or .png file.",
-                "Name pictures, or folders or zip files that hold some.",
-            )
+            cause = f"{word} holds no .jpg, .jpeg or .png file."
+            remedy = "Name pictures, or folders or zip files that hold some."
+            problems.append(_input_error(cause, remedy))
+            here = [_unreadable(word, cause)]
         for picture in here:
             found.setdefault(os.path.abspath(picture.path), picture)
+    if len(problems) == len(found):
+        raise problems[0]
     return list(found.values())
 
 
@@ -177,6 +189,15 @@ def _expand(word: str) -> list[str]:
             "Check it; ** stands for folders at any depth.",
         )
     return paths
+
+
+def _unreadable(path: str, why: str) -> Picture:
+    """What stands for a folder or zip file in which no picture can be found."""
+
+    def load() -> np.ndarray:
+        raise images.BadImage("unreadable", why)
+
+    return Picture(os.path.basename(os.path.abspath(path)), path, load)
 
 
 def _pictures(path: str) -> list[Picture]:

@@ -20,7 +20,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,12 @@ from absl import flags
 import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 
 # isort: split
-import tensorflow as tf
 
 from support import command, files
 from support.errors import ExitCode, UserError, usage_error
 from support.images import require_local
 from support.live import Meter
-from trainer import annotate, calibration, pictures, wakeup
+from trainer import annotate, calibration, pictures, runtime, wakeup
 from trainer.pictures import Picture
 from trainer.predictor import COLUMNS, Predictor
 
@@ -45,6 +44,7 @@ __all__ = ["PredictConfig", "Predictor", "main", "predict"]
 
 _SUFFIXES = (".csv", ".json")
 _ROWS_SHOWN = 20
+_JSON_START = '{\n "model": {'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +98,23 @@ def _check_output(name: str) -> None:
             "Create the folder, or name another file.",
             ExitCode.OUTPUT,
         )
+    if path.exists() and not _is_prediction(path):
+        raise UserError(
+            f"--output={name} is there already and is no prediction of this program.",
+            "Name another file.",
+            ExitCode.OUTPUT,
+        )
+
+
+def _is_prediction(path: Path) -> bool:
+    """Whether a file begins as those that are written here: it may be replaced."""
+    starts = (",".join(COLUMNS) + "\n", _JSON_START)
+    most = max(map(len, starts))
+    if not path.is_file():
+        return False
+    with open(path, "rb") as file:
+        start = file.read(most).decode(errors="replace")
+    return not start or start.startswith(starts)
 
 
 def predict(config: PredictConfig, words: Sequence[str]) -> None:
@@ -114,7 +131,10 @@ def predict(config: PredictConfig, words: Sequence[str]) -> None:
         )
     found = pictures.find(words)
     predictor = Predictor(config.run_dir, config.abstain)
-    with _meter(len(found), "predicted") as meter, _memory_errors(config.batch_size):
+    with (
+        _meter(len(found), "predicted") as meter,
+        runtime.memory_errors(config.batch_size),
+    ):
         table = predictor.predict(found, config.batch_size, meter.update)
     skipped = _report_skipped(found, table["error"])
     readable = table[table["error"] == ""]
@@ -148,18 +168,6 @@ def predict(config: PredictConfig, words: Sequence[str]) -> None:
 def _meter(total: int, done: str) -> contextlib.closing:
     # What stands on standard output can be piped elsewhere.
     return contextlib.closing(Meter(total, done, sys.stderr, rejected="skipped"))
-
-
-@contextlib.contextmanager
-def _memory_errors(batch_size: int) -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
-        raise UserError(
-            f"Out of memory with --batch_size={batch_size}.",
-            f"Use --batch_size={max(1, batch_size // 2)}.",
-            ExitCode.OUT_OF_MEMORY,
-        ) from error
 
 
 def _report_skipped(

@@ -78,7 +78,8 @@ _OF_OTHERS = {
     "f1": ("F1, not {positive}", "harmonic mean of these two"),
 }
 
-_SPLITS = {
+#: How the splits were made -> what that means for the numbers.
+SPLITS = {
     "identity": "Nobody appears in two splits: the model never saw these people.",
     "official": "The splits are CelebA's official ones.",
     "random": "Images were split at random: the same person can be in training and "
@@ -265,7 +266,7 @@ def _split_text(run: Run) -> str:
     """What the way of splitting means for the numbers."""
     if run.evaluation is not None:
         return " ".join(run.evaluation["notes"])
-    return _SPLITS.get(run.record["data"]["split"], "")
+    return SPLITS.get(run.record["data"]["split"], "")
 
 
 def metric_rows(run: Run) -> list[dict[str, str]]:
@@ -351,7 +352,7 @@ def _read_pictures(run_dir: Path, run: Run, data_dir: str) -> Pictures:
     import trainer.quiet  # noqa: F401, I001 - before anything imports TensorFlow
     from trainer import gradcam, input_pipeline, models, wakeup
 
-    dataset = input_pipeline.open_dataset(data_dir)
+    dataset = input_pipeline.open_dataset(data_dir, needed=[run.split])
     digest = run.record.get("manifest_digest")
     if dataset.manifest.digest != digest:
         raise usage_error(

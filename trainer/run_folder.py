@@ -22,6 +22,8 @@ from trainer.config import NOT_COMPARED, TrainConfig
 
 FLAGS = "flags.txt"
 FINISHED, RUNNING = "finished", "running"
+#: Options that `auto` and 0 leave to the machine.
+_EFFECTIVE = ("precision", "xla", "replicas")
 _VERSIONS = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn")
 
 
@@ -59,10 +61,13 @@ def check_options(run_dir: Path, config: TrainConfig) -> None:
         )
     before = _read_flags(run_dir / FLAGS)
     now = _read_lines(command.flags_text(config))
+    free = set(NOT_COMPARED)
+    if (run_dir / models.RUN).is_file():
+        free |= {*_EFFECTIVE}  # what they became is compared, see `start`
     changed = [
         f"--{name} was {before.get(name)}, is {now.get(name)}"
-        for name in sorted(before.keys() | now.keys())
-        if name not in NOT_COMPARED and before.get(name) != now.get(name)
+        for name in sorted((before.keys() | now.keys()) - free)
+        if before.get(name) != now.get(name)
     ]
     if changed:
         raise usage_error(

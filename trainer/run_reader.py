@@ -22,7 +22,7 @@ from support.documents import (
 )
 from support.errors import ExitCode, UserError
 from trainer import subgroup_table
-from trainer.run_record import DATA_SHAPE, RUN_SHAPE
+from trainer.run_record import BEST, DATA_SHAPE, RUN_SHAPE, is_attribute
 
 MODEL_NAMES = {
     "googlenet": "GoogLeNet",
@@ -135,13 +135,23 @@ def load_run(run_dir: Path, results_dir: Path | None = None) -> Run:
       results_dir: where metrics.json and predictions.csv are, if elsewhere.
 
     Raises:
-      UserError: exit 3, a file is missing, damaged or of another program.
+      UserError: a file is missing, damaged or of another program (exit 3); the results
+        are of another model, or the subgroups of other images (5).
     """
     results_dir = results_dir or run_dir
     record = _checked(run_dir, "run.json", read_json, _RUN_SHAPE)
     record = {key: value for key, value in record.items() if value is not None}
     metrics = read_metrics(results_dir)
     evaluation = metrics.get("evaluation", {})
+    model = record.get("files", {}).get(BEST)
+    if evaluation and evaluation["model_sha256"] != model:
+        raise _foreign(results_dir, f"no evaluation of the model in {run_dir}")
+    subgroups = subgroup_table.read(results_dir)
+    if subgroups and subgroups.overall.n != metrics["n"]:
+        raise _foreign(
+            results_dir / subgroup_table.JSON_NAME,
+            f"about {subgroups.overall.n:,} images, not the {metrics['n']:,} here",
+        )
     replaced = {key: evaluation[key] for key in _OF_DATA if key in evaluation}
     history = read_csv(run_dir, "history.csv")
     if record["best_epoch"] not in history["epoch"].to_numpy():
@@ -154,7 +164,7 @@ def load_run(run_dir: Path, results_dir: Path | None = None) -> Run:
         history=history,
         predictions=read_csv(results_dir, "predictions.csv"),
         flags=_checked(run_dir, "flags.txt", read_text),
-        subgroups=subgroup_table.read(results_dir),
+        subgroups=subgroups,
     )
 
 
@@ -180,7 +190,7 @@ def read_for_groups(run_dir: Path) -> tuple[str, float, dict[str, int]]:
     Raises:
       UserError: exit 3, run.json or metrics.json is missing or damaged.
     """
-    record = _checked(run_dir, "run.json", read_json, {"attribute": str})
+    record = _checked(run_dir, "run.json", read_json, {"attribute": is_attribute})
     shape = {key: _METRICS_SHAPE[key] for key in ("threshold", "bootstrap")}
     metrics = _checked(run_dir, "metrics.json", read_json, shape)
     return record["attribute"], metrics["threshold"], metrics["bootstrap"]
@@ -230,6 +240,15 @@ def read_csv(run_dir: Path, name: str) -> pd.DataFrame:
             "none."
         )
     return table
+
+
+def _foreign(path: Path, what: str) -> UserError:
+    return UserError(
+        f"{path} is {what}.",
+        "Name a folder that `python -m trainer.evaluate` wrote for this run, or write "
+        "it again.",
+        ExitCode.INTEGRITY,
+    )
 
 
 def _input_error(cause: str) -> UserError:

@@ -24,6 +24,12 @@ from trainer.config import INPUT_SIZES, TrainConfig
 RUN, FLAGS, BEST = "run.json", "flags.txt", "best.keras"
 FINISHED = "finished"
 
+
+def is_attribute(value: Any) -> bool:
+    """A name of one of the 40 attributes."""
+    return value in celeba.ATTRIBUTES
+
+
 _COUNTS = (is_count, is_count)
 #: What is known of a dataset, in run.json and of an evaluation.
 DATA_SHAPE = {
@@ -34,7 +40,7 @@ DATA_SHAPE = {
 }
 #: What run.json may hold; readers require what they need beside it.
 RUN_SHAPE = {
-    "attribute": Optional(str),
+    "attribute": Optional(is_attribute),
     "best_epoch": Optional(is_count),
     "data": Optional(DATA_SHAPE),
     "device_name": Optional(str),

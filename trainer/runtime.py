@@ -1,15 +1,17 @@
 """Devices, precision, XLA and seeds: what a run really uses, decided once."""
 
+import contextlib
 import dataclasses
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from support.errors import usage_error
+from support.errors import ExitCode, UserError, usage_error
 from support.hardware import cpu_info
 from trainer.config import TrainConfig
 
@@ -166,3 +168,22 @@ def is_out_of_memory(error: Exception) -> bool:
         text in words
         for text in ("out of memory", "out_of_memory", "alloc_failed", "bad_alloc")
     )
+
+
+@contextlib.contextmanager
+def memory_errors(batch_size: int) -> Iterator[None]:
+    """Names a smaller --batch_size where memory runs out.
+
+    Raises:
+      UserError: instead of TensorFlow's and Python's errors (exit 7).
+    """
+    try:
+        yield
+    except (MemoryError, tf.errors.OpError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"Out of memory with --batch_size={batch_size}.",
+            f"Use --batch_size={max(1, batch_size // 2)}.",
+            ExitCode.OUT_OF_MEMORY,
+        ) from error

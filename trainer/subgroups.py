@@ -7,6 +7,7 @@ noisy, as the label itself is.
 """
 
 import dataclasses
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from absl import flags
 
 from schemas import celeba
 from support import command
+from support.documents import read_text
 from support.errors import ExitCode, UserError, usage_error
 from trainer import group_rates, metrics, run_reader, subgroup_table
 from trainer.group_rates import MIN_IMAGES, MIN_PEOPLE, RATES
@@ -272,7 +274,9 @@ class SubgroupsConfig:
 
     run_dir: str | None = command.option(None, "Folder of a finished run.")
     predictions: str | None = command.option(
-        None, "Other predictions than the run's own; the label stays the run's."
+        None,
+        "Other predictions than the run's own; the label stays the run's. The tables "
+        "are written beside them.",
     )
     slices: tuple[str, ...] = command.option(
         (), "Attributes to show in any case and crossings: Young,Male*Eyeglasses."
@@ -297,8 +301,9 @@ def read_predictions(path: Path) -> pd.DataFrame:
     """
     remedy = "Name the predictions.csv of a finished run, or evaluate the run again."
     try:
-        table = pd.read_csv(path, dtype={IMAGE_ID: str}, keep_default_na=False)
-    except (OSError, ValueError) as error:
+        text = io.StringIO(read_text(path))
+        table = pd.read_csv(text, dtype={IMAGE_ID: str}, keep_default_na=False)
+    except (OSError, ValueError, OverflowError) as error:
         why = getattr(error, "strerror", None) or "it is not a complete CSV file"
         raise _input_error(f"{path} cannot be read: {why}.", remedy) from error
     for name in (IMAGE_ID, "identity", "label", "probability", *celeba.ATTRIBUTES):
@@ -334,9 +339,8 @@ def main(argv: list[str]) -> None:
     config = command.from_flags(SubgroupsConfig, values)
     run_dir = Path(config.run_dir)
     attribute, threshold, bootstrap = run_reader.read_for_groups(run_dir)
-    predictions = read_predictions(
-        Path(config.predictions or run_dir / "predictions.csv")
-    )
+    source = Path(config.predictions or run_dir / "predictions.csv")
+    predictions = read_predictions(source)
     outside = None
     if config.group_csv:
         outside = read_group_csv(Path(config.group_csv), predictions[IMAGE_ID])
@@ -349,11 +353,12 @@ def main(argv: list[str]) -> None:
         bootstrap["seed"],
         threshold,
     )
-    subgroup_table.write(table, run_dir)
-    _print(table, run_dir)
+    # Beside what they are of: the run's own stay those of its test.
+    subgroup_table.write(table, source.parent)
+    _print(table, source.parent)
 
 
-def _print(table: Table, run_dir: Path) -> None:
+def _print(table: Table, folder: Path) -> None:
     small = sum(group.small for group in table.groups)
     print(
         f"{len(table.groups)} groups of {table.overall.n:,} images, perceived "
@@ -373,7 +378,7 @@ def _print(table: Table, run_dir: Path) -> None:
             f"  {points(rate.gap):>6} points ({low} to {high})  "
             f"{RATE_NAMES[name]}, {group.title}: {percent(rate.value)} of {rate.n:,}"
         )
-    print(f"{NOTE}\ntable: {run_dir / subgroup_table.CSV_NAME}")
+    print(f"{NOTE}\ntable: {folder / subgroup_table.CSV_NAME}")
 
 
 if __name__ == "__main__":

@@ -181,20 +181,24 @@ def continue_command(run_dir: Path) -> str:
 
 
 def _check_finite(job: Job, progress: Progress, run_dir: Path) -> np.ndarray:
-    """The epoch's sums; once the loss is NaN or infinite, the run ends instead."""
+    """The epoch's sums; once loss or gradients are not finite, the run ends instead."""
     sums = job.train_step.sums.numpy()
-    if not math.isfinite(sums[0]):
-        raise _diverged(job, progress, run_dir)
+    failed = job.optimizer.failed_step
+    if failed or not math.isfinite(sums[0]):
+        raise _diverged(job, progress, run_dir, failed)
     return sums
 
 
-def _diverged(job: Job, progress: Progress, run_dir: Path) -> UserError:
-    rate = float(job.optimizer.learning_rate())
+def _diverged(
+    job: Job, progress: Progress, run_dir: Path, failed: int = 0
+) -> UserError:
+    step = failed or _global_step(job, progress)
+    rate = float(job.optimizer.learning_rate(step))
     kept = checkpoint.exists(run_dir)
+    what = "gradients are" if failed else "loss is"
     return UserError(
-        f"The loss is not finite in epoch {progress.epoch + 1} (step "
-        f"{_global_step(job, progress)}, learning rate {rate:.2g}, "
-        f"{job.runtime.precision})"
+        f"The {what} not finite in epoch {progress.epoch + 1} (step {step}, learning "
+        f"rate {rate:.2g}, {job.runtime.precision})"
         + (f"; the checkpoint before it is in {run_dir}." if kept else "."),
         f"Start a new run with --learning_rate={job.config.learning_rate / 3:.1g}"
         + (" or --precision=float32." if job.runtime.precision == "float16" else "."),

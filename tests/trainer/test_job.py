@@ -1,6 +1,7 @@
 """What a step computes: objective, mixup, statistics; evaluation in any batches."""
 
 import dataclasses
+import itertools
 import shutil
 
 import keras
@@ -136,3 +137,16 @@ def test_evaluation_does_not_depend_on_the_batch_size(config):
     ]
     np.testing.assert_allclose(logits[1], logits[0], atol=1e-5)
     np.testing.assert_allclose(logits[2], logits[0], atol=1e-5)
+
+
+def test_an_xla_step_computes_what_one_without_does(changed):
+    # Without dropout: XLA has other random numbers.
+    found = []
+    for xla in ("on", "off"):
+        built = job(changed(xla=xla, aux_attributes=True, mixup=0.2, dropout=0.0))
+        assert built.runtime.xla == (xla == "on")
+        for batch in itertools.islice(train_batches(built), 3):
+            built.train_step(batch)
+        found.append([built.train_step.sums.numpy(), *built.learner.get_weights()])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)

@@ -70,6 +70,21 @@ def test_schedule_warms_up_and_ends_at_zero():
     assert float(Schedule(0.3, 0, 10, cosine=False)(9)) == pytest.approx(0.3)
 
 
+def test_the_first_step_that_nothing_saves_is_remembered():
+    for scale_loss in (False, True):
+        _, own = make(scale_loss=scale_loss)
+        bad = [tf.fill(KERNEL.shape, np.nan), tf.zeros(BIAS.shape)]
+        own.apply(gradients(0), tf.constant(True))
+        assert own.failed_step == 0
+        if scale_loss:
+            own.apply(bad, tf.constant(False))
+            assert own.failed_step == 0  # a smaller scale may help
+            own.loss_scale.assign(1.0)
+        for _ in range(2):
+            own.apply(bad, tf.constant(False))
+        assert own.failed_step == (3 if scale_loss else 2)
+
+
 def test_loss_scale_halves_on_overflow_and_doubles_after_good_steps(monkeypatch):
     monkeypatch.setattr(optimizer, "GROWTH_STEPS", 2)
     variables, own = make(scale_loss=True)

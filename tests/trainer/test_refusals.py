@@ -1,6 +1,7 @@
 """What goes wrong in a run, and what it says then."""
 
 import json
+import math
 import re
 import shutil
 import signal
@@ -56,12 +57,35 @@ def test_a_shard_damaged_while_training_is_named(
     assert "record 23" in lines[0]
 
 
-def test_divergence_is_named_and_keeps_the_last_checkpoint(changed, tmp_path, capsys):
+def test_divergence_is_named(changed, capsys):
     config = changed(learning_rate=1e30, clip_norm=0.0, warmup_epochs=0.0)
     assert run(config) == ExitCode.DIVERGED
     error = capsys.readouterr().err
     assert "not finite" in error
     assert "--learning_rate=" in error
+
+
+def test_divergence_keeps_the_last_good_checkpoint(
+    changed, tmp_path, monkeypatch, capsys
+):
+    config = changed(checkpoint_every=2, epochs=1)
+    real = steps.TrainStep.__dict__["__call__"]
+
+    def poisoned(self, batch):
+        if self._optimizer.step == 4:
+            self._trainable[0].assign(tf.fill(self._trainable[0].shape, math.nan))
+        return real.__get__(self, type(self))(batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps.TrainStep, "__call__", poisoned)
+        assert run(config) == ExitCode.DIVERGED
+    error = capsys.readouterr().err
+    assert "The gradients are not finite in epoch 1 (step 5, learning rate" in error
+    assert "float32); the checkpoint before it is in" in error
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-000000002.npz", "step-000000004.npz"]
+    assert run(config) == ExitCode.OK
+    assert "going on in epoch 1 after step 4" in capsys.readouterr().out
 
 
 def test_a_folder_holds_one_run(changed, tmp_path, capsys):
@@ -131,3 +155,5 @@ def test_a_run_goes_on_as_it_was_computed(changed, tmp_path, capsys):
     capsys.readouterr()
     assert run(changed(epochs=1, precision="auto")) == ExitCode.USAGE
     assert "--precision=float16" in capsys.readouterr().err
+    assert run(changed(epochs=1, precision="float16")) == ExitCode.OK
+    assert json.loads(path.read_text())["status"] == "finished"

@@ -1,5 +1,7 @@
 """Two logical CPUs compute what one device does; shares may be uneven, or empty."""
 
+import json
+import math
 from pathlib import Path
 
 import keras
@@ -136,3 +138,12 @@ def test_the_batch_per_replica_is_printed(changed, capsys):
     assert "global batch 7, 3 or 4 per replica" in capsys.readouterr().out
     report = Path(config.run_dir, "report.html").read_text()
     assert 'alt="heat map of test-' in report
+
+
+def test_two_replicas_train_in_float16(changed):
+    config = changed(replicas=2, precision="float16", epochs=1, dropout=0.3)
+    words = ["main", *command.flags_text(config).split()]
+    assert command.guard(main.main, words) == 0
+    keras.mixed_precision.set_global_policy("float32")
+    metrics = json.loads(Path(config.run_dir, "metrics.json").read_text())
+    assert math.isfinite(metrics["log_loss"]["value"])
