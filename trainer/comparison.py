@@ -8,16 +8,19 @@ replacement, the same for every group, see `trainer.metrics`; and from a group o
 seeds it takes S - 1 with replacement. S - 1, because with so few taking S would make
 the variance too small by the factor (S - 1) / S (McCarthy and Snowden, "The bootstrap
 and finite population sampling", 1985; Rao and Wu, JASA 83, 1988). A group of one seed
-has the luck of the test set in its interval, not that of training.
+has the luck of the test set in its interval, not that of training. An accuracy that is
+exactly 0 or 1 has the interval of `trainer.metrics.opened`.
 
 Differences of all pairs have simultaneous intervals: with 95 % probability all of them
 hold at once, which allows for the many comparisons. Their half-width is the standard
 error of the difference over the draws times the 95 % quantile, over the draws, of the
 largest deviation of any pair in its own standard errors (the single-step "max t";
 Westfall and Young, "Resampling-Based Multiple Testing", 1993; Romano and Wolf, JASA
-100, 2005). Two groups whose interval holds 0 cannot be told apart. A group's ranks are
-those that its significant differences leave (Mogstad, Romano, Shaikh and Wilhelm,
-"Inference for Ranks", Review of Economic Studies 91, 2024).
+100, 2005). A difference that is the same in every draw of few people has no interval:
+they may only happen to agree. Two groups whose interval holds 0, or that have none,
+cannot be told apart. A group's ranks are those that its significant differences leave
+(Mogstad, Romano, Shaikh and Wilhelm, "Inference for Ranks", Review of Economic Studies
+91, 2024).
 """
 
 import dataclasses
@@ -27,10 +30,14 @@ from pathlib import Path
 import numpy as np
 
 from support.errors import ExitCode, UserError, usage_error
-from trainer import metrics, report, run_record
+from trainer import group_rates, metrics, report, run_record
 from trainer.config import NOT_COMPARED
 
 DRAWS = 1000
+
+#: Accuracies that differ by less are equal. Averages over images and seeds are rounded
+#: by about 1e-16; half an image of a million is still 5e-7.
+_ROUNDING = 1e-9
 
 #: What `auto` options became, and the machine: part of what a run is.
 _EFFECTIVE = ("precision", "xla", "replicas", "device_name")
@@ -127,7 +134,13 @@ class Comparison:
     @property
     def better(self) -> np.ndarray:
         """(n, n) bool: the row is better than the column beyond doubt."""
-        return self.difference > self.radius
+        return self.difference > self.radius + _ROUNDING
+
+    @property
+    def tied(self) -> list[int]:
+        """The groups that are exactly as accurate as the first."""
+        equal = np.abs(self.difference[0]) < _ROUNDING
+        return [int(number) for number in np.flatnonzero(equal) if number]
 
     def ranks(self, number: int) -> tuple[int, int]:
         """The best and the worst rank that a group can have, 1..n."""
@@ -200,8 +213,15 @@ def compare(groups: Sequence[Group], draws: int = DRAWS, seed: int = 0) -> Compa
     if people > 1:
         hits = [[run.hits for run in one.candidates] for one in groups]
         drawn = draw_accuracies([np.stack(runs) for runs in hits], person, draws, seed)
-        intervals = [metrics.interval(column) for column in drawn.T]
+        intervals = [
+            metrics.opened(value, metrics.interval(column), people)
+            for value, column in zip(accuracy, drawn.T, strict=True)
+        ]
         radius = simultaneous_radius(accuracy, drawn)
+    if people < group_rates.MIN_PEOPLE:
+        # That so few people agree in every draw makes nothing certain of others.
+        radius[radius == 0] = np.inf
+        np.fill_diagonal(radius, 0)
     return Comparison(
         groups=tuple(groups),
         images=len(person),
@@ -311,7 +331,8 @@ def _load(folder: Path) -> Candidate:
         raise _damaged(folder, "predictions.csv has a label that is neither 0 nor 1")
     called = predictions["probability"] >= run.metrics["threshold"]
     hits = (called == (predictions["label"] == 1)).to_numpy(np.float64)
-    if not np.isclose(hits.mean(), run.metrics["accuracy"]["value"]):
+    accuracy = run.metrics["accuracy"]["value"]
+    if accuracy is None or not np.isclose(hits.mean(), accuracy):
         raise _damaged(folder, "predictions.csv and metrics.json contradict each other")
     run = dataclasses.replace(run, predictions=predictions)
     return Candidate(folder, run, _options(run), hits)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from schemas import celeba
 from support import figures, files, page
-from trainer import comparison_plots
+from trainer import comparison_plots, group_rates
 from trainer.comparison import DRAWS, Comparison, differing_options
 from trainer.wording import decimal, duration, interval, percent
 
@@ -133,7 +133,13 @@ def sentences(comparison: Comparison) -> list[str]:
         return [f"{best}; there is nothing to compare it with."]
     worse = np.flatnonzero(comparison.better[0])
     same = [number for number in range(1, len(names)) if number not in worse]
-    found = [f"{best}, more than any other."]
+    tied = _listed([names[number] for number in comparison.tied])
+    if not tied:
+        found = [f"{best}, more than any other."]
+    elif len(comparison.tied) == len(names) - 1:
+        found = [f"{best}, as many as {tied}."]
+    else:
+        found = [f"{best}, as many as {tied}, and more than any other."]
     if same:
         which = _listed([names[number] for number in same])
         found.append(f"{which} {_APART} from it.")
@@ -153,6 +159,12 @@ def notes(comparison: Comparison) -> list[str]:
     """What limits the comparison."""
     found = []
     groups = comparison.groups
+    # All were tested on one dataset, see `trainer.comparison.load`.
+    if groups[0].candidates[0].run.record["data"]["split"] == "random":
+        found.append(
+            "Images were split at random: the same person can be in training and test, "
+            "which flatters every number here."
+        )
     if len(groups) > 1:
         options = differing_options(groups)
         if "device_name" in options:
@@ -179,6 +191,12 @@ def notes(comparison: Comparison) -> list[str]:
         )
     if comparison.people == 1:
         found.append("There is only one person to resample: no intervals.")
+    elif comparison.people < group_rates.MIN_PEOPLE:
+        found.append(
+            f"Only {_word(comparison.people)} people are in these images. So few say "
+            f"little: intervals that resample fewer than {group_rates.MIN_PEOPLE} are "
+            "too narrow."
+        )
     return found
 
 

@@ -59,18 +59,10 @@ class Side:
         return (self.people < MIN_PEOPLE) | (self.sizes < MIN_IMAGES)
 
     def interval(self, group: int, rate: int) -> list[float] | None:
-        """The percentile interval of one rate.
-
-        Where all images are right, or all wrong, every draw says the same; then the
-        far end is that of the rule of three (Hanley and Lippman-Hand, JAMA 1983): 3
-        by the number of people.
-        """
+        """The percentile interval of one rate, see also `trainer.metrics.opened`."""
         bounds = metrics.interval(self.samples[:, group, rate])
-        value = self.rates[group, rate]
-        if bounds is None or 0 < value < 1:
-            return bounds
-        reach = min(1.0, 3 / self.people[group, rate])
-        return [0.0, reach] if value == 0 else [1 - reach, 1.0]
+        people = self.people[group, rate]
+        return metrics.opened(self.rates[group, rate], bounds, people)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,8 @@ Pictures of one person resemble each other, so resampling images makes intervals
 narrow. Each bootstrap draw takes as many people as there are, with replacement, and
 weights every picture by how often its person was drawn (the cluster bootstrap;
 Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8).
-The point values are scikit-learn's; the draws are computed here, all at once.
+The point values are scikit-learn's; the draws are computed here, all at once. Where
+nothing went wrong every draw says the same, and `opened` gives the interval its width.
 
 The expected calibration error (Guo, Pleiss, Sun and Weinberger, "On Calibration of
 Modern Neural Networks", ICML 2017), which scikit-learn does not have: the confidence
@@ -17,7 +18,8 @@ and with them the interval lie a little high.
 """
 
 import math
-from collections.abc import Iterator
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -79,7 +81,10 @@ def evaluate(
       `SCALARS` {"value": float or None, "interval": [low, high] or None}, and
       `per_class`: for label 0 and for label 1 {"label", "n", and each of `PER_CLASS` in
       the same form}. A value is None where it is undefined (AUC of one class), an
-      interval also where there is only one person to resample.
+      interval also where there is only one person to resample. Shares of exactly 0 or
+      1 have the interval of `opened`. That of balanced accuracy is then the mean of
+      those of the two recalls, that of F1 the harmonic mean of those of precision and
+      recall.
 
     Raises:
       ValueError: no rows, or a label or probability outside its range.
@@ -93,6 +98,8 @@ def evaluate(
     if people > 1:
         samples = bootstrap(label, probability, person, draws, seed, threshold)
         intervals = {name: interval(samples[name]) for name in values}
+        predicted = (probability >= threshold).astype(np.int64)
+        intervals = _open_all(values, intervals, label, predicted, person)
     found = {name: _estimate(values[name], intervals[name]) for name in values}
     matrix = sk.confusion_matrix(label, probability >= threshold, labels=[0, 1])
     names = (_OF_LABEL_0, {name: name for name in PER_CLASS})
@@ -196,17 +203,18 @@ def ratio(
     draws: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """A sum over examples divided by another, for example errors by decisions.
+    """A sum over examples as a share of another, for example errors of decisions.
 
     Args:
-      part: (n,) numbers whose sum is divided.
+      part: (n,) numbers whose sum is divided, 0..whole.
       whole: (n,) numbers by whose sum it is divided.
       identity: (n,) int, -1 = unknown: a cluster of its own.
       draws: bootstrap draws.
       seed: seed of the draws.
 
     Returns:
-      {"value": float or None, "interval": [low, high] or None}, as in `evaluate`.
+      {"value": float or None, "interval": [low, high] or None}, as in `evaluate`; of
+      a share of exactly 0 or 1 the interval of `opened`.
     """
     person, people = clusters(identity)
     sums = np.stack([np.bincount(person, part), np.bincount(person, whole)], axis=1)
@@ -214,6 +222,7 @@ def ratio(
         parts, wholes = resample(sums, draws, seed).T
         value = np.divide(*sums.sum(axis=0))
         bounds = interval(parts / wholes) if people > 1 else None
+    bounds = opened(value, bounds, np.count_nonzero(sums[:, 1]))
     return _estimate(_finite(value), bounds)
 
 
@@ -239,6 +248,60 @@ def interval(samples: np.ndarray) -> list[float] | None:
         return None
     tail = (1 - LEVEL) / 2
     return np.nanquantile(samples, [tail, 1 - tail]).tolist()
+
+
+def opened(
+    value: float | None, bounds: list[float] | None, people: int
+) -> list[float] | None:
+    """The interval of a share, its far end opened if the share is exactly 0 or 1.
+
+    Then every draw says the same, for resampling cannot see what did not occur. The
+    rule of three can (Hanley and Lippman-Hand, "If Nothing Goes Wrong, Is Everything
+    All Right?", JAMA 249, 1983): the far end is 3 by the number of people away.
+
+    Args:
+      value: the share; None or NaN if undefined.
+      bounds: its percentile interval, None if unknown.
+      people: with an example that it is a share of.
+    """
+    if bounds is None or value not in (0, 1):
+        return bounds
+    reach = min(1.0, float(3 / people))
+    low, high = bounds
+    return [0.0, max(high, reach)] if value == 0 else [min(low, 1 - reach), 1.0]
+
+
+def _open_all(
+    values: Mapping[str, float | None],
+    intervals: Mapping[str, list[float] | None],
+    label: np.ndarray,
+    predicted: np.ndarray,
+    person: np.ndarray,
+) -> dict[str, list[float] | None]:
+    """The intervals of `evaluate`, those of perfect values opened."""
+    of = {
+        "accuracy": np.ones(len(label), bool),
+        "precision": predicted == 1,
+        "recall": label == 1,
+        _OF_LABEL_0["precision"]: predicted == 0,
+        _OF_LABEL_0["recall"]: label == 0,
+    }
+    found = dict(intervals)
+    for name, inside in of.items():
+        people = len(np.unique(person[inside]))
+        found[name] = opened(values[name], intervals[name], people)
+
+    def combine(name: str, parts: Sequence[str], mean: Callable) -> None:
+        if intervals[name] is not None and values[name] in (0, 1):
+            # An F1 of 0 can have an undefined part, of which anything may be true.
+            ends = [found[part] or [0.0, 1.0] for part in parts]
+            found[name] = [float(mean(end)) for end in zip(*ends, strict=True)]
+
+    combine("balanced_accuracy", ("recall", _OF_LABEL_0["recall"]), statistics.mean)
+    for names in ({name: name for name in PER_CLASS}, _OF_LABEL_0):
+        parts = (names["precision"], names["recall"])
+        combine(names["f1"], parts, statistics.harmonic_mean)
+    return found
 
 
 def _check(label: np.ndarray, probability: np.ndarray) -> None:

@@ -21,7 +21,9 @@ from types import FrameType
 from absl import flags
 
 from schemas import manifest
+from schemas.manifest import Manifest, ManifestError
 from support import command
+from support.documents import MOST_JSON_BYTES, DocumentError, read_text
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from support.files import FolderLock, atomic_write, output_errors
 from support.images import require_local
@@ -136,6 +138,33 @@ def check_options(sweep: SweepConfig, base: TrainConfig) -> None:
         )
 
 
+def check_same_data(runs: Sequence[TrainConfig]) -> None:
+    """Lets a sweep go on only with the dataset of its finished runs.
+
+    Otherwise the others train for hours and then cannot be compared with them.
+
+    Raises:
+      UserError: a finished run was trained on other data (exit 2) or does not say on
+        which (3); the dataset is missing (3) or its manifest damaged (5).
+    """
+    finished = _finished(runs)
+    if len(finished) in (0, len(runs)):
+        return  # nothing to agree with, or nothing to train
+    data_dir = runs[0].data_dir
+    digest = _read_manifest(data_dir).digest
+    for folder in finished:
+        record = run_record.read(folder)
+        run_record.require(folder, record, ("manifest_digest",))
+        trained_on = record["manifest_digest"]
+        if trained_on != digest:
+            raise usage_error(
+                f"{folder} was trained on other data than {data_dir} holds (manifests "
+                f"{trained_on[:12]}, {digest[:12]}).",
+                "Choose another --sweep_dir, or give --data_dir the dataset of that "
+                "run.",
+            )
+
+
 class Runner:
     """Runs one process after another, and passes Ctrl-C and SIGTERM on to it.
 
@@ -237,6 +266,8 @@ def main(argv: list[str]) -> None:
     runs = plan(sweep, base)
     with FolderLock(sweep.folder):
         check_options(sweep, base)
+        # Before the flagfile is written, which would keep the wrong --data_dir.
+        check_same_data(runs)
         with output_errors(sweep.folder):
             sweep.folder.mkdir(parents=True, exist_ok=True)
             atomic_write(sweep.folder / FLAGS, sweep_text(sweep, base))
@@ -246,13 +277,12 @@ def main(argv: list[str]) -> None:
 def _train_and_compare(sweep: SweepConfig, runs: Sequence[TrainConfig]) -> None:
     path = shlex.quote(str(sweep.folder / FLAGS))
     go_on = f"python -m trainer.sweep --flagfile={path}"
-    done = sum(run_record.is_finished(Path(run.run_dir)) for run in runs)
+    done = len(_finished(runs))
     if done < len(runs):
-        _check_data(runs[0].data_dir)
+        _read_manifest(runs[0].data_dir)  # without it every run would fail
     print(f"{len(runs)} runs in {sweep.folder}, {done} of them finished", flush=True)
     failed = run_all(runs, go_on)
-    finished = [Path(run.run_dir) for run in runs]
-    finished = [folder for folder in finished if run_record.is_finished(folder)]
+    finished = _finished(runs)
     if finished:
         # Imported late: scikit-learn and matplotlib take seconds, the first run starts
         # without them.
@@ -278,14 +308,28 @@ def _base(values: flags.FlagValues, sweep: SweepConfig) -> TrainConfig:
     return command.from_flags(TrainConfig, values)
 
 
-def _check_data(data_dir: str) -> None:
-    """Finds out before the first run what would make every run fail."""
-    if not (Path(data_dir) / manifest.FILE_NAME).is_file():
+def _finished(runs: Iterable[TrainConfig]) -> list[Path]:
+    folders = [Path(run.run_dir) for run in runs]
+    return [folder for folder in folders if run_record.is_finished(folder)]
+
+
+def _read_manifest(data_dir: str) -> Manifest:
+    """The dataset's manifest alone; each run checks the shards when it starts."""
+    path = Path(data_dir) / manifest.FILE_NAME
+    if not path.is_file():
         raise UserError(
             f"{data_dir} holds no finished dataset: it has no {manifest.FILE_NAME}.",
             "Check --data_dir, or build it: python -m beam_pipelines.build",
             ExitCode.INPUT_DATA,
         )
+    try:
+        return Manifest.from_json(read_text(path, MOST_JSON_BYTES))
+    except (ManifestError, DocumentError) as error:
+        raise UserError(
+            f"{path}: {str(error).rstrip('.')}.",
+            "Build the dataset again.",
+            ExitCode.INTEGRITY,
+        ) from error
 
 
 def _refuse_own_options(argv: Iterable[str]) -> None:

@@ -1,6 +1,7 @@
 """Run folders made by hand: groups, intervals, ranks, words, refusals, the page."""
 
 import csv
+import dataclasses
 import json
 import re
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from support import command
 from support.errors import ExitCode, UserError
-from trainer import compare, comparison, comparison_page, metrics
+from trainer import compare, comparison, comparison_page, group_rates, metrics
 from trainer.config import TrainConfig
 
 PEOPLE, IMAGES = 20, 60
@@ -193,18 +194,114 @@ def test_differences_and_ranks(runs):
     np.testing.assert_array_equal(again.radius, result.radius)
 
 
-def test_equal_predictions_and_a_single_person_decide_nothing(tmp_path):
+def named(folders, identity):
+    """Other people in runs that are there."""
+    for folder in folders:
+        table = pd.read_csv(folder / "predictions.csv").sort_values("image_id")
+        table.assign(identity=identity).to_csv(folder / "predictions.csv", index=False)
+    return folders
+
+
+def words(texts):
+    return " ".join(texts).replace("\u00a0", " ")
+
+
+def test_perfect_accuracy_has_an_interval_with_a_width(tmp_path):
+    wrongs = {("vgg16", 0): [], ("vgg16", 1): [], ("vgg19", 0): range(IMAGES)}
+    wrongs |= {("resnet50", 0): [3], ("resnet50", 1): []}
+    folders = [
+        write_run(tmp_path / f"{model}-{seed}", wrong, options=options(model, seed))
+        for (model, seed), wrong in wrongs.items()
+    ]
+    result = compared(folders)
+    assert [group.name for group in result.groups] == ["VGG16", "ResNet50", "VGG19"]
+    assert result.intervals[0] == [1 - 3 / PEOPLE, 1.0]
+    assert result.intervals[2] == [0.0, 3 / PEOPLE]
+    hits = [np.stack([run.hits for run in one.candidates]) for one in result.groups]
+    person = np.arange(IMAGES) // 3
+    drawn = comparison.draw_accuracies(hits, person, comparison.DRAWS, 0)
+    assert result.intervals[1] == metrics.interval(drawn[:, 1])
+
+
+def test_rounding_makes_nothing_better(tmp_path, monkeypatch):
+    # The mean of three equal accuracies of 57 by 60 is rounded to another number.
+    third = 57 / 60
+    assert np.mean([third] * 3) != third
+    wrong = [3, 20, 41]
+    folders = [
+        write_run(tmp_path / f"a{seed}", wrong, options=options("vgg16", seed))
+        for seed in range(3)
+    ]
+    folders.append(write_run(tmp_path / "b", wrong, options=options("vgg19")))
+    monkeypatch.setattr(group_rates, "MIN_PEOPLE", 2)
+    result = compared(folders)
+    assert 0 < np.abs(result.difference).max() < 1e-15
+    assert result.radius.max() == 0
+    assert not result.better.any() and result.tied == [1]
+    half_an_image = np.array([[0, 0.5], [-0.5, 0]]) / IMAGES
+    apart = dataclasses.replace(result, difference=half_an_image)
+    assert apart.better.tolist() == [[False, True], [False, False]]
+    assert apart.tied == []
+
+
+def test_equals_at_the_top_are_said_to_be_equal(tmp_path):
+    wrongs = {"googlenet": [1, 2], "vgg16": [3, 40], "vgg19": [5, 9]}
+    folders = [
+        write_run(tmp_path / name, wrong, options=options(name))
+        for name, wrong in wrongs.items()
+    ]
+    said = words(comparison_page.sentences(compared(folders)))
+    assert "right, as many as VGG16 and VGG19. " in said
+    assert "more than any other" not in said
+    worse = write_run(tmp_path / "worse", range(9), options=options("resnet50"))
+    said = words(comparison_page.sentences(compared([*folders[:2], worse])))
+    assert "right, as many as VGG16, and more than any other. " in said
+
+
+def test_what_two_people_agree_on_is_not_certain(tmp_path, monkeypatch):
+    folders = [
+        write_run(tmp_path / "a", [], options=options("vgg16")),
+        write_run(tmp_path / "b", range(IMAGES), options=options("vgg19")),
+    ]
+    result = compared(named(folders, np.arange(IMAGES) % 2))
+    assert result.people == 2 and result.difference[0, 1] == 1
+    assert not result.better.any() and result.bounds(0, 1) is None
+    assert [result.ranks(number) for number in range(2)] == [(1, 2)] * 2
+    assert "VGG19 cannot be told apart" in comparison_page.terminal(result)
+    assert "Only two people are in" in words(comparison_page.notes(result))
+    pair = comparison_page.pairs(result)[0]
+    assert (pair["bounds"], pair["verdict"]) == ("–", "cannot be told apart")
+    # Thirty people are enough to say so.
+    result = compared(named(folders, np.arange(IMAGES) % group_rates.MIN_PEOPLE))
+    assert result.better[0, 1] and result.bounds(0, 1) == (1, 1)
+    assert "people" not in words(comparison_page.notes(result))
+
+
+def test_people_in_training_and_test_are_warned_of(tmp_path):
+    data = {"image_shape": [218, 178, 3], "sources": {}}
+    data["class_counts"] = dict.fromkeys(("train", "validation", "test"), [9, 9])
+    for split, warned in (("random", True), ("official", False), (None, False)):
+        record = {"data": data | {"split": split}}
+        folder = write_run(tmp_path / str(split), [1], record, options())
+        note = "random: the same person can be in training and test, which flatters"
+        assert (note in words(comparison_page.notes(compared([folder])))) == warned
+
+
+def test_equal_predictions_and_a_single_person_decide_nothing(tmp_path, monkeypatch):
     folders = [
         write_run(tmp_path / name, [5, 9], options=options(name))
         for name in ("vgg16", "vgg19")
     ]
     result = compared(folders)
+    assert result.bounds(0, 1) is None  # too few people
+    assert not result.better.any()
+    with monkeypatch.context() as patch:
+        patch.setattr(group_rates, "MIN_PEOPLE", PEOPLE)
+        result = compared(folders)
     assert result.bounds(0, 1) == (0, 0)
     assert not result.better.any()
     worse = write_run(tmp_path / "worse", range(30), options=options("resnet50"))
-    for folder in (*folders, worse):
-        table = pd.read_csv(folder / "predictions.csv")
-        table.assign(identity=1).to_csv(folder / "predictions.csv", index=False)
+    named([*folders, worse], 1)
     alone = compared([*folders, worse])
     assert alone.intervals == (None, None, None)
     assert alone.bounds(0, 2) is None
@@ -225,7 +322,9 @@ def test_in_words(runs):
     ]
     assert comparison_page.notes(result) == [
         "One seed only: ResNet50. Another seed gives another model, and that luck is "
-        "not in these intervals."
+        "not in these intervals.",
+        "Only 20 people are in these images. So few say little: intervals that "
+        "resample fewer than 30 are too narrow.",
     ]
     assert [pair["verdict"] for pair in comparison_page.pairs(result)] == [
         "cannot be told apart",
@@ -328,12 +427,15 @@ def test_unfinished_and_damaged_runs_are_named(tmp_path):
     record = json.loads((bad / "run.json").read_text())
     table = pd.read_csv(bad / "predictions.csv")
     flipped = table.assign(probability=1 - table["probability"])
+    measured = json.loads((bad / "metrics.json").read_text())
+    undefined = measured | {"accuracy": {"value": None, "interval": None}}
     without = {key: value for key, value in record.items() if key != "seed"}
     damages = [
         ("run.json", json.dumps(record | {"status": "running"}), "no finished run"),
         ("run.json", "{", "no finished run, or its run.json is damaged"),
         ("run.json", json.dumps(without), "run.json has no 'seed'"),
         ("metrics.json", "{}", "metrics.json has no 'accuracy'"),
+        ("metrics.json", json.dumps(undefined), "contradict each other"),
         ("predictions.csv", flipped.to_csv(index=False), "contradict each other"),
         ("predictions.csv", table.head(0).to_csv(index=False), "predictions.csv"),
     ]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from trainer import metrics
+from trainer import metrics, report
 
 
 def _predictions(n: int, people: int, seed: int = 0) -> pd.DataFrame:
@@ -167,7 +167,88 @@ def test_tiny_test_sets():
     # With two people, half of the draws hold one class alone: no interval.
     two = metrics.evaluate(one.assign(identity=[3, 4]))
     assert two["auc"] == {"value": 0.0, "interval": None}
-    assert two["accuracy"]["interval"] == [0.0, 0.0]
+    assert two["accuracy"]["interval"] == [0.0, 1.0]
+
+
+def test_the_rule_of_three_opens_the_far_end_only():
+    assert metrics.opened(1.0, [1.0, 1.0], 60) == [0.95, 1.0]
+    assert metrics.opened(0.0, [0.0, 0.0], 60) == [0.0, 0.05]
+    assert metrics.opened(0.0, [0.0, 0.0], 2) == [0.0, 1.0]
+    assert metrics.opened(1.0, [0.9, 1.0], 60) == [0.9, 1.0]
+    assert metrics.opened(0.999, [0.998, 1.0], 60) == [0.998, 1.0]
+    assert metrics.opened(1.0, None, 60) is metrics.opened(None, None, 0) is None
+
+
+def _known(rows: list[tuple[int, int, int]]) -> pd.DataFrame:
+    """People numbered from 0: (how many, label, called) of one image each."""
+    table = [(label, called) for count, *row in rows for label, called in [row] * count]
+    label, called = np.array(table).T
+    probability = 0.1 + 0.8 * called
+    identity = np.arange(len(label))
+    return pd.DataFrame(
+        {"identity": identity, "label": label, "probability": probability}
+    )
+
+
+def test_perfect_values_have_intervals_with_a_width():
+    table = _known([(40, 0, 0), (20, 1, 1)])
+    result = metrics.evaluate(pd.concat([table] * 3), draws=200)  # people, not images
+    assert result["people"] == 60
+    ends = {name: result[name]["interval"] for name in metrics.SCALARS}
+    assert ends["accuracy"] == [1 - 3 / 60, 1.0]
+    assert ends["precision"] == ends["recall"] == [1 - 3 / 20, 1.0]
+    assert ends["f1"] == [pytest.approx(0.85), 1.0]
+    assert ends["balanced_accuracy"] == [pytest.approx((0.85 + 0.925) / 2), 1.0]
+    of_label_0 = result["per_class"][0]
+    for name in metrics.PER_CLASS:
+        assert of_label_0[name]["interval"] == [pytest.approx(1 - 3 / 40), 1.0]
+        assert result["per_class"][1][name] == result[name]
+    # The report says the same in words.
+    run = report.Run({"model": "vgg16", "attribute": "Male"}, result, *[None] * 4)
+    assert "up to about 5.0\u00a0% still" in report.summary(run)[0]
+    json.dumps(result, allow_nan=False)
+
+
+def test_a_perfect_share_beside_an_ordinary_one():
+    # All that are called 1 are so, but ten others are missed.
+    table = _known([(40, 0, 0), (10, 1, 0), (50, 1, 1)])
+    result = metrics.evaluate(table, draws=200, seed=5)
+    assert result["precision"] == {"value": 1.0, "interval": [1 - 3 / 50, 1.0]}
+    of_label_0 = result["per_class"][0]
+    assert of_label_0["recall"] == {"value": 1.0, "interval": [1 - 3 / 40, 1.0]}
+    label, probability = table["label"].to_numpy(), table["probability"].to_numpy()
+    samples = metrics.bootstrap(label, probability, np.arange(100), 200, 5, 0.5)
+    for name in set(metrics.SCALARS) - {"precision"}:
+        assert result[name]["interval"] == metrics.interval(samples[name])
+    for name in ("precision", "f1"):
+        unchanged = metrics.interval(samples[f"{name}_0"])
+        assert of_label_0[name]["interval"] == unchanged
+
+
+def test_where_all_is_wrong():
+    result = metrics.evaluate(_known([(40, 0, 1), (60, 1, 0)]), draws=200)
+    assert result["accuracy"] == {"value": 0.0, "interval": [0.0, 0.03]}
+    precision, recall = 3 / 40, 3 / 60
+    assert result["precision"]["interval"] == [0.0, precision]
+    assert result["recall"]["interval"] == [0.0, recall]
+    harmonic = pytest.approx(2 / (1 / precision + 1 / recall))
+    assert result["f1"] == {"value": 0.0, "interval": [0.0, harmonic]}
+    balanced = pytest.approx((3 / 40 + 3 / 60) / 2)
+    assert result["balanced_accuracy"]["interval"] == [0.0, balanced]
+    # Nothing is called 1: of its precision nothing is known.
+    never = metrics.evaluate(_known([(40, 0, 0), (60, 1, 0)]), draws=200)
+    assert never["precision"] == {"value": None, "interval": None}
+    assert never["f1"] == {"value": 0.0, "interval": [0.0, pytest.approx(0.1 / 1.05)]}
+
+
+def test_a_perfect_ratio_counts_the_people_that_it_is_a_share_of():
+    identity = np.repeat(np.arange(50), 2)
+    decided = identity < 40
+    wrong = np.zeros(100)
+    error = metrics.ratio(wrong, decided, identity)
+    assert error == {"value": 0.0, "interval": [0.0, 3 / 40]}
+    coverage = metrics.ratio(np.ones(100), np.ones(100), identity)
+    assert coverage == {"value": 1.0, "interval": [1 - 3 / 50, 1.0]}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Which runs a sweep makes, what it refuses, how it ends; real runs are marked slow."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -12,9 +13,10 @@ import pandas as pd
 import pytest
 from absl import flags
 
+from schemas.manifest import Manifest
 from support import command
 from support.errors import ExitCode, UserError
-from trainer import models, run_reader, run_record, sweep
+from trainer import compare, models, run_reader, run_record, sweep
 from trainer.config import MODELS, TrainConfig
 from trainer.sweep import SweepConfig
 
@@ -92,6 +94,76 @@ def test_without_data_no_run_is_started(tmp_path):
     with pytest.raises(UserError, match="no finished dataset") as caught:
         sweep.main(["sweep", *words])
     assert caught.value.exit_code == ExitCode.INPUT_DATA
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """What would be trained is listed instead, and nothing is compared."""
+    trained = []
+
+    def run_all(runs, _go_on):
+        unfinished = [run for run in runs if not run_record.is_finished(run.run_dir)]
+        trained.extend(run.run_dir for run in unfinished)
+        return {}
+
+    monkeypatch.setattr(sweep, "run_all", run_all)
+    monkeypatch.setattr(compare, "compare_runs", lambda *_: None)
+    return trained
+
+
+def _finish(folder, **record):
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"status": "finished"} | record))
+
+
+def test_other_data_than_that_of_finished_runs_is_refused_at_once(
+    dataset_dir, tmp_path, no_training
+):
+    folder = tmp_path / "s"
+    words = [f"--sweep_dir={folder}", "--models=vgg16,vgg19", "--seeds=0,1"]
+    now = [*words, f"--data_dir={dataset_dir}"]
+    digest = json.loads((dataset_dir / "manifest.json").read_text())["digest"]
+    _finish(folder / "vgg16-seed0", manifest_digest=digest)
+    sweep.main(["sweep", *now])
+    left = [str(folder / name) for name in ("vgg19-seed0", "vgg16-seed1")]
+    assert no_training == [*left, str(folder / "vgg19-seed1")]
+    written = (folder / sweep.FLAGS).read_text()
+    no_training.clear()
+
+    other = tmp_path / "other"
+    other.mkdir()
+    made = Manifest.from_json((dataset_dir / "manifest.json").read_text())
+    made = dataclasses.replace(made, config={"split": "identity", "seed": 1})
+    (other / "manifest.json").write_text(made.to_json())
+    elsewhere = [*words, f"--data_dir={other}"]
+    with pytest.raises(UserError, match="vgg16-seed0 was trained on other") as caught:
+        sweep.main(["sweep", *elsewhere])
+    assert caught.value.exit_code == ExitCode.USAGE
+    assert f"{digest[:12]}, {made.digest[:12]}" in caught.value.cause
+    assert "another --sweep_dir, or give --data_dir" in caught.value.remedy
+    # The flagfile still goes on with the right dataset.
+    assert (folder / sweep.FLAGS).read_text() == written
+
+    # One is enough, and a run that is not of the plan does not count.
+    _finish(folder / "vgg19-seed1", manifest_digest=made.digest)
+    with pytest.raises(UserError, match="vgg19-seed1 was trained on other"):
+        sweep.main(["sweep", *now])
+    sweep.main(["sweep", *now, "--seeds=0"])
+    assert no_training == left[:1]
+
+    _finish(folder / "vgg16-seed1")
+    with pytest.raises(UserError, match="vgg16-seed1.*no 'manifest_digest'") as caught:
+        sweep.main(["sweep", *now])
+    assert caught.value.exit_code == ExitCode.INPUT_DATA
+
+
+def test_a_damaged_manifest_is_found_before_the_first_run(tmp_path, no_training):
+    words = [f"--sweep_dir={tmp_path / 's'}", f"--data_dir={tmp_path}"]
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match="manifest.json: not complete JSON") as caught:
+        sweep.main(["sweep", *words])
+    assert caught.value.exit_code == ExitCode.INTEGRITY
+    assert not no_training
 
 
 def test_a_flagfiles_model_gives_way_and_other_options_are_refused(tmp_path, capsys):
