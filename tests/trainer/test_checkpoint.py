@@ -1,5 +1,7 @@
 """Checkpoints and the best models they refer to, whatever a kill left behind."""
 
+import errno
+
 import pytest
 import tensorflow as tf
 
@@ -91,3 +93,19 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, state, monkeypatch):
     assert raised.value.exit_code == ExitCode.OUTPUT
     assert names(tmp_path) == ["step-000000006.npz"]
     assert checkpoint.restore(tmp_path, state)[0] == Progress(1)
+
+
+def test_a_checkpoint_that_may_not_be_read_is_not_passed_over(
+    tmp_path, state, monkeypatch
+):
+    for step in (6, 12):
+        checkpoint.save(tmp_path, step, state, Progress(step // 6))
+
+    def refuse(*_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(checkpoint, "_read", refuse)
+    with pytest.raises(UserError, match="12.npz cannot be read: Permission") as caught:
+        checkpoint.restore(tmp_path, state)
+    assert caught.value.exit_code == ExitCode.OUTPUT
+    assert names(tmp_path) == ["step-000000006.npz", "step-000000012.npz"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest
@@ -134,6 +135,33 @@ def test_another_dataset_is_said(run_dir, tmp_path, capsys):
     assert facts["manifest_digest"] in html
 
 
+def test_splits_that_share_people_are_said(run_dir, dataset_dir):
+    manifest = Manifest.from_json((dataset_dir / FILE_NAME).read_text())
+    run = json.loads((run_dir / "run.json").read_text())
+    by_image = dataclasses.replace(manifest, config={"split": "random"})
+    run["manifest_digest"] = by_image.digest
+    (note,) = evaluate.describe(run, by_image, "test")["notes"]
+    assert "same person can be in training and test" in note
+
+
+def test_a_dataset_of_one_split_is_enough(run_dir, tmp_path):
+    write_dataset(tmp_path / "other", {"train": 0, "validation": 0, "test": 10})
+    assert _evaluate(run_dir, tmp_path / "other")["n"] == 10
+    with pytest.raises(UserError, match="has no train examples") as caught:
+        _evaluate(run_dir, tmp_path / "other", "--eval_split=train")
+    assert caught.value.exit_code == ExitCode.INPUT_DATA
+
+
+def test_running_out_of_memory_names_a_batch_size(run_dir, dataset_dir, monkeypatch):
+    def fail(*_):
+        raise tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY")
+
+    monkeypatch.setattr(evaluate, "predict_split", fail)
+    with pytest.raises(UserError, match="Use --batch_size=8") as caught:
+        _evaluate(run_dir, dataset_dir, "--batch_size=16")
+    assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY
+
+
 def test_another_attribute_is_refused(run_dir, dataset_dir, tmp_path):
     shutil.copytree(dataset_dir, tmp_path / "young")
     path = tmp_path / "young" / FILE_NAME
@@ -174,6 +202,10 @@ def test_folders_and_flags_are_checked(tmp_path):
         with pytest.raises(UserError, match="holds other files") as caught:
             _evaluate(run_dir, "data", f"--output_dir={folder}")
         assert caught.value.exit_code == ExitCode.OUTPUT
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "predictions.csv").write_text("image_id,probability\n")
+    with pytest.raises(UserError, match="holds other files"):
+        _evaluate(run_dir, "data", f"--output_dir={tmp_path / 'mine'}")
     for flag, message in {
         "--run_dir=": "--run_dir is missing",
         "--data_dir=": "--data_dir is missing",

@@ -109,6 +109,17 @@ def test_what_is_wrong_with_a_path_is_said(here, word, words):
     assert caught.value.exit_code == ExitCode.INPUT_DATA
 
 
+def test_one_bad_folder_or_zip_does_not_keep_the_others(here):
+    (here / "empty").mkdir()
+    (here / "web.zip").write_text("<html>sign in")
+    fill(here, "a/1.jpg")
+    found = {picture.path: picture for picture in pictures.find(["*", "empty"])}
+    assert list(found) == ["a/1.jpg", "web.zip", "empty"]
+    for path, why in (("web.zip", "not a zip file"), ("empty", "holds no .jpg")):
+        with pytest.raises(BadImage, match=why):
+            found[path].load()
+
+
 def test_bad_pictures_say_why_when_they_are_loaded(here, monkeypatch):
     fill(here, "gone.jpg", "large.jpg")
     with zipfile.ZipFile("z.zip", "w") as archive:

@@ -223,6 +223,7 @@ def test_a_terminal_sees_the_progress_but_no_control_letters(
         (["--run_dir=r", "--output=o.txt"], "neither a .csv nor", ExitCode.USAGE),
         (["--run_dir=r", "--output=no/o.csv"], "existing, writable", ExitCode.OUTPUT),
         (["--run_dir=r", "--output=d.csv"], "not a file in", ExitCode.OUTPUT),
+        (["--run_dir=r", "--output=m.json"], "is no prediction of", ExitCode.OUTPUT),
         (["--run_dir=r", "--annotate=f"], "--annotate=f is not a", ExitCode.OUTPUT),
         (["--run_dir=r", "--abstain=0.6"], "not within 0 and 0.5", ExitCode.USAGE),
         (["--run_dir=r", "--batch_size=0"], "is below 1", ExitCode.USAGE),
@@ -235,6 +236,7 @@ def test_paths_and_flags_are_checked(tmp_path, monkeypatch, flags, words, code):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "f").touch()
     (tmp_path / "d.csv").mkdir()
+    (tmp_path / "m.json").write_text('{"accuracy": 1}')
     with pytest.raises(UserError, match=words) as caught:
         predict.main(["predict", *flags])
     assert caught.value.exit_code == code

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -79,10 +80,43 @@ def test_one_offline_page_and_four_figures(run_dir):
 
 
 def test_names_are_escaped_everywhere(tmp_path):
-    _write_run(tmp_path / "run", attribute="<script>$x</script>")
+    hostile = "<script>$x</script>"
+    _write_run(tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    record = json.loads(path.read_text()) | {"model": hostile}
+    path.write_text(json.dumps(record))
     html = report.write_report(tmp_path / "run").read_text()
     assert "<script" not in html
     assert "&lt;script&gt;" in html
+    path.write_text(json.dumps(record | {"attribute": hostile}))
+    with pytest.raises(UserError, match="run.json has attribute = "):
+        report.write_report(tmp_path / "run")
+
+
+def test_results_of_another_model_or_other_images_are_refused(run_dir, tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    for name in ("metrics.json", "predictions.csv"):
+        shutil.copy(run_dir / name, results)
+    metrics = json.loads((results / "metrics.json").read_text())
+    record = json.loads((run_dir / "run.json").read_text())
+    evaluation = {
+        "data": record["data"],
+        "manifest_digest": "1" * 64,
+        "model_sha256": "2" * 64,
+        "notes": [],
+    }
+    (results / "metrics.json").write_text(
+        json.dumps(metrics | {"evaluation": evaluation})
+    )
+    with pytest.raises(UserError, match="results is no evaluation of the") as caught:
+        report.write_report(run_dir, None, results)
+    assert caught.value.exit_code == ExitCode.INTEGRITY
+    predictions = report.load_run(run_dir).predictions.assign(Young=[0, 1] * 30)
+    table = subgroups.evaluate(predictions[:40], "Male", draws=20)
+    subgroup_table.write(table, run_dir)
+    with pytest.raises(UserError, match="about 40 images, not the 60 here"):
+        report.write_report(run_dir)
 
 
 def test_summary_in_words(run_dir):

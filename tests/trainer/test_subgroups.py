@@ -349,6 +349,16 @@ def test_program(run_dir, capsys):
     assert rows["Male=1*Eyeglasses=1"]["false_positive_rate"] == ""
 
 
+def test_tables_of_other_predictions_lie_beside_them(run_dir, tmp_path):
+    there = tmp_path / "there"
+    there.mkdir()
+    (run_dir / "predictions.csv").rename(there / "predictions.csv")
+    words = [f"--run_dir={run_dir}", f"--predictions={there / 'predictions.csv'}"]
+    subgroups.main(["subgroups", *words])
+    assert subgroup_table.read(there) is not None
+    assert not (run_dir / "subgroups.json").exists()
+
+
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [
