@@ -76,8 +76,9 @@ bench-peers: install $(VENV)-peers/.installed ## Measure build, input and warp b
 	$(BIN)/python -m benchmarks.input --peers_python=$(VENV)-peers/bin/python $(WRITE)
 	$(BIN)/python -m benchmarks.warp $(WRITE)
 
-bench-step: install $(VENV)-peers/.installed ## Measure the train step beside Keras' own and PyTorch's
+bench-step: install $(VENV)-peers/.installed ## Measure the train step beside Keras' own and PyTorch's, then by batch size
 	$(BIN)/python -m benchmarks.step --models=all --sizes=128 --precision=auto,float32 --peers_python=$(VENV)-peers/bin/python $(WRITE)
+	$(BIN)/python -m benchmarks.step --models=googlenet --sizes=96 --precision=auto --batch_sizes=8,16,32,64 --cases=ours $(WRITE)
 
 # For a GPU machine without a network that has JAX, PyTorch and torchvision.
 GPU_BOX := data/gpu-box

@@ -11,17 +11,16 @@ than the one before is the price of what was added. One device is used, and of a
 dataset the first shards.
 """
 
-import contextlib
 import dataclasses
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
 
-from benchmarks import harness
+from benchmarks import harness, memory
 from benchmarks import step as step_benchmark
 from benchmarks.ladder_config import LadderConfig
 from support import command
@@ -32,21 +31,21 @@ from support.files import output_errors
 _ON_JAX = ("warp", "step")
 #: Of the budget; the rest is for trying the suggestion, if that is asked for.
 _LADDER_SHARE = 0.7
-_ROUNDS, _CASES_ON_JAX = 5, 5
+_ROUNDS, _CASES_ON_JAX = 5, 6
 #: With fewer rounds a single disturbance can look like a stall.
 _ENOUGH_ROUNDS = 3
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     started = time.perf_counter()
     values = flags.FlagValues()
     command.define_flags(LadderConfig, values)
     command.refuse_words(command.parse(argv, values))
     config = command.from_flags(LadderConfig, values)
     if step_benchmark.backend() == "jax":
-        _on_jax(config)
-    else:
-        _climb(config, started)
+        return _on_jax(config)
+    _climb(config, started)
+    return ExitCode.OK
 
 
 def _climb(config: LadderConfig, started: float) -> None:
@@ -55,7 +54,7 @@ def _climb(config: LadderConfig, started: float) -> None:
     from benchmarks import ladder_text, pace
     from trainer import wakeup
 
-    with wakeup.Watch(), _memory_errors("Use a smaller --batch_size or --input_size."):
+    with wakeup.Watch(), memory.named("Use a smaller --batch_size or --input_size."):
         ladder = ladders.Ladder(config)
         share = _LADDER_SHARE if config.try_suggestion else 1
         left = config.seconds * share - (time.perf_counter() - started)
@@ -79,21 +78,6 @@ def _climb(config: LadderConfig, started: float) -> None:
             "choose some --rungs, a smaller --batch_size or a longer budget."
         )
     _write(config, list(measured.values()), settings)
-
-
-@contextlib.contextmanager
-def _memory_errors(remedy: str) -> Iterator[None]:
-    """Raises UserError (exit 7) where memory runs out."""
-    import tensorflow as tf
-
-    from trainer import runtime
-
-    try:
-        yield
-    except (MemoryError, tf.errors.OpError) as error:
-        if not runtime.is_out_of_memory(error):
-            raise
-        raise UserError("Out of memory.", remedy, ExitCode.OUT_OF_MEMORY) from error
 
 
 def _judge(ladder: Any, measured: dict, started: float) -> dict[str, Any]:
@@ -130,7 +114,7 @@ def _judge(ladder: Any, measured: dict, started: float) -> dict[str, Any]:
         return found
     left = ladder.config.seconds - (time.perf_counter() - started)
     try:
-        with _memory_errors("The machine is too small for it."):
+        with memory.named("The machine is too small for it."):
             tried = trial.run(ladder, verdict, setting.usual, left)
     except UserError as error:
         print(f"{verdict.suggestion} could not be tried: {error}")
@@ -140,11 +124,15 @@ def _judge(ladder: Any, measured: dict, started: float) -> dict[str, Any]:
     return found | {"tried": rates}
 
 
-def _on_jax(config: LadderConfig) -> None:
+def _on_jax(config: LadderConfig) -> int:
     """The rungs that need no TensorFlow, by the benchmarks that measure them there.
 
+    Returns:
+      The exit code of the one that failed, which has said why; 0 if none did.
+
     Raises:
-      UserError: other rungs, or a suggestion, are asked for (exit 2).
+      UserError: other rungs, or a suggestion, are asked for (exit 2); a program was
+        killed.
     """
     if config.try_suggestion:
         raise usage_error(
@@ -163,7 +151,11 @@ def _on_jax(config: LadderConfig) -> None:
         words = [f"--size{size}", f"--batch_size{batch}", *write]
         # A program of its own: this one must leave the device to those of the step.
         program = [sys.executable, "-m", "benchmarks.warp", *words]
-        subprocess.run(program, check=True)
+        code = subprocess.run(program).returncode
+        if code < 0:
+            raise _killed(-code)
+        if code:
+            return code
     if "step" in config.chosen:
         turns = (_ROUNDS + 1) * _CASES_ON_JAX
         words = [
@@ -175,6 +167,18 @@ def _on_jax(config: LadderConfig) -> None:
             f"--round_seconds={config.seconds / 2 / turns}",
         ]
         step_benchmark.main(["step", *words, *write])
+    return ExitCode.OK
+
+
+def _killed(number: int) -> UserError:
+    killed = number == signal.SIGKILL
+    why = ", most likely for want of memory" if killed else ""
+    return UserError(
+        f"The benchmark of the warp was ended by {signal.Signals(number).name}{why}.",
+        "Use a smaller --batch_size or --input_size.",
+        # The kernel's answer to too little memory is SIGKILL.
+        ExitCode.OUT_OF_MEMORY if killed else ExitCode.BUG,
+    )
 
 
 def _write(

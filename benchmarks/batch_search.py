@@ -34,27 +34,36 @@ def search(
 ) -> Search:
     """Doubles the batch size as long as that trains faster.
 
+    A first one that does not fit into memory is halved until it does.
+
     Args:
       measure: measures one batch size; raises ProgramFailed where it cannot.
       first: the batch size to begin with.
-      limit_seconds: begins with none that would probably end later.
+      limit_seconds: begins with none larger that would probably end later.
 
     Raises:
-      ProgramFailed: already the first one could not be measured.
+      ProgramFailed: nothing could be measured: a batch of one does not fit either, or
+        another reason than memory.
     """
     began, size, tried = time.monotonic(), first, {}
+    too_large: tuple[int, ProgramFailed] | None = None
     best = first
     while True:
         started = time.monotonic()
         try:
             tried[size] = measure(size)
         except ProgramFailed as error:
-            if not tried:
+            if tried:
+                return Search(best, tried, f"batch {size}: {error}")
+            if not error.out_of_memory or size == 1:
                 raise
-            return Search(best, tried, f"batch {size}: {error}")
-        if size > first and not faster(tried[size], tried[best]):
+            too_large, size = (size, error), size // 2
+            continue
+        if len(tried) > 1 and not faster(tried[size], tried[best]):
             return Search(best, tried, f"batch {size} is no faster")
         best = size
+        if too_large and 2 * size >= too_large[0]:
+            return Search(best, tried, f"batch {too_large[0]}: {too_large[1]}")
         ended = time.monotonic()
         if ended - began + 2 * (ended - started) > limit_seconds:
             return Search(best, tried, f"the time limit, {limit_seconds:g} s")

@@ -3,9 +3,10 @@
     python -m benchmarks.gpu --data_dir=data/gpu-box/tfrecords --write
 
 needs no TensorFlow: it runs on Keras' JAX backend. Everything takes turns in one run:
-the step on images that are there ("ours"), with the warp on the device ("warp"), and
-with images read from shards as in training ("input"); plain Keras' train_on_batch; and
-torchvision's network and the same network in PyTorch, channels_last and compiled.
+the step on images that are there ("ours", and the same "again" for the noise), with the
+warp on the device ("warp"), and with images read from shards as in training ("input");
+plain Keras' train_on_batch; and torchvision's network and the same network in PyTorch,
+channels_last and compiled.
 
 For a machine that has JAX, PyTorch and torchvision but no network, `make bench-gpu-box`
 collects the packages beside them and a dataset of drawn faces in data/gpu-box. There:
@@ -156,7 +157,7 @@ def _share(
     """What is slower with one thing more: of the case `beside`, not of `without`."""
     name = f"the {of}'s share of the step"
     if without not in cases or beside not in cases:
-        remedy = "; name a dataset with --data_dir" if beside == INPUT else ""
+        remedy = ": skipped, or no --data_dir" if beside == INPUT else ""
         return Target(name, limit, False, None, why=f"no case {beside}{remedy}")
     noise = cases[without]["spread"] + cases[beside]["spread"]
     return Target(name, limit, False, cases[beside]["facts"][fact], noise)

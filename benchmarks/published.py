@@ -6,6 +6,7 @@ known by the names of benchmark and cases; what was not measured is left out.
 """
 
 import dataclasses
+import itertools
 import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,8 +54,9 @@ class Row:
       what: it is.
       rate: ours, images/s.
       ratios: name of another -> our rate in units of its rate.
-      noise: how far the ratio of two runs of the same is from 1; where the same was
-        not run twice, how far the rounds' ratios lie from their median.
+      noise: how far the ratio of two runs of the same is from 1, in the median of the
+        rounds; where the same was not run twice, the farthest that a round's ratio
+        lies from their median: of three rounds one wild one must show.
       topic: rows of one topic differ in settings only; the README has the fastest.
     """
 
@@ -122,9 +124,9 @@ def short(
             parts.append(f"On {machine}:\n\n" + "\n".join([*_head("measured"), *lines]))
     parts.append(
         "All of a row was measured in one run, taking turns. ≈ marks what is within "
-        "the noise, the difference between two runs of the same or else between the "
-        "rounds. All cases, other "
-        f"benchmarks and figures: [{folder}]({folder}/README.md)."
+        "the noise: the difference between two runs of the same or, where nothing ran "
+        "twice, how far the farthest round lies from the rounds' median. All cases, "
+        f"other benchmarks and figures: [{folder}]({folder}/README.md)."
     )
     parts += [f"![{_title(name)}]({folder}/{name})" for name in figures]
     return "\n\n".join(parts)
@@ -219,16 +221,16 @@ def _compare(
     }
     ratios = {name: statistics.median(found) for name, found in rounds.items()}
     if again in cases:
-        noise = _distance(_ratios(cases[ours], cases[again]), 1)
+        noise = statistics.median(_distances(_ratios(cases[ours], cases[again]), 1))
     else:
-        distances = (_distance(rounds[name], ratios[name]) for name in rounds)
-        noise = max(distances, default=0.0)
+        distances = (_distances(rounds[name], ratios[name]) for name in rounds)
+        noise = max(itertools.chain.from_iterable(distances), default=0.0)
     yield Row(what, cases[ours]["median"], ratios, noise, topic or what)
 
 
-def _distance(found: Iterable[float], middle: float) -> float:
-    """The median distance from `middle`, as a part of it."""
-    return statistics.median(abs(ratio / middle - 1) for ratio in found)
+def _distances(found: Iterable[float], middle: float) -> list[float]:
+    """How far each is from `middle`, as a part of it."""
+    return [abs(ratio / middle - 1) for ratio in found]
 
 
 def _ratios(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:
@@ -281,7 +283,8 @@ def _step_rows(document: Document) -> Iterator[Row]:
         task = name.removesuffix("ours")
         others = {task + case: called for case, called in _STEP_OTHERS.items()}
         what, topic = f"train step, {step.task}, {backend}", f"{step.model} {step.size}"
-        yield from _compare(document["cases"], what, name, others, topic=topic)
+        again = task + "again"
+        yield from _compare(document["cases"], what, name, others, again, topic)
 
 
 _KINDS: dict[str, Callable[[Document], Iterator[Row]]] = {

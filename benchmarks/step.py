@@ -8,14 +8,15 @@
 trains on random numbers that are there already: nothing is read. The case "warp" also
 warps its images, 178×218 of uint8, inside the step; "input" (on JAX) reads them from a
 dataset, too; the others get float32 images of the model's size. Beside the trainer's
-step, in turns and each in a process of its own: "stock", without the fused
-normalization; "onednn_off"; "keras", plain Keras' train_on_batch; "pytorch", the same
-network there; "torchvision", its own network. On JAX there are no faster layers: XLA
-fuses them.
+step, in turns and each in a process of its own: "again", the same once more, which
+shows the noise; "stock", without the fused normalization; "onednn_off"; "keras", plain
+Keras' train_on_batch; "pytorch", the same network there; "torchvision", its own
+network. On JAX there are no faster layers: XLA fuses them.
 
 "MFU" is what of this machine's own matrix products, measured between the rounds in the
 same precision, the operations of the layers reach (model FLOPs utilization).
---batch_sizes=auto doubles the batch size as long as "ours" trains faster.
+--batch_sizes=auto doubles the batch size as long as "ours" trains faster, from 8 on a
+CPU and 32 on a GPU, or from the half, a quarter and so on of it that fits into memory.
 """
 
 import dataclasses
@@ -54,8 +55,8 @@ class StepConfig:
     )
     cases: tuple[str, ...] = command.option(
         (ALL,),
-        "Some of ours, warp, stock, onednn_off, keras, pytorch, torchvision, input, or "
-        "all.",
+        "Some of ours, again, warp, stock, onednn_off, keras, pytorch, torchvision, "
+        "input, or all.",
     )
     data_dir: str = command.option("", "The dataset that the case input reads.")
     rounds: int = command.option(5, "Measured rounds; one more warms up.")
@@ -135,8 +136,11 @@ def measure(config: StepConfig) -> dict[str, Any]:
       The result, a document of `harness`.
 
     Raises:
-      UserError: nothing could be measured (exit 7 if for want of memory).
+      UserError: nothing could be measured (exit 7 if for want of memory); the case
+        input cannot read the dataset (exit 2, 3 or 5).
     """
+    if INPUT in config.kinds:
+        _check_data(config)
     device = step_cases.device()
     kinds, peers = step_cases.available(config.kinds, config.peers_python)
     measurements, searches, failures = [], {}, []
@@ -173,6 +177,30 @@ def _check(flag: str, values: Sequence[str], choices: Sequence[str]) -> None:
             )
 
 
+def _check_data(config: StepConfig) -> None:
+    """Finds now what would only leave the case out later.
+
+    Raises:
+      UserError: packages are missing, or there are fewer examples than in a batch
+        (exit 2); missing, unfinished or empty (exit 3); damaged (exit 5).
+    """
+    try:
+        from trainer.dataset import open_dataset  # the other cases need no JPEG library
+    except ModuleNotFoundError as error:
+        raise usage_error(
+            f"The case {INPUT} needs the package {error.name}.",
+            "Install it, or leave out --data_dir.",
+        ) from error
+    count = open_dataset(config.data_dir).manifest.num_examples("train")
+    largest = max((int(size) for size in config.batch_sizes if size != AUTO), default=1)
+    if count < largest:
+        raise usage_error(
+            f"--data_dir={config.data_dir} has {count} training examples, fewer than "
+            f"--batch_sizes={largest}.",
+            f"Use --batch_sizes={count} or less, or another dataset.",
+        )
+
+
 def _tasks(config: StepConfig, auto: str) -> Iterator[dict[str, Any]]:
     """What is measured together: one model, size, precision and batch size at a time.
 
@@ -202,10 +230,12 @@ def _label(task: Mapping[str, Any]) -> str:
 
 
 def _nothing_measured(task: Mapping[str, Any], error: turns.ProgramFailed) -> UserError:
-    half = 1 if task["batch_size"] == AUTO else max(task["batch_size"] // 2, 1)
+    size = task["batch_size"]
+    # auto has tried small ones already.
+    less = "smaller --sizes" if size in (AUTO, 1) else f"--batch_sizes={size // 2}"
     return UserError(
         f"The program that trains {_label(task)} ended: {error}.",
-        f"Try --batch_sizes={half}, or fewer --cases at a time.",
+        f"Try {less}, or fewer --cases at a time.",
         ExitCode.OUT_OF_MEMORY if error.out_of_memory else ExitCode.BUG,
     )
 
@@ -222,7 +252,8 @@ def _measure_best(
     Adds to `searches` what was found.
 
     Raises:
-      turns.ProgramFailed: ours ended, even with one example.
+      turns.ProgramFailed: ours ran out of memory even with one example, or ended for
+        another reason.
     """
 
     def ours(batch_size: int) -> harness.Measurement:

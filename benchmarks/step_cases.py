@@ -1,6 +1,7 @@
 """The ways to take a train step that are compared, and which of them run here."""
 
 import dataclasses
+import importlib.util
 import os
 import subprocess
 import sys
@@ -8,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks import turns
-from support.errors import did_you_mean, usage_error
+from support.errors import ExitCode, UserError, did_you_mean, usage_error
 
-#: What others compare with; with the warp; with warp and input.
-OURS, WARP, INPUT = "ours", "warp", "input"
+#: What others compare with; the same in a second process, which shows the noise; with
+#: the warp; with warp and input.
+OURS, AGAIN, WARP, INPUT = "ours", "again", "warp", "input"
 TORCHVISION, PYTORCH = "torchvision", "pytorch"
 _FIND = "import importlib.util as u, sys; sys.exit(not u.find_spec(sys.argv[1]))"
 
@@ -43,6 +45,7 @@ _PEERS = {
 KINDS: dict[str, dict[str, Kind]] = {
     "tensorflow": {
         OURS: Kind(_TENSORFLOW, OURS),
+        AGAIN: Kind(_TENSORFLOW, OURS),
         WARP: Kind(_TENSORFLOW, WARP),
         "stock": Kind(_TENSORFLOW, "stock"),
         "onednn_off": Kind(
@@ -51,7 +54,12 @@ KINDS: dict[str, dict[str, Kind]] = {
         "keras": Kind(_TENSORFLOW, "keras"),
         **_PEERS,
     },
-    "jax": {name: Kind(_JAX, name) for name in (OURS, WARP, INPUT, "keras")} | _PEERS,
+    "jax": {
+        OURS: Kind(_JAX, OURS),
+        AGAIN: Kind(_JAX, OURS),
+        **{name: Kind(_JAX, name) for name in (WARP, INPUT, "keras")},
+        **_PEERS,
+    },
 }
 
 
@@ -59,13 +67,19 @@ def backend() -> str:
     """Keras' backend, by its environment variable.
 
     Raises:
-      UserError: one that the step is not written for (exit 2).
+      UserError: one that these benchmarks are not written for, or that is not
+        installed (exit 2).
     """
     name = os.environ.get("KERAS_BACKEND", "tensorflow")
     if name not in KINDS:
         raise usage_error(
-            f"KERAS_BACKEND={name} is none of those that the step is written for.",
+            f"KERAS_BACKEND={name} is none of {', '.join(KINDS)}.",
             did_you_mean(name, KINDS),
+        )
+    if importlib.util.find_spec(name) is None:  # importing Keras would fail
+        raise usage_error(
+            f"Keras' backend {name} is not installed.",
+            f"Run `python -m pip install {name}`, or set KERAS_BACKEND to another.",
         )
     return name
 
@@ -83,10 +97,22 @@ def device() -> dict[str, Any]:
     """What the trainer's step would run on, and the precision that fits it.
 
     Raises:
-      turns.ProgramFailed: it cannot run.
+      UserError: it cannot run (exit 2, or 7 for want of memory).
     """
     kind = KINDS[backend()][OURS]
-    return turns.describe([sys.executable, "-m", kind.module], kind.environment)
+    try:
+        return turns.describe([sys.executable, "-m", kind.module], kind.environment)
+    except turns.ProgramFailed as error:
+        cause = f"The program that takes the step does not start: {error}."
+        if error.out_of_memory:
+            raise UserError(
+                cause, "End what else takes memory.", ExitCode.OUT_OF_MEMORY
+            ) from error
+        raise usage_error(
+            cause,
+            f"`KERAS_BACKEND={backend()} {sys.executable} -m {kind.module}` shows all "
+            "that it says.",
+        ) from error
 
 
 def available(

@@ -14,7 +14,6 @@ import functools
 import json
 import math
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,17 +23,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import memory
+
 ROOT = Path(__file__).parent.parent
 _PATIENCE = 10  # seconds for a program to end by itself
 _MATMUL_SECONDS = 0.25
 _MEBIBYTE = 2**20
 _LONGEST_MESSAGE = 300
-#: How the frameworks, their allocators and Python say it, on CPUs and GPUs.
-_OUT_OF_MEMORY = re.compile(
-    r"RESOURCE_EXHAUSTED|ResourceExhausted|OutOfMemory|out of memory|OOM when"
-    r"|MemoryError|bad_alloc|Cannot allocate memory|DefaultCPUAllocator",
-    re.IGNORECASE,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +89,7 @@ class ProgramFailed(Exception):
 
     def __init__(self, written: str, status: int):
         lines = [line.strip() for line in written.split("\n") if line.strip()]
-        telling = [line for line in lines if _OUT_OF_MEMORY.search(line)]
+        telling = [line for line in lines if memory.ran_out(line)]
         self.out_of_memory = bool(telling) or status == -signal.SIGKILL
         silent = ["killed" if self.out_of_memory else "no message"]
         last = (telling or lines or silent)[-1][:_LONGEST_MESSAGE]

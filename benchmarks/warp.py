@@ -5,21 +5,17 @@ KERAS_BACKEND=jax python -m benchmarks.warp      needs no TensorFlow
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from absl import flags
 
-if os.environ.get("KERAS_BACKEND") != "jax":
-    import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
-import keras
-
-from benchmarks import harness
+from benchmarks import harness, memory
+from benchmarks.step_cases import backend
 from support import command
 from support.errors import usage_error
-from trainer import wakeup, warp
+from trainer import wakeup
 
 _ROTATION, _SHIFT = 20, 0.2
 _OURS = "warp"
@@ -60,14 +56,18 @@ def main(argv: list[str]) -> None:
 
 
 def measure(config: WarpBenchmarkConfig) -> dict[str, Any]:
-    """The result, a document of `harness`; prints what it leaves out."""
-    with wakeup.Watch():
+    """The result, a document of `harness`; prints what it leaves out.
+
+    Raises:
+      UserError: Keras' backend does not do (exit 2); out of memory (exit 7).
+    """
+    name = backend()  # before Keras is imported, which fails without it
+    with wakeup.Watch(), memory.named("Use a smaller --batch_size or --batches."):
         measurements = harness.measure(list(_cases(config)), config.rounds)
-    backend = keras.backend.backend()
-    settings = dataclasses.asdict(config) | {"backend": backend}
+    settings = dataclasses.asdict(config) | {"backend": name}
     del settings["write"]
     return harness.document(
-        f"warp-{backend}", "images", _with_ratios(measurements), settings
+        f"warp-{name}", "images", _with_ratios(measurements), settings
     )
 
 
@@ -94,6 +94,12 @@ def _with_ratios(
 
 def _cases(config: WarpBenchmarkConfig) -> Iterator[harness.Case]:
     """Ours first; then the others that run here."""
+    if backend() == "tensorflow":
+        import trainer.quiet  # noqa: F401 - before Keras imports TensorFlow
+    import keras
+
+    from trainer import warp
+
     rng = np.random.default_rng(0)
     batches = [_images(config, rng) for _ in range(config.batches)]
     uniform = rng.random((config.batch_size, warp.NUM_PARAMETERS), np.float32)
@@ -118,7 +124,7 @@ def _cases(config: WarpBenchmarkConfig) -> Iterator[harness.Case]:
 
     yield case(_OURS, ours)
     yield case("the same again (noise)", ours)
-    if keras.backend.backend() != "tensorflow":
+    if backend() != "tensorflow":
         print("Skipped: the other cases need Keras' TensorFlow backend.")
         return
     yield case("warp, not compiled", not_compiled)
@@ -150,6 +156,7 @@ def _wait(results: list[Any]) -> None:
 
 def _keras_layers(config: WarpBenchmarkConfig) -> Callable[[Any], Any]:
     """What Keras' guides put in front of a model, traced."""
+    import keras
     import tensorflow as tf
 
     steps = [
@@ -174,6 +181,8 @@ def _keras_layers(config: WarpBenchmarkConfig) -> Callable[[Any], Any]:
 def _projective(config: WarpBenchmarkConfig, parameters: Any) -> Callable[[Any], Any]:
     """TensorFlow's operation on the warp's own matrices."""
     import tensorflow as tf
+
+    from trainer import warp
 
     @tf.function
     def function(images):

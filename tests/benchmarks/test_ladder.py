@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -42,6 +43,19 @@ def test_on_jax_other_rungs_are_refused(monkeypatch):
         program.main(["benchmarks"])
     with pytest.raises(UserError, match="--try_suggestion trains"):
         program.main(["benchmarks", "--rungs=warp", "--try_suggestion"])
+
+
+def test_on_jax_the_code_of_a_program_that_failed_is_passed_on(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    codes = [ExitCode.OUTPUT, -signal.SIGKILL, -signal.SIGSEGV]
+    ends = iter([subprocess.CompletedProcess([], code) for code in codes])
+    monkeypatch.setattr(program.subprocess, "run", lambda *_, **__: next(ends))
+    words = ["benchmarks", "--rungs=warp,step"]
+    assert program.main(words) == ExitCode.OUTPUT  # and no step
+    for name, code in (("SIGKILL", ExitCode.OUT_OF_MEMORY), ("SIGSEGV", ExitCode.BUG)):
+        with pytest.raises(UserError, match=f"was ended by {name}") as raised:
+            program.main(words)
+        assert raised.value.exit_code == code
 
 
 def test_the_program_is_imported_without_tensorflow_and_beam():

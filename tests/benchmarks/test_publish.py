@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from benchmarks import harness, plots, publish, published
 from benchmarks.harness import Measurement
@@ -125,8 +126,48 @@ def test_ratios_are_medians_of_rounds_and_noise_is_marked():
 def test_without_a_second_run_the_rounds_show_the_noise():
     cases = {"warp": [100.0, 108.0, 90.0], "Keras layers": [100.0, 100.0, 100.0]}
     (row,) = published.rows(made_up("warp-tensorflow", cases, WARP))
-    assert row.noise == pytest.approx(0.08)
+    assert row.noise == pytest.approx(0.1)
     assert published._row_line(row).endswith("Keras layers ≈ 1.0× |")
+
+
+def test_one_wild_round_shows_in_the_noise():
+    cases = {"warp": [100.0, 101.0, 130.0], "Keras layers": [100.0, 100.0, 100.0]}
+    (row,) = published.rows(made_up("warp-tensorflow", cases, WARP))
+    assert row.noise == pytest.approx(1.3 / 1.01 - 1)
+
+
+def test_the_step_s_noise_is_that_of_a_second_process():
+    cases = {"ours": [60.0, 60, 60], "stock": [50.0, 30, 57]}
+    named = {f"vgg16 64 float32 batch 8, {name}": cases[name] for name in cases}
+    settings = {"backend": "jax"}
+    (row,) = published.rows(made_up("step-vgg16-64", named, settings))
+    assert row.noise == pytest.approx(2 / 1.2 - 1)
+    named["vgg16 64 float32 batch 8, again"] = [61.0, 57.0, 59.0]
+    (row,) = published.rows(made_up("step-vgg16-64", named, settings))
+    assert row.noise == pytest.approx(60 / 59 - 1)
+    assert row.ratios == pytest.approx({"its own layers unfused": 1.2})
+
+
+def by_batch_result():
+    cases = {
+        f"googlenet 96 float32 batch {batch}, {case}": [20.0 + batch / 8]
+        for batch in (8, 16, 32, 64)
+        for case in ("ours", "again")
+    }
+    return made_up("step-googlenet-96", cases, {"backend": "tensorflow"})
+
+
+def test_rates_by_batch_size_are_a_figure_and_no_row():
+    (panel,) = plots._batch_panels(by_batch_result())
+    axes = Figure().subplots()
+    panel(axes)
+    assert [line.get_label() for line in axes.get_lines()] == ["googlenet"]
+    assert list(axes.get_lines()[0].get_xdata()) == [8, 16, 32, 64]
+    both = {"a.json": step_result(), "b.json": by_batch_result()}
+    assert list(plots.pictures(list(both.values()))) == ["batch-size.png"]
+    text = published.short(both, [], "results")
+    assert text.count("| train step, ") == 3 and "b.json" not in text
+    assert "googlenet 96 float32 batch 64, ours" in published.full(both, [])
 
 
 def test_what_a_gpu_box_measured_is_compared_too():

@@ -16,6 +16,7 @@ from benchmarks import (
     flops,
     gpu,
     harness,
+    memory,
     step,
     step_cases,
     step_jax,
@@ -55,7 +56,7 @@ def test_what_a_backend_cannot_do_is_refused(monkeypatch):
     with pytest.raises(UserError, match="KERAS_BACKEND=torch"):
         StepConfig()
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    own = ["ours", "warp", "keras"]
+    own = ["ours", "again", "warp", "keras"]
     assert list(StepConfig().kinds) == [*own, "pytorch", "torchvision"]
     assert "input" in StepConfig(data_dir="data").kinds
     with pytest.raises(UserError, match="--cases=input reads a dataset"):
@@ -64,6 +65,51 @@ def test_what_a_backend_cannot_do_is_refused(monkeypatch):
         StepConfig(precision=("float16",))
     with pytest.raises(UserError, match="--cases=stock"):
         StepConfig(cases=("stock",))
+
+
+def test_the_same_is_measured_twice_unless_only_one_case_is_wanted():
+    kinds = StepConfig().kinds
+    assert kinds["again"] == kinds["ours"]
+    assert list(StepConfig(cases=("ours",)).kinds) == ["ours"]
+
+
+@pytest.mark.parametrize("name", step_cases.KINDS)
+def test_a_backend_that_is_not_installed_is_named(name, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", name)
+    monkeypatch.setitem(sys.modules, name, None)  # importing it is now an error
+    with pytest.raises(UserError, match=f"pip install {name}") as raised:
+        StepConfig()
+    assert raised.value.exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("written", "code", "words"),
+    [
+        ("CUDA_ERROR_OUT_OF_MEMORY", ExitCode.OUT_OF_MEMORY, "End what else takes"),
+        ("libcuda: no such file", ExitCode.USAGE, "benchmarks.step_tensorflow` shows"),
+    ],
+)
+def test_a_step_that_does_not_start_is_no_bug(monkeypatch, written, code, words):
+    def fail(*_arguments):
+        raise turns.ProgramFailed(f"Traceback\n{written}\n", 1)
+
+    monkeypatch.setattr(turns, "describe", fail)
+    with pytest.raises(UserError, match=f"{written} .*{words}") as raised:
+        step.measure(StepConfig())
+    assert raised.value.exit_code == code
+
+
+def test_a_dataset_that_input_cannot_read_is_refused_first(
+    drawn, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    with pytest.raises(UserError, match="holds no finished dataset") as raised:
+        step.measure(StepConfig(data_dir=str(tmp_path / "none")))
+    assert raised.value.exit_code == ExitCode.INPUT_DATA
+    config = StepConfig(data_dir=str(drawn), batch_sizes=("8", "auto", "27"))
+    with pytest.raises(UserError, match="26 training examples, fewer than") as raised:
+        step.measure(config)
+    assert raised.value.exit_code == ExitCode.USAGE
 
 
 def test_peers_that_are_not_there_are_left_out(tmp_path, capsys):
@@ -157,6 +203,26 @@ def test_a_peer_that_ends_on_the_way_is_left_out(capsys):
     assert "skipped: pytorch, a 32 float32 batch 5: ZeroDiv" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("error", "ran_out"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), True),
+        (RuntimeError("CUDNN_STATUS_ALLOC_FAILED"), True),
+        (tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"), True),
+        (tf.errors.ResourceExhaustedError(None, None, "No space left"), False),
+        (ValueError("zoom when there is none"), False),
+    ],
+)
+def test_memory_s_end_has_an_exit_code_of_its_own(error, ran_out):
+    with pytest.raises(UserError if ran_out else type(error)) as raised:
+        with memory.named("Use less."):
+            raise error
+    if ran_out:
+        assert raised.value.exit_code == ExitCode.OUT_OF_MEMORY
+        assert raised.value.remedy == "Use less."
+
+
 def rates(by_batch, memory=0.0):
     """Measures nothing: looks rates up; those that are missing end in an error."""
 
@@ -177,6 +243,8 @@ def rates(by_batch, memory=0.0):
         (rates({8: 10, 16: 15}), 99, 16, 2, "batch 32: out of memory: MemoryError"),
         (rates({8: 10, 16: 15}), 0, 8, 1, "the time limit, 0 s"),
         (rates({8: 10, 16: 15}, 1e9), 99, 8, 1, "batch 16 might not fit"),
+        (rates({2: 10, 1: 9}), 99, 2, 1, "batch 4: out of memory: MemoryError"),
+        (rates({1: 10}), 99, 1, 1, "batch 2: out of memory: MemoryError"),
     ],
 )
 def test_the_batch_size_is_doubled_until_it_helps_no_more(
@@ -191,8 +259,21 @@ def test_side_by_side_the_batch_has_to_fit():
     found = batch_search.search(rates({8: 10, 16: 15, 32: 20}, 1.0), 8, 99)
     assert batch_search.fits(found, 2) == found.best == 32
     assert batch_search.fits(found, 10**9) == 8
+
+
+def test_a_search_ends_where_nothing_can_be_measured():
+    tried = []
+
+    def measure(batch_size, why="MemoryError"):
+        tried.append(batch_size)
+        raise turns.ProgramFailed(why, 1)
+
     with pytest.raises(turns.ProgramFailed):
-        batch_search.search(rates({}), 8, 99)
+        batch_search.search(measure, 8, 99)
+    assert tried == [8, 4, 2, 1]
+    with pytest.raises(turns.ProgramFailed, match="no such layer"):
+        batch_search.search(lambda size: measure(size, "no such layer"), 8, 99)
+    assert tried[4:] == [8]
 
 
 def tiny_backbone(x):
@@ -273,10 +354,11 @@ for case, precision in json.loads(sys.argv[1]):
 """
 
 
-@pytest.fixture
-def drawn(tmp_path):
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
     """A dataset of 40 drawn faces, 26 of them for training."""
-    sample, folder = tmp_path / "sample", tmp_path / "tfrecords"
+    made = tmp_path_factory.mktemp("drawn")
+    sample, folder = made / "sample", made / "tfrecords"
     words = [f"--output_dir={sample}", "--num_examples=40", "--num_workers=1"]
     synthesize.main(["synthesize", *words])
     words = [f"--celeba_dir={sample}", f"--output_dir={folder}", "--balance=none"]

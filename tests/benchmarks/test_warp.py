@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import harness
 from benchmarks import warp as benchmark
+from support.errors import ExitCode, UserError
 from trainer import warp
 
 ROOT = Path(__file__).parent.parent.parent
@@ -40,6 +42,33 @@ def test_the_projective_transform_computes_the_same_pixels():
     want = warp.compiled(14)(images, drawn)
     got = benchmark._projective(config, drawn)(images)
     np.testing.assert_allclose(got, want, atol=0.0255)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED")])
+def test_running_out_of_memory_is_no_bug(error, monkeypatch):
+    def fail(*_arguments):
+        raise error
+
+    monkeypatch.setattr(harness, "measure", fail)
+    with pytest.raises(UserError, match="Out of memory. Use a smaller") as raised:
+        benchmark.main(["warp", *TINY])
+    assert raised.value.exit_code == ExitCode.OUT_OF_MEMORY
+
+
+def test_without_its_backend_it_says_what_to_install():
+    program = (
+        "import sys; sys.modules['jax'] = None; from support import command; "
+        "from benchmarks import warp; command.run(warp.main, ['warp'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+    )
+    assert done.returncode == ExitCode.USAGE, done.stderr
+    assert done.stderr.startswith("error: Keras' backend jax is not installed.\n")
 
 
 def test_on_jax_it_needs_no_tensorflow():
