@@ -382,7 +382,7 @@ def test_program(runs, tmp_path, capsys):
 
 
 def test_names_are_escaped_and_missing_numbers_are_dashes(tmp_path):
-    record = {"attribute": "<b>$x$</b>", "inference_images_per_second": None}
+    record = {"regime": "<b>$x$</b>", "inference_images_per_second": None}
     evil = {"model": "<script>$y", "images_per_second": None, "train_seconds": None}
     folders = [
         write_run(tmp_path / "<i>", [3], record | evil, options("vgg16")),
