@@ -128,9 +128,8 @@ def verify(
     run = run_record.read(run_dir)
     digest = run.get("manifest_digest")
     if data_dir:
-        manifest = dataset.open_dataset(
-            data_dir, needed=()
-        ).manifest  # checks every shard
+        # Opening checks every shard.
+        manifest = dataset.open_dataset(data_dir, needed=()).manifest
         if manifest.digest != digest:
             raise _broken(f"{data_dir} is not the dataset that the run was trained on")
         yield f"{data_dir}: manifest {digest}, {len(manifest.shards)} shards"

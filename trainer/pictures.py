@@ -134,24 +134,25 @@ def find(words: Sequence[str]) -> list[Picture]:
         folders and zip files are empty or cannot be read.
     """
     found: dict[str, Picture] = {}
-    problems: list[UserError] = []
+    problems: dict[str, UserError] = {}
     for word in words:
         here = []
         for path in _expand(word):
             try:
                 here += _pictures(path)
             except UserError as error:
-                problems.append(error)
+                problems.setdefault(os.path.abspath(path), error)
                 here.append(_unreadable(path, error.cause))
         if not here:
             cause = f"{word} holds no .jpg, .jpeg or .png file."
             remedy = "Name pictures, or folders or zip files that hold some."
-            problems.append(_input_error(cause, remedy))
+            error = _input_error(cause, remedy)
+            problems.setdefault(os.path.abspath(word), error)
             here = [_unreadable(word, cause)]
         for picture in here:
             found.setdefault(os.path.abspath(picture.path), picture)
-    if len(problems) == len(found):
-        raise problems[0]
+    if problems and len(problems) == len(found):
+        raise next(iter(problems.values()))
     return list(found.values())
 
 

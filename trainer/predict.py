@@ -112,8 +112,11 @@ def _is_prediction(path: Path) -> bool:
     most = max(map(len, starts))
     if not path.is_file():
         return False
-    with open(path, "rb") as file:
-        start = file.read(most).decode(errors="replace")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(most).decode(errors="replace")
+    except OSError:
+        return False
     return not start or start.startswith(starts)
 
 

@@ -113,6 +113,7 @@ def test_one_bad_folder_or_zip_does_not_keep_the_others(here):
     (here / "empty").mkdir()
     (here / "web.zip").write_text("<html>sign in")
     fill(here, "a/1.jpg")
+    assert paths("empty", "./empty", "a") == ["empty", "a/1.jpg"]
     found = {picture.path: picture for picture in pictures.find(["*", "empty"])}
     assert list(found) == ["a/1.jpg", "web.zip", "empty"]
     for path, why in (("web.zip", "not a zip file"), ("empty", "holds no .jpg")):
