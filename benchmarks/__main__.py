@@ -20,10 +20,10 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import harness, memory
+from benchmarks import harness
 from benchmarks import step as step_benchmark
 from benchmarks.ladder_config import LadderConfig
-from support import command
+from support import command, memory
 from support.errors import ExitCode, UserError, usage_error
 from support.files import output_errors
 

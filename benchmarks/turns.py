@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import memory
+from support import memory
 
 ROOT = Path(__file__).parent.parent
 _PATIENCE = 10  # seconds for a program to end by itself

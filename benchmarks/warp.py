@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks import harness, memory
+from benchmarks import harness
 from benchmarks.step_cases import backend
-from support import command
+from support import command, memory
 from support.errors import usage_error
 from trainer import wakeup
 

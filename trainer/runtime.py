@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from support import memory
 from support.errors import ExitCode, UserError, usage_error
 from support.hardware import cpu_info
 from trainer.config import TrainConfig
@@ -161,13 +162,7 @@ def _device_name(gpus: list) -> str:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory ran out. CUDA's libraries say so in words only."""
-    words = str(error).lower()
-    if isinstance(error, tf.errors.ResourceExhaustedError):
-        return "no space left" not in words
-    return isinstance(error, MemoryError) or any(
-        text in words
-        for text in ("out of memory", "out_of_memory", "alloc_failed", "bad_alloc")
-    )
+    return memory.ran_out(f"{type(error).__name__}: {error}")
 
 
 @contextlib.contextmanager

@@ -16,7 +16,6 @@ from benchmarks import (
     flops,
     gpu,
     harness,
-    memory,
     step,
     step_cases,
     step_jax,
@@ -24,6 +23,7 @@ from benchmarks import (
     turns,
 )
 from benchmarks.step import StepConfig
+from support import memory
 from support.errors import ExitCode, UserError
 from trainer import config as trainer_config
 from trainer import models
