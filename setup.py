@@ -1,6 +1,6 @@
 """Installation. The base is the build, so that Beam workers stay small."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 BUILD = [
     "absl-py>=2.3,<3",
@@ -45,7 +45,9 @@ setup(
     description="CelebA to trained, honestly evaluated face-attribute classifiers",
     license="Apache-2.0",
     python_requires=">=3.11,<3.14",
-    packages=["schemas", "support", "beam_pipelines", "trainer", "benchmarks"],
+    packages=find_packages(
+        include=["schemas*", "support*", "beam_pipelines*", "trainer*", "benchmarks*"]
+    ),
     package_data={"support": ["*.html", "*.css"], "trainer": ["*.html", "*.md"]},
     install_requires=BUILD,
     extras_require={

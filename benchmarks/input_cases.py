@@ -6,8 +6,7 @@ Each case decodes the same images once, in as many threads as this process has c
 import concurrent.futures
 import contextlib
 import io
-import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
@@ -18,13 +17,14 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import harness
+from schemas import example as example_schema
+from schemas.example import Example
 from support import images
+from support.framing import read_records
 from support.pool import cores
-from trainer.dataset import Dataset, open_dataset
-from trainer.input_pipeline import Augmentation, evaluation_batches, train_batches
+from trainer.data import Dataset, evaluation_dataset, open_dataset, train_dataset
 
 SPLIT = "train"
-_AUGMENTATION = Augmentation(20, (0.1, 0.1), True)
 _COPIED = 512  # decoded images, more than a processor holds in its cache
 _COPIES = 16
 
@@ -37,26 +37,19 @@ def own_cases(folder: Path, loose: Path, batch_size: int) -> Iterator[harness.Ca
       loose: a folder that holds its training split as JPEG files, and nothing else.
       batch_size: images per batch.
     """
-    streaming = open_dataset(folder)
-    shape = streaming.manifest.image_shape
-    size = int(np.prod(shape)) * streaming.manifest.num_examples(SPLIT)
-    cached = open_dataset(folder, size)
-    epochs = itertools.count()
+    dataset = open_dataset(folder)
+    shape = dataset.manifest.image_shape
 
-    def train(dataset: Dataset) -> Callable[[], int]:
-        return lambda: _count(
-            train_batches(dataset, batch_size, 0, next(epochs), _AUGMENTATION)
-        )
+    def case(name: str, batches: tf.data.Dataset) -> harness.Case:
+        return harness.Case(name, lambda: _count(batches))
 
-    yield harness.Case("trainer, streaming", train(streaming))
-    yield harness.Case("trainer, streaming, again", train(streaming))
-    yield harness.Case("trainer, from memory", train(cached))
-    yield harness.Case(
-        "trainer, evaluation",
-        lambda: _count(evaluation_batches(streaming, SPLIT, batch_size)),
-    )
+    streaming = train_dataset(dataset, batch_size)
+    yield case("trainer, streaming", streaming)
+    yield case("trainer, streaming, again", streaming)
+    yield case("trainer, from memory", train_dataset(dataset, batch_size, cache=True))
+    yield case("trainer, evaluation", evaluation_dataset(dataset, SPLIT, batch_size))
     yield from _keras_cases(loose, batch_size, shape[:2])
-    yield from _limits([example.image for example in _examples(streaming)], shape)
+    yield from _limits([example.image for example in _examples(dataset)], shape)
 
 
 def write_loose(folder: Path, loose: Path) -> None:
@@ -66,9 +59,10 @@ def write_loose(folder: Path, loose: Path) -> None:
         (loose / example.image_id).write_bytes(example.image)
 
 
-def _examples(dataset: Dataset) -> Iterator:
-    split = dataset.split(SPLIT)
-    return (split.read(number) for number in range(len(split)))
+def _examples(dataset: Dataset) -> Iterator[Example]:
+    for shard in dataset.manifest.split(SPLIT):
+        for record in read_records(dataset.path(shard).read_bytes()):
+            yield example_schema.decode(record)
 
 
 def _keras_cases(
@@ -79,7 +73,7 @@ def _keras_cases(
     The round that warms up is their first pass.
     """
     plain = _tf_data(loose, batch_size)
-    yield harness.Case("tf.data", lambda: _count(plain))
+    yield harness.Case("tf.data, loose files", lambda: _count(plain))
     with contextlib.redirect_stdout(io.StringIO()):
         directory = keras.utils.image_dataset_from_directory(
             loose, labels=None, image_size=shape, batch_size=batch_size
@@ -160,9 +154,9 @@ def _copy(source: np.ndarray, target: np.ndarray) -> int:
 
 
 def _count(batches: Iterable) -> int:
-    """Images of an epoch; Keras' and tf.data's batches are the images alone."""
+    """Images of an epoch; some loaders' batches are the images alone."""
     return sum(
-        len(batch["images"] if isinstance(batch, dict) else batch) for batch in batches
+        len(batch[0] if isinstance(batch, tuple) else batch) for batch in batches
     )
 
 

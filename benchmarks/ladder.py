@@ -15,7 +15,8 @@ from support.errors import usage_error
 from support.hardware import available_memory
 from support.pool import cores
 from trainer import runtime
-from trainer.dataset import Dataset, cache_budget, open_dataset
+from trainer.data import open_dataset
+from trainer.data.dataset import splits_that_fit
 
 STEP, AGAIN = "train step", ", again"
 TRAIN = {
@@ -102,9 +103,8 @@ class Ladder:
 
     def __init__(self, config: LadderConfig):
         self.config = config
-        self._whole = open_dataset(config.data_dir, cache_budget(-1))
+        self._whole = open_dataset(config.data_dir)
         self.part = rungs_input.part_of(self._whole)
-        self.kept = rungs_input.kept(self.part)
         self.cold = Cold(rungs_input.shard_paths(self.part))
         train = config.train_config()
         auto = dataclasses.replace(train, precision="auto")
@@ -139,17 +139,14 @@ class Ladder:
         names = [rung.name for rung in self.rungs]
         return STEP if STEP in names else names[0]
 
-    def dataset(self, way: str) -> Dataset:
-        """The dataset that training reads in some way."""
-        return self.kept if way == stalls.CACHED else self.part
-
     def training(self, job: Any, way: str, waited: list[float]) -> Work:
         """Training with the step of a job, reading in some way."""
-        dataset = self.dataset(way)
+        batches = rungs_model.epoch(job, cache=way == stalls.CACHED)
         if way == stalls.CACHED:
-            rungs_model.fill(job, dataset)
+            for _ in batches:  # the first time fills the cache
+                pass
         before = self.cold.drop if way == stalls.COLD else lambda: None
-        return rungs_model.training(job, dataset, waited, before)
+        return rungs_model.training(job, batches, waited, before)
 
     def setting(self, measured: dict[str, Measurement]) -> stalls.Setting:
         """What a suggestion needs to know, from the rates of the rungs."""
@@ -168,7 +165,7 @@ class Ladder:
             batch_size=self.config.batch_size,
             matmul_share=measured[STEP].facts["share of limit"],
             cache_mb=math.ceil(images * pixels / 1e6),
-            usual=stalls.CACHED if "train" in self._whole.cached else usual,
+            usual=stalls.CACHED if "train" in splits_that_fit(manifest, -1) else usual,
             cache_fits=images * pixels < _CACHE_SHARE * free,
         )
 
@@ -193,10 +190,7 @@ class Ladder:
         yield Rung("decode", self.records.decoding, _jpeg_limit())
 
     def _batch(self) -> Iterator[Rung]:
-        def stream():
-            return rungs_model.endless(self.parts.job, self.part)
-
-        work = rungs_input.batching(stream)
+        work = rungs_input.batching(rungs_model.epoch(self.parts.job))
         yield Rung("read, parse, decode, batch", work, _jpeg_limit())
 
     def _transfer(self) -> Iterator[Rung]:
@@ -234,7 +228,7 @@ class Ladder:
         # Runs in float32, whatever the training's precision is.
         operations = flops.forward(self.parts.job.model)
         limit = self._matmul(operations, "float32")
-        work = rungs_model.evaluating(self.parts.job, self.part)
+        work = rungs_model.evaluating(self.parts.job)
         yield Rung("evaluation", work, limit)
 
     def _matmul(self, operations: float, precision: str = "") -> Limit:

@@ -1,26 +1,26 @@
-"""The ladder's rungs on the host: from shards to batches. No device is needed."""
+"""The ladder's stages on the host: from shards to batches. No device is needed."""
 
 import dataclasses
 import itertools
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from benchmarks import page_cache
 from benchmarks.harness import Timed
-from benchmarks.limits import Work, in_threads, timed
+from benchmarks.limits import Work, timed
 from schemas import example as example_schema
-from support import framing, images
 from support.hardware import available_memory
-from trainer.dataset import Dataset
+from support.pool import cores
+from trainer.data import Dataset, input_pipeline
 
-#: The share of the free memory that decoded images may take here, and how many are
+#: The fraction of the free memory that decoded images may take here, and how many are
 #: enough: an epoch must not be so short that starting it counts.
-_MEMORY_SHARE, _ENOUGH = 8, 8192
-_SAMPLE = 512  # records that are parsed and decoded
+_MEMORY_FRACTION, _ENOUGH = 8, 8192
+_SAMPLE, _BATCH = 512, 32  # records that are parsed and decoded, and at a time
 #: Splits whose shards are used.
 _SPLITS = ("train", "validation")
 
@@ -28,12 +28,11 @@ _SPLITS = ("train", "validation")
 def part_of(dataset: Dataset) -> Dataset:
     """The first shards of training and validation split, as many as are needed.
 
-    Its decoded training images are kept in memory if they are asked for through
-    `kept`, and never take more than an eighth of what is free.
+    Their decoded training images never take more than an eighth of what is free.
     """
     manifest = dataset.manifest
     size = int(np.prod(manifest.image_shape))
-    most = min(_ENOUGH, available_memory() // _MEMORY_SHARE // size)
+    most = min(_ENOUGH, available_memory() // _MEMORY_FRACTION // size)
     shards = []
     for split in _SPLITS:
         count = 0
@@ -45,14 +44,9 @@ def part_of(dataset: Dataset) -> Dataset:
     return Dataset(dataset.folder, dataclasses.replace(manifest, shards=tuple(shards)))
 
 
-def kept(dataset: Dataset) -> Dataset:
-    """The same dataset with its training images kept in memory."""
-    return dataclasses.replace(dataset, cached=("train",))
-
-
 def shard_paths(dataset: Dataset) -> list[Path]:
     """The training shards' files."""
-    return [dataset.folder / shard.name for shard in dataset.manifest.split("train")]
+    return [dataset.path(shard) for shard in dataset.manifest.split("train")]
 
 
 class Records:
@@ -61,82 +55,51 @@ class Records:
     def __init__(self, dataset: Dataset):
         self._paths = shard_paths(dataset)
         self._shape = dataset.manifest.image_shape
-        self._buffers = dataset.buffers
-        self._places = [_places(path) for path in self._paths]
-        self.sample = list(itertools.islice(self._all(), _SAMPLE))
-        self.jpegs = [example_schema.decode(record).image for record in self.sample]
-        self.record_bytes = sum(map(len, self.sample)) / len(self.sample)
+        key = tf.constant([0, 0], tf.int64)
+        self._records = input_pipeline.records(dataset, "train", key)
+        first = itertools.islice(self._records.as_numpy_iterator(), _SAMPLE)
+        self._sample = list(first)
+        self.jpegs = [example_schema.decode(record).image for record in self._sample]
+        self.record_bytes = sum(map(len, self._sample)) / len(self._sample)
 
     def reading(self, cold: bool) -> Work:
-        """Reads every record by its offset and checks it."""
-
-        def read(shards: Sequence[int]) -> int:
-            return sum(1 for shard in shards for _ in self._shard(shard, cold))
+        """Reads every record, interleaved."""
+        batches = self._records.batch(_BATCH)
 
         def forget() -> None:
             if cold:
                 page_cache.drop(self._paths)
 
-        numbers = range(len(self._paths))
-        return lambda units: timed(lambda: in_threads(read, numbers), units, forget)
+        return lambda units: timed(lambda: _count(batches), units, forget)
 
     def parsing(self, units: int) -> Timed:
         """Parses records that are in memory."""
-
-        def parse(records: Sequence[bytes]) -> int:
-            for record in records:
-                example_schema.decode(record)
-            return len(records)
-
-        return timed(lambda: in_threads(parse, self.sample), units)
+        return self._mapping(lambda batch: example_schema.parse(batch)["label"], units)
 
     def decoding(self, units: int) -> Timed:
-        """Decodes JPEGs that are in memory, into memory as batches have it."""
+        """Parses and decodes records that are in memory."""
 
-        def decode(jpegs: Sequence[bytes]) -> int:
-            pixels = self._buffers.take((len(jpegs), *self._shape))
-            for jpeg, out in zip(jpegs, pixels, strict=True):
-                images.decode_rgb(jpeg, out)
-            return len(jpegs)
+        def decode(batch: tf.Tensor) -> tf.Tensor:
+            return input_pipeline.decode_batch(batch, self._shape)["images"]
 
-        return timed(lambda: in_threads(decode, self.jpegs), units)
+        return self._mapping(decode, units)
 
-    def _all(self) -> Iterator[bytes]:
-        for shard in range(len(self._paths)):
-            yield from self._shard(shard, ahead=False)
-
-    def _shard(self, shard: int, ahead: bool) -> Iterator[bytes]:
-        descriptor = os.open(self._paths[shard], os.O_RDONLY)
-        try:
-            if ahead and hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-            for index, (at, length) in enumerate(self._places[shard]):
-                yield framing.read_record(descriptor, at, length, index)
-        finally:
-            os.close(descriptor)
+    def _mapping(self, function: Any, units: int) -> Timed:
+        batches = tf.data.Dataset.from_tensor_slices(self._sample).batch(_BATCH)
+        batches = batches.repeat(units).map(function, cores(), deterministic=True)
+        return timed(lambda: _count(batches), 1)
 
 
-def batching(batches: Callable[[], Iterator[dict[str, Any]]]) -> Work:
-    """Batches of an endless stream, from the second one on.
-
-    Args:
-      batches: begins a stream; it is closed again.
-    """
+def batching(batches: tf.data.Dataset) -> Work:
+    """Batches of images and labels, from the second one on."""
 
     def work(units: int) -> Timed:
-        stream = batches()
-        try:
-            next(stream)
-            return timed(lambda: len(next(stream)["images"]), units)
-        finally:
-            stream.close()
+        stream: Iterator = iter(batches.repeat())
+        next(stream)
+        return timed(lambda: len(next(stream)["images"]), units)
 
     return work
 
 
-def _places(path: Path) -> list[tuple[int, int]]:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return list(framing.locate_records(descriptor))
-    finally:
-        os.close(descriptor)
+def _count(batches: Iterable[tf.Tensor]) -> int:
+    return sum(len(batch) for batch in batches)

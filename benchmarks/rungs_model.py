@@ -11,17 +11,11 @@ import tensorflow as tf
 
 from benchmarks.harness import Timed
 from benchmarks.limits import Work
-from trainer import learner, runtime, warp
+from trainer import learner, runtime
+from trainer.augmentation import Augmenter
 from trainer.config import TrainConfig
-from trainer.dataset import Dataset
-from trainer.input_pipeline import (
-    IMAGES,
-    PARAMETERS,
-    WEIGHTS,
-    Augmentation,
-    evaluation_batches,
-    train_batches,
-)
+from trainer.data import Dataset, train_dataset
+from trainer.data.input_pipeline import IMAGES, INDEX, STEP, WEIGHTS
 from trainer.job import Job, build_job
 
 Batch = dict[str, Any]
@@ -34,11 +28,13 @@ class Parts:
     Attributes:
       job: as `trainer.main` builds it.
       batch: training examples that stay on the device.
+      augment: its augmentation, as the train step compiles it.
       warped: its images as the model takes them.
     """
 
     job: Job
     batch: Batch
+    augment: Callable[[Batch], tf.Tensor]
     warped: tf.Tensor
 
     @classmethod
@@ -49,44 +45,31 @@ class Parts:
           UserError: the batch is larger than the training split (exit 2).
         """
         job = build_job(config, runtime.prepare(config), dataset)
-        stream = endless(job, dataset)
-        try:
-            batch = next(stream)
-        finally:
-            stream.close()
-        warped = warp.compiled(config.input_size)(batch[IMAGES], batch[PARAMETERS])
-        return cls(job, batch, warped)
+        batch = next(iter(epoch(job)))
+        augmenter = Augmenter(
+            config.augment, config.augmentation, config.input_size, config.seed
+        )
+        augment = tf.function(
+            lambda batch: augmenter(batch[IMAGES], batch[STEP], batch[INDEX])
+        )
+        return cls(job, batch, augment, augment(batch))
 
     @property
     def gpu(self) -> bool:
         return self.job.runtime.devices[0].startswith("GPU")
 
 
-def endless(
-    job: Job, dataset: Dataset, before_epoch: Callable[[], None] = lambda: None
-) -> Iterator[Batch]:
-    """Training batches, epoch after epoch, each in another order."""
+def epoch(job: Job, cache: bool = False) -> tf.data.Dataset:
+    """The batches of an epoch: the same ones whenever it is iterated."""
     config = job.config
-    augmentation = Augmentation.of(config)
-    for epoch in itertools.count():
-        before_epoch()
-        batches = train_batches(
-            dataset, config.batch_size, config.seed, epoch, augmentation
-        )
-        try:
-            yield from batches
-        finally:
-            batches.close()
-
-
-def fill(job: Job, dataset: Dataset) -> None:
-    """Decodes the training images that `dataset` keeps in memory."""
-    config = job.config
-    batches = train_batches(
-        dataset, config.batch_size, config.seed, 0, Augmentation.of(config)
+    return train_dataset(
+        job.dataset,
+        config.batch_size,
+        config.seed,
+        shuffle_buffer=config.shuffle_buffer,
+        cache=cache,
+        as_supervised=False,
     )
-    for _ in batches:
-        pass
 
 
 def transfer(parts: Parts) -> Work:
@@ -102,11 +85,9 @@ def transfer(parts: Parts) -> Work:
 
 
 def warping(parts: Parts) -> Work:
-    compiled = warp.compiled(parts.job.config.input_size)
-    images, parameters = parts.batch[IMAGES], parts.batch[PARAMETERS]
     return _repeat(
         parts,
-        lambda: compiled(images, parameters),
+        lambda: parts.augment(parts.batch),
         lambda warped: warped[0, 0, 0, 0].numpy(),
     )
 
@@ -132,54 +113,51 @@ def stepping(parts: Parts) -> Work:
 
 def training(
     job: Job,
-    dataset: Dataset,
+    batches: tf.data.Dataset,
     waited: list[float],
     before_epoch: Callable[[], None] = lambda: None,
 ) -> Work:
-    """Training from a dataset, from the second batch on: what was made ahead in a
-    pause would flatter it.
+    """Training from batches, from the second one on: what was made ahead in a pause
+    would flatter it.
 
     Args:
       job: whose step it is.
-      dataset: read from.
+      batches: of an epoch, iterated again and again.
       waited: takes the share of the time that each turn waited for batches.
       before_epoch: called before an epoch begins.
     """
 
+    def endless() -> Iterator[Batch]:
+        while True:
+            before_epoch()
+            yield from batches
+
     def work(units: int) -> Timed:
-        stream = endless(job, dataset, before_epoch)
-        try:
-            batch, waiting = next(stream), 0.0
-            started = time.perf_counter()
-            for _ in range(units):
-                job.train_step(batch)
-                asked = time.perf_counter()
-                batch = next(stream)
-                waiting += time.perf_counter() - asked
-            job.train_step.sums.numpy()  # waits for the device
-            seconds = time.perf_counter() - started
-        finally:
-            stream.close()
+        stream = endless()
+        batch, waiting = next(stream), 0.0
+        started = time.perf_counter()
+        for _ in range(units):
+            job.train_step(batch)
+            asked = time.perf_counter()
+            batch = next(stream)
+            waiting += time.perf_counter() - asked
+        job.train_step.sums.numpy()  # waits for the device
+        seconds = time.perf_counter() - started
         waited.append(waiting / seconds)
         return Timed(units * job.config.batch_size, seconds)
 
     return work
 
 
-def evaluating(job: Job, dataset: Dataset, split: str = "validation") -> Work:
+def evaluating(job: Job, split: str = "validation") -> Work:
     """Reads, decodes and evaluates, in float32, with the averaged weights' model."""
-
-    def batches() -> Iterator[Batch]:
-        while True:
-            yield from evaluation_batches(dataset, split, job.config.batch_size)
+    batches = job.evaluation_dataset(split)
 
     def work(units: int) -> Timed:
-        stream, done = batches(), 0
-        started = time.perf_counter()
-        for batch in itertools.islice(stream, units):
+        done, started = 0, time.perf_counter()
+        for batch in itertools.islice(batches.repeat(), units):
             job.evaluation_step(batch[IMAGES]).numpy()
             done += int(np.sum(batch[WEIGHTS].numpy()))
-        stream.close()
         return Timed(done, time.perf_counter() - started)
 
     return work

@@ -98,13 +98,14 @@ def _cases(config: WarpBenchmarkConfig) -> Iterator[harness.Case]:
         import trainer.quiet  # noqa: F401 - before Keras imports TensorFlow
     import keras
 
-    from trainer import warp
+    from trainer import augmentation
+    from trainer.config import Augmentation
 
     rng = np.random.default_rng(0)
     batches = [_images(config, rng) for _ in range(config.batches)]
-    uniform = rng.random((config.batch_size, warp.NUM_PARAMETERS), np.float32)
-    parameters = warp.draw(
-        keras.ops.convert_to_tensor(uniform), _ROTATION, (_SHIFT, _SHIFT), True
+    uniform = rng.random((config.batch_size, augmentation.NUM_PARAMETERS), np.float32)
+    parameters = augmentation.sample_parameters(
+        keras.ops.convert_to_tensor(uniform), Augmentation(_ROTATION, _SHIFT, _SHIFT)
     )
     on_device = [keras.ops.convert_to_tensor(batch) for batch in batches]
     done = config.batches * config.batch_size
@@ -117,10 +118,10 @@ def _cases(config: WarpBenchmarkConfig) -> Iterator[harness.Case]:
         return harness.Case(name, run)
 
     def ours(images):
-        return warp.compiled(config.size)(images, parameters)
+        return augmentation.compiled(config.size)(images, parameters)
 
     def not_compiled(images):
-        return warp.warp(images, parameters, config.size)
+        return augmentation.warp(images, parameters, config.size)
 
     yield case(_OURS, ours)
     yield case("the same again (noise)", ours)
@@ -182,12 +183,12 @@ def _projective(config: WarpBenchmarkConfig, parameters: Any) -> Callable[[Any],
     """TensorFlow's operation on the warp's own matrices."""
     import tensorflow as tf
 
-    from trainer import warp
+    from trainer import augmentation
 
     @tf.function
     def function(images):
         size = (config.size, config.size)
-        maps = warp.matrices(parameters, images.shape[1:3], size)
+        maps = augmentation.matrices(parameters, images.shape[1:3], size)
         # The warp counts output pixels from the center, this from the corner.
         start = maps[..., 2] - tf.reduce_sum(maps[..., :2], 2) * (config.size - 1) / 2
         maps = tf.concat([maps[..., :2], start[..., None]], axis=2)

@@ -92,9 +92,6 @@ def decode(serialized: bytes) -> Example:
       DecodeError: malformed, or a feature missing, unknown, doubled, of another kind
         or of another length.
     """
-    example = _decode_canonical(serialized)
-    if example is not None:
-        return example
     try:
         values = dict(_decode_features(serialized))
     except (IndexError, UnicodeDecodeError) as error:
@@ -111,31 +108,6 @@ def decode(serialized: bytes) -> Example:
         identity=values[IDENTITY][0],
         attributes=bytes(values[ATTRIBUTES]),
     )
-
-
-def _decode_canonical(serialized: bytes) -> Example | None:
-    """The example, if `encode` makes exactly this of it: several times faster.
-
-    The values are taken from where `encode` puts them, without looking at what lies
-    between; that they are all that was written shows when they are encoded again.
-    """
-    label_at = serialized.rfind(_LABEL_HEAD)
-    rest = serialized[label_at + len(_LABEL_HEAD) :]
-    identity_at = rest.rfind(_IDENTITY_KEY)
-    try:
-        _, start = _read_varint(serialized, 1)
-        size = label_at - start - len(_bytes_head(IMAGE, label_at - start))
-        example = Example(
-            image=serialized[label_at - size : label_at],
-            label=rest[0],
-            # Behind the label: two bytes, the key, six bytes of lengths.
-            image_id=rest[9 + len(_IMAGE_ID_KEY) : identity_at - 2].decode(),
-            identity=next(_unpack(rest[identity_at + len(_IDENTITY_KEY) + 6 :])),
-            attributes=serialized[-len(celeba.ATTRIBUTES) :],
-        )
-        return example if encode(example) == serialized else None
-    except (ValueError, IndexError, StopIteration):
-        return None
 
 
 def peek_image_id(serialized: bytes) -> str | None:
@@ -304,9 +276,3 @@ def _unpack(packed: bytes) -> Iterator[int]:
     while at < len(packed):
         value, at = _read_varint(packed, at)
         yield value - (1 << 64) if value >> 63 else value
-
-
-#: What stands before a label of 0 or 1, and the keys of two other features.
-_LABEL_HEAD = _int64_feature(LABEL, 0)[:-1]
-_IMAGE_ID_KEY = _field(1, IMAGE_ID.encode())
-_IDENTITY_KEY = _field(1, IDENTITY.encode())

@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from absl import flags
@@ -23,9 +23,20 @@ Config = TypeVar("Config")
 TRACEBACK_VARIABLE = "CELEBA_TRACEBACK"
 
 
-def option(default: Any, help_text: str) -> Any:
-    """A field of a configuration that is also a flag."""
-    return dataclasses.field(default=default, metadata={"help": help_text})
+def option(
+    default: Any, help_text: str, within: tuple[float, float] | None = None
+) -> Any:
+    """A field of a configuration that is also a flag; `within` is its range."""
+    metadata = {"help": help_text, "within": within}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def outside_ranges(config: Any) -> Iterator[tuple[str, float, float]]:
+    """Yields name, lowest and highest value of each option outside its range."""
+    for field in dataclasses.fields(config):
+        within = field.metadata["within"]
+        if within and not within[0] <= getattr(config, field.name) <= within[1]:
+            yield field.name, *within
 
 
 def define_flags(config: type, flag_values: flags.FlagValues = flags.FLAGS) -> None:

@@ -4,16 +4,12 @@ Per record: length (uint64, little endian), masked CRC-32C of those eight bytes,
 record, masked CRC-32C of the record. Source: TensorFlow's `lib/io/record_writer.h`.
 """
 
-import os
 import struct
 from collections.abc import Iterator
 
 import google_crc32c
 
 _HEADER, _CHECKSUM = 12, 4
-
-
-_CUT, _DIFFERS = "the file ends inside it", "its checksum differs"
 
 
 class DamagedRecord(ValueError):
@@ -48,51 +44,12 @@ def read_records(data: bytes) -> Iterator[bytes]:
     while at < len(data):
         length = _length(data[at : at + _HEADER], index)
         at += _HEADER
-        yield check_record(data[at : at + length + _CHECKSUM], length, index)
+        yield _check_record(data[at : at + length + _CHECKSUM], length, index)
         at += length + _CHECKSUM
         index += 1
 
 
-def locate_records(descriptor: int) -> Iterator[tuple[int, int]]:
-    """Yields where the records of an open file begin and how long they are, in bytes.
-
-    Only the headers are read.
-
-    Raises:
-      DamagedRecord: at the first header that is cut or whose checksum differs.
-    """
-    at, index, size = 0, 0, os.fstat(descriptor).st_size
-    while at < size:
-        length = _length(os.pread(descriptor, _HEADER, at), index)
-        yield at + _HEADER, length
-        at += _HEADER + length + _CHECKSUM
-        index += 1
-
-
-def read_record(descriptor: int, at: int, length: int, index: int) -> bytes:
-    """Reads one record that `locate_records` found; `index` is for the message.
-
-    Raises:
-      DamagedRecord: it is cut, or its checksum differs.
-    """
-    return check_record(os.pread(descriptor, length + _CHECKSUM, at), length, index)
-
-
-def read_again(descriptor: int, at: int, length: int, index: int, crc32c: int) -> bytes:
-    """Reads a record whose plain checksum is known from reading it before.
-
-    Raises:
-      DamagedRecord: it is cut, or its checksum differs.
-    """
-    record = os.pread(descriptor, length, at)
-    if len(record) < length:
-        raise DamagedRecord(index, _CUT)
-    if checksum(record) != crc32c:
-        raise DamagedRecord(index, _DIFFERS)
-    return record
-
-
-def check_record(data: bytes, length: int, index: int) -> bytes:
+def _check_record(data: bytes, length: int, index: int) -> bytes:
     """Cuts a record of `length` bytes off its checksum, which follows in `data`.
 
     Raises:
@@ -100,9 +57,9 @@ def check_record(data: bytes, length: int, index: int) -> bytes:
     """
     record, masked = data[:length], data[length:]
     if len(masked) < _CHECKSUM:
-        raise DamagedRecord(index, _CUT)
+        raise DamagedRecord(index, "the file ends inside it")
     if _masked_crc(record) != masked:
-        raise DamagedRecord(index, _DIFFERS, record)
+        raise DamagedRecord(index, "its checksum differs", record)
     return record
 
 
@@ -114,12 +71,7 @@ def _length(header: bytes, index: int) -> int:
     return struct.unpack("<Q", header[:8])[0]
 
 
-def checksum(data: bytes) -> int:
-    """The plain checksum (Castagnoli's polynomial), 0..2³²-1."""
-    return google_crc32c.value(data)
-
-
 def _masked_crc(data: bytes) -> bytes:
-    crc = checksum(data)
+    crc = google_crc32c.value(data)  # Castagnoli's polynomial
     masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
     return struct.pack("<I", masked)

@@ -25,7 +25,8 @@ from support.documents import (
 )
 from support.errors import ExitCode, UserError
 from support.files import sha256_file
-from trainer import dataset, run_record
+from trainer import run_record
+from trainer.data import open_dataset
 
 _EXPORT_SHAPE = {
     "format": str,
@@ -129,7 +130,7 @@ def verify(
     digest = run.get("manifest_digest")
     if data_dir:
         # Opening checks every shard.
-        manifest = dataset.open_dataset(data_dir, needed=()).manifest
+        manifest = open_dataset(data_dir, needed=()).manifest
         if manifest.digest != digest:
             raise _broken(f"{data_dir} is not the dataset that the run was trained on")
         yield f"{data_dir}: manifest {digest}, {len(manifest.shards)} shards"

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from support.command import option
+from support.command import option, outside_ranges
 from support.errors import did_you_mean, usage_error
 from support.images import require_local
 
@@ -28,12 +28,33 @@ NOT_COMPARED = (
     "checkpoint_every",
     "tensorboard",
     "profile_steps",
-    "cache_mb",
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class Augmentation:
+    """Strengths of the random changes to training images; each field is a flag.
+
+    Raises:
+      ValueError: one is outside its range.
+    """
+
+    rotation: float = option(20.0, "Random rotation, ± degrees.", (0, 180))
+    width_shift: float = option(0.1, "Random shift, ± fraction of the width.", (0, 1))
+    height_shift: float = option(0.1, "Random shift, ± fraction of the height.", (0, 1))
+    horizontal_flip: bool = option(True, "Mirror half of the images.")
+    # A zoom of 1 would show a single point.
+    zoom: float = option(0.0, "Random zoom: the scale is 1 ± this.", (0, 0.9))
+    brightness: float = option(0.0, "Random brightness, ± fraction of 255.", (0, 1))
+    contrast: float = option(0.0, "Random contrast: its factor is 1 ± this.", (0, 1))
+
+    def __post_init__(self):
+        for name, low, high in outside_ranges(self):
+            raise ValueError(f"{name}={getattr(self, name)}: expected {low}..{high}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(Augmentation):
     """Everything that `python -m trainer.main` can be told; each field is a flag."""
 
     model: str = option(
@@ -41,7 +62,7 @@ class TrainConfig:
     )
     data_dir: str = option("data/tfrecords", "Dataset folder, as the build wrote it.")
     run_dir: str = option("", "Run folder; empty: a dated one under runs/.")
-    input_size: int = option(96, "Side of the square model input, pixels.")
+    input_size: int = option(96, "Side of the square model input, pixels.", INPUT_SIZES)
     batch_size: int = option(32, "Global batch: examples per step over all replicas.")
     epochs: int = option(40, "Passes over the training split, at most.")
     learning_rate: float = option(1.5e-3, "Peak learning rate.")
@@ -49,8 +70,12 @@ class TrainConfig:
     warmup_epochs: float = option(1.0, "Linear warm-up, in epochs.")
     weight_decay: float = option(0.05, "Decoupled weight decay (AdamW); 0 is Adam.")
     clip_norm: float = option(1.0, "Largest global gradient norm; 0: unclipped.")
-    label_smoothing: float = option(0.1, "Share of each label spread over both.")
-    ema: float = option(0.99, "Decay of the averaged weights; 0: no averaging.")
+    label_smoothing: float = option(
+        0.1, "Fraction of each label spread over both.", (0, 0.5)
+    )
+    ema: float = option(
+        0.99, "Decay of the averaged weights; 0: no averaging.", (0, 0.99999)
+    )
     mixup: float = option(0.0, "Mix images in pairs, Beta(alpha, alpha); 0: never.")
     aux_attributes: bool = option(
         False, "Train the other 39 attributes too; they are not saved."
@@ -61,18 +86,16 @@ class TrainConfig:
     aux_heads: bool = option(
         False, "Train GoogLeNet's two auxiliary heads too; they are not saved."
     )
-    dropout: float = option(0.2, "Dropout before the last layer.")
-    rotation: float = option(20.0, "Random rotation, ± degrees.")
-    width_shift: float = option(0.1, "Random shift, ± share of the width.")
-    height_shift: float = option(0.1, "Random shift, ± share of the height.")
-    horizontal_flip: bool = option(True, "Mirror half of the images.")
-    zoom: float = option(0.0, "Random zoom: the scale is 1 ± this.")
-    brightness: float = option(0.0, "Random brightness, ± share of 255.")
-    contrast: float = option(0.0, "Random contrast: its factor is 1 ± this.")
+    dropout: float = option(0.2, "Dropout before the last layer.", (0, 0.9))
+    augment: str = option(
+        "warp",
+        "Augmentation: warp (all in one sampling), keras (its layers), none, or "
+        "another entry of the table in trainer/augmentation.py.",
+    )
     patience: int = option(
         15, "Epochs without a better validation loss before stopping; 0: never stop."
     )
-    seed: int = option(0, "Seed of everything that is random.")
+    seed: int = option(0, "Seed of everything that is random.", (0, 2**32 - 1))
     precision: str = option("auto", "auto, float32, bfloat16 or float16.")
     xla: str = option("auto", "Compile the train step: auto (on GPUs), on or off.")
     device: str = option("auto", "auto: GPUs if there are any; cpu; gpu: or fail.")
@@ -85,6 +108,9 @@ class TrainConfig:
     tensorboard: bool = option(True, "Write events for TensorBoard.")
     profile_steps: tuple[int, ...] = option(
         (0, 0), "A,B: trace steps A to B, counted from 1; 0,0: none."
+    )
+    shuffle_buffer: int = option(
+        16384, "Records to shuffle among when images are not kept decoded in memory."
     )
     cache_mb: int = option(
         -1, "Memory for decoded images, MB; 0: none; -1: a quarter of what is free."
@@ -100,13 +126,11 @@ class TrainConfig:
                 raise usage_error(f"--{name}={value} is no number.", "Give a number.")
         for name, least in _AT_LEAST.items():
             _check(name, getattr(self, name), least <= getattr(self, name), least)
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise usage_error(
-                    f"--{name}={value} is not between {low} and {high}.",
-                    f"Choose a value in {low}..{high}.",
-                )
+        for name, low, high in outside_ranges(self):
+            raise usage_error(
+                f"--{name}={getattr(self, name)} is not between {low} and {high}.",
+                f"Choose a value in {low}..{high}.",
+            )
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
@@ -123,6 +147,11 @@ class TrainConfig:
         if self.aux_heads:
             self._check_aux_heads()
         self._check_profile_steps()
+
+    @property
+    def augmentation(self) -> Augmentation:
+        names = [field.name for field in dataclasses.fields(Augmentation)]
+        return Augmentation(**{name: getattr(self, name) for name in names})
 
     def _check_regime(self):
         if self.regime == "scratch" and self.weights != NO_WEIGHTS:
@@ -185,20 +214,8 @@ _AT_LEAST = {
     "patience": 0,
     "replicas": 0,
     "checkpoint_every": 0,
+    "shuffle_buffer": 1,
     "cache_mb": -1,
-}
-_RANGES = {
-    "input_size": INPUT_SIZES,
-    "label_smoothing": (0, 0.5),
-    "ema": (0, 0.99999),
-    "dropout": (0, 0.9),
-    "rotation": (0, 180),
-    "width_shift": (0, 1),
-    "height_shift": (0, 1),
-    "zoom": (0, 0.9),
-    "brightness": (0, 1),
-    "contrast": (0, 1),
-    "seed": (0, 2**32 - 1),
 }
 _CHOICES = {
     "schedule": SCHEDULES,

@@ -25,7 +25,6 @@ from support.files import output_errors
 from trainer import (
     calibration,
     gradcam,
-    input_pipeline,
     models,
     report,
     results,
@@ -35,7 +34,7 @@ from trainer import (
     runtime,
     wakeup,
 )
-from trainer.input_pipeline import Dataset
+from trainer.data import Dataset, evaluation_dataset, open_dataset
 from trainer.scoring import predict_split
 from trainer.steps import EvaluationStep
 
@@ -108,13 +107,13 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     abstain = _choose_band(config, run_dir)
     model = models.load(run_dir)
     run_record.require(run_dir, run, ("manifest_digest", "seed"))
-    dataset = input_pipeline.open_dataset(config.data_dir, needed=[split])
+    dataset = open_dataset(config.data_dir, needed=[split])
     _check_dataset(run, dataset, config)
     strategy = tf.distribute.get_strategy()
+    step = EvaluationStep(model, strategy)
+    batches = evaluation_dataset(dataset, split, config.batch_size, as_supervised=False)
     with runtime.memory_errors(config.batch_size):
-        predictions = predict_split(
-            EvaluationStep(model, strategy), dataset, split, config.batch_size, strategy
-        )
+        predictions = predict_split(step, dataset.iterate(split, batches), strategy)
     temperature = run.get("temperature", 1.0)
     predictions = results.calibrated(predictions, temperature)
     result = results.assess(

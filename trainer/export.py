@@ -32,17 +32,17 @@ from support import command, files
 from support.documents import DocumentError, read_text
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from trainer import (
+    augmentation,
     calibration,
     chain,
     export_check,
     export_formats,
     export_record,
-    input_pipeline,
     models,
     run_record,
     wakeup,
-    warp,
 )
+from trainer.data import Dataset, evaluation_dataset, open_dataset
 from trainer.export_formats import FORMATS
 
 #: Largest difference in probability. Other kernels round float32 differently, which
@@ -113,7 +113,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     _check_output(config)
     with wakeup.Watch():
         model = models.load(config.run_dir)
-        dataset = input_pipeline.open_dataset(_data_dir(config), needed=[_SPLIT])
+        dataset = open_dataset(_data_dir(config), needed=[_SPLIT])
         images = read_images(dataset, run["input_size"])
         temperature = run.get("temperature", 1.0)
         logits = model.predict_on_batch(images)[:, 0]
@@ -135,17 +135,16 @@ def export(config: ExportConfig) -> dict[str, Any]:
     return record
 
 
-def read_images(dataset: input_pipeline.Dataset, size: int) -> np.ndarray:
+def read_images(dataset: Dataset, size: int) -> np.ndarray:
     """The first images of the validation split, as the model takes them.
 
     Returns:
       (n, size, size, 3) float32, 0..255; n is `CHECKED`, or less in a small dataset.
     """
     count = min(CHECKED, dataset.manifest.num_examples(_SPLIT))
-    batches = input_pipeline.evaluation_batches(dataset, _SPLIT, count)
-    pixels = next(batches)[input_pipeline.IMAGES]
-    batches.close()
-    return np.asarray(warp.stretch(pixels, size))
+    batches = evaluation_dataset(dataset, _SPLIT, count)
+    pixels, _ = next(dataset.iterate(_SPLIT, batches))
+    return np.asarray(augmentation.resize(pixels, size))
 
 
 def run_alone(name: str, path: Path, images: np.ndarray) -> np.ndarray:

@@ -71,13 +71,9 @@ def finish(job: Job, run_dir: Path, progress: Progress) -> Path:
 
 
 def _predict(job: Job, step: "EvaluationStep | _Clock", split: str) -> pd.DataFrame:
-    return predict_split(
-        step,
-        job.dataset,
-        split,
-        job.config.batch_size,
-        job.runtime.strategy,
-    )
+    batches = job.validation if split == VALIDATION else job.evaluation_dataset(split)
+    batches = job.dataset.iterate(split, batches)
+    return predict_split(step, batches, job.runtime.strategy)
 
 
 def _write(
@@ -115,7 +111,7 @@ def _write(
 class _Clock:
     """Times an evaluation step from its second batch on: the first may compile it.
 
-    Reading and decoding are not in it; stretch, forward pass and transfer are.
+    Reading and decoding are not in it; resize, forward pass and transfer are.
     """
 
     def __init__(self, step: EvaluationStep, batch_size: int):

@@ -14,9 +14,10 @@ import tensorflow as tf
 from keras import layers
 
 from support import images
-from trainer import gallery, input_pipeline, models, warp
+from trainer import augmentation, gallery, models
+from trainer.data import Dataset
+from trainer.data.input_pipeline import read_images
 from trainer.gallery import Pictures
-from trainer.input_pipeline import Dataset
 
 #: Few enough for the largest architecture and input on a small machine.
 _BATCH = 8
@@ -42,7 +43,7 @@ def report_pictures(
       UserError: a shard is damaged (exit 5).
     """
     ids = gallery.image_ids(predictions)
-    jpegs = input_pipeline.read_images(dataset, split, ids)
+    jpegs = read_images(dataset, split, ids)
     pixels = np.stack([images.decode_rgb(jpegs[image_id]) for image_id in ids])
     heat = heat_maps(model, pixels)
     cells = heat.shape[1:]
@@ -86,7 +87,7 @@ def heat_maps(
     for start in range(0, len(pictures), _BATCH):
         batch = tf.constant(pictures[start : start + _BATCH])
         # Not the compiled warp: that would compile anew for this batch size.
-        stretched = warp.stretch(batch, model.input_shape[1])
+        stretched = augmentation.resize(batch, model.input_shape[1])
         maps.append(_explain(head, backbone(stretched, training=False)))
     return np.concatenate(maps)
 

@@ -1,6 +1,7 @@
 """A run's parts: models, optimizer, objective and steps, built from the options."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import keras
@@ -10,8 +11,9 @@ from schemas import celeba
 from support.errors import usage_error
 from trainer import learner as learners
 from trainer import models, trace
+from trainer.augmentation import Augmenter
 from trainer.config import TrainConfig
-from trainer.input_pipeline import Dataset
+from trainer.data import Dataset, evaluation_dataset, train_dataset
 from trainer.optimizer import Optimizer, Schedule
 from trainer.runtime import Runtime
 from trainer.steps import EvaluationStep, Objective, TrainStep
@@ -31,6 +33,7 @@ class Job:
       model: the model of stock layers, in float32, that is evaluated and saved: it
         takes the averaged weights.
       preprocessing: the name of the models' preprocessing.
+      cached: the splits whose decoded images stay in memory.
     """
 
     config: TrainConfig
@@ -44,6 +47,36 @@ class Job:
     objective: Objective
     train_step: TrainStep
     evaluation_step: EvaluationStep
+    cached: tuple[str, ...] = ()
+
+    def train_dataset(self, start: int) -> tf.data.Dataset:
+        """Batches of the whole run from a step on, see `data.train_dataset`."""
+        config = self.config
+        return train_dataset(
+            self.dataset,
+            config.batch_size,
+            config.seed,
+            config.epochs,
+            start,
+            config.shuffle_buffer,
+            cache="train" in self.cached,
+            as_supervised=False,
+        )
+
+    def evaluation_dataset(self, split: str) -> tf.data.Dataset:
+        """Batches of a split, see `data.evaluation_dataset`."""
+        return evaluation_dataset(
+            self.dataset,
+            split,
+            self.config.batch_size,
+            cache=split in self.cached,
+            as_supervised=False,
+        )
+
+    @functools.cached_property
+    def validation(self) -> tf.data.Dataset:
+        """The validation split: traced and cached once, iterated after every epoch."""
+        return self.evaluation_dataset("validation")
 
     @property
     def variables(self) -> Mapping[str, tf.Variable]:
@@ -91,6 +124,7 @@ def build_job(
     runtime: Runtime,
     dataset: Dataset,
     preprocessing: str | None = None,
+    cached: tuple[str, ...] = (),
 ) -> Job:
     """Builds model, optimizer and steps for a dataset.
 
@@ -124,6 +158,9 @@ def build_job(
             config.ema,
             scale_loss=runtime.precision == "float16",
         )
+        augment = Augmenter(
+            config.augment, config.augmentation, config.input_size, config.seed
+        )
     objective = _objective(config, dataset)
     return Job(
         config=config,
@@ -136,9 +173,10 @@ def build_job(
         optimizer=optimizer,
         objective=objective,
         train_step=TrainStep(
-            learner, optimizer, objective, runtime.xla, strategy, config.seed
+            learner, augment, optimizer, objective, runtime.xla, strategy, config.seed
         ),
         evaluation_step=EvaluationStep(model, strategy),
+        cached=cached,
     )
 
 

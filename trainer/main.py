@@ -16,9 +16,19 @@ import tensorflow as tf
 from support import command
 from support.errors import ExitCode, UserError
 from support.files import FolderLock
-from trainer import checkpoint, finish, models, run_folder, runtime, train, wakeup
+from trainer import (
+    checkpoint,
+    finish,
+    models,
+    run_folder,
+    run_record,
+    runtime,
+    train,
+    wakeup,
+)
 from trainer.config import TrainConfig
-from trainer.dataset import Dataset, cache_budget, open_dataset
+from trainer.data import Dataset, open_dataset
+from trainer.data.dataset import splits_that_fit
 from trainer.job import build_job
 from trainer.progress import stopped
 
@@ -38,7 +48,7 @@ def main(argv: list[str]) -> None:
             checkpoint.clear(run_dir)
             print(f"{run_dir} is finished: nothing to do.")
             return
-        dataset = open_dataset(config.data_dir, cache_budget(config.cache_mb))
+        dataset = open_dataset(config.data_dir)
         with _named_failures(config, run_dir):
             _train(config, run_dir, dataset)
 
@@ -71,15 +81,20 @@ def _named_failures(config: TrainConfig, run_dir: Path) -> Iterator[None]:
 
 def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:
     effective = runtime.prepare(config)
-    preprocessing = None
-    if checkpoint.exists(run_dir):
-        preprocessing = models.read_run(run_dir)["preprocessing"]
-    job = build_job(config, effective, dataset, preprocessing)
+    preprocessing, cached = None, splits_that_fit(dataset.manifest, config.cache_mb)
+    if (run_dir / models.RUN).is_file():
+        run = models.read_run(run_dir)
+        run_record.require(run_dir, run, ("decoded_in_memory", "preprocessing"))
+        # The order of the images depends on it: it stays, whatever memory is free now.
+        cached = tuple(run["decoded_in_memory"])
+        if checkpoint.exists(run_dir):
+            preprocessing = run["preprocessing"]
+    job = build_job(config, effective, dataset, preprocessing, cached)
     run = run_folder.describe(config, dataset.manifest) | effective.describe()
     run |= {
         "parameters": job.model.count_params(),
         "preprocessing": job.preprocessing,
-        "decoded_in_memory": list(dataset.cached),
+        "decoded_in_memory": list(cached),
     }
     run_folder.start(run_dir, config, run)
     counts = {
@@ -95,7 +110,7 @@ def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:
         f"examples: {counts}; global batch {config.batch_size}, "
         f"{smallest}{f' or {smallest + 1}' if uneven else ''} per replica, "
         f"{job.steps_per_epoch} steps per epoch; run folder {run_dir}\n"
-        f"decoded images stay in memory: {', '.join(dataset.cached) or 'none'}\n"
+        f"decoded images stay in memory: {', '.join(cached) or 'none'}\n"
         f"after a stop, go on with: {train.continue_command(run_dir)}",
         flush=True,
     )

@@ -16,7 +16,7 @@ from support.documents import DocumentError, Optional, between, read_json
 from support.errors import ExitCode, UserError
 from support.images import BadImage
 from support.pool import cores, thread_map
-from trainer import calibration, metrics, models, pictures, results, warp
+from trainer import augmentation, calibration, metrics, models, pictures, results
 from trainer.pictures import Picture, Source
 
 COLUMNS = ["image_id", "probability", "label", "abstained"]
@@ -195,7 +195,8 @@ class Predictor:
         # Not the compiled warp: that would compile anew for each shape. Not on a GPU
         # either: its memory is the model's.
         with tf.device("CPU:0"):
-            return warp.stretch(tf.constant(np.stack(same)), self.size).numpy()
+            batch = tf.constant(np.stack(same))
+            return augmentation.resize(batch, self.size).numpy()
 
 
 def _is_single(sources: Source | Iterable[Source]) -> bool:

@@ -350,9 +350,10 @@ def render_again(config: ReportConfig) -> Path:
 def _read_pictures(run_dir: Path, run: Run, data_dir: str) -> Pictures:
     # Here, for without pictures the report needs no TensorFlow and starts at once.
     import trainer.quiet  # noqa: F401, I001 - before anything imports TensorFlow
-    from trainer import gradcam, input_pipeline, models, wakeup
+    from trainer import gradcam, models, wakeup
+    from trainer.data import open_dataset
 
-    dataset = input_pipeline.open_dataset(data_dir, needed=[run.split])
+    dataset = open_dataset(data_dir, needed=[run.split])
     digest = run.record.get("manifest_digest")
     if dataset.manifest.digest != digest:
         raise usage_error(

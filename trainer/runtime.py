@@ -46,6 +46,7 @@ class Runtime:
             "devices": list(self.devices),
             "device_name": self.device_name,
             "replicas": self.replicas,
+            "strategy": type(self.strategy).__name__,
         }
 
 
@@ -100,8 +101,6 @@ def _choose_gpus(device: str) -> list:
 
 
 def _strategy(devices: list[str]) -> tf.distribute.Strategy:
-    if len(devices) == 1:
-        return tf.distribute.get_strategy()
     if devices[0].startswith("GPU"):
         return tf.distribute.MirroredStrategy(devices)
     # Collectives of logical CPUs are numbered per process, not per strategy: a second

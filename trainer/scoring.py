@@ -1,21 +1,21 @@
 """Predictions over a split: every example once, never augmented."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
 from schemas import celeba
-from trainer import calibration, input_pipeline
-from trainer.input_pipeline import (
+from trainer import calibration
+from trainer.data.input_pipeline import (
     ATTRIBUTES,
     IDENTITY,
     IMAGE_ID,
     IMAGES,
     LABELS,
     WEIGHTS,
-    Dataset,
 )
 from trainer.results import LOGIT
 from trainer.steps import EvaluationStep, split_batch
@@ -23,20 +23,23 @@ from trainer.steps import EvaluationStep, split_batch
 
 def predict_split(
     step: EvaluationStep,
-    dataset: Dataset,
-    split: str,
-    batch_size: int,
+    batches: Iterable[dict[str, Any]],
     strategy: tf.distribute.Strategy,
     between: Callable[[], None] = lambda: None,
 ) -> pd.DataFrame:
     """Runs a model over a split; calls `between` before each batch.
+
+    Args:
+      step: of the model.
+      batches: dicts of `evaluation_dataset`, as `Dataset.iterate` yields them.
+      strategy: of the step.
+      between: called before each batch.
 
     Returns:
       One row per example in the order of the shards: image_id, identity, label (0, 1),
       logit, probability (of label 1, at temperature 1), and the 40 attributes of
       `celeba.ATTRIBUTES` (0, 1), each by its name.
     """
-    batches = input_pipeline.evaluation_batches(dataset, split, batch_size)
     columns = {IMAGE_ID: [], IDENTITY: [], LABELS: [], ATTRIBUTES: [], LOGIT: []}
     for batch in batches:
         between()

@@ -11,8 +11,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer import googlenet, learner, warp
-from trainer.input_pipeline import ATTRIBUTES, IMAGES, LABELS, PARAMETERS
+from trainer import augmentation, googlenet, learner
+from trainer.augmentation import Augmenter
+from trainer.data.input_pipeline import ATTRIBUTES, IMAGES, INDEX, LABELS, STEP
 from trainer.optimizer import Optimizer
 
 
@@ -75,6 +76,7 @@ class TrainStep:
     def __init__(
         self,
         model: keras.Model,
+        augment: Augmenter,
         optimizer: Optimizer,
         objective: Objective,
         xla: bool,
@@ -82,12 +84,12 @@ class TrainStep:
         seed: int = 0,
     ):
         self._model = model
+        self._augment = augment
         self._seed = seed
         self._optimizer = optimizer
         self._objective = objective
         self._strategy = strategy
         self._trainable = [variable.value for variable in model.trainable_variables]
-        self._warp = warp.compiled(model.input_shape[1])
         self._gradients = tf.function(self._loss_and_gradients, jit_compile=xla)
         self.sums = tf.Variable(tf.zeros([3], tf.float64), trainable=False)
 
@@ -96,7 +98,7 @@ class TrainStep:
 
     @tf.function
     def __call__(self, batch: dict[str, Any]) -> None:
-        """Takes one step on a batch of `input_pipeline.train_batches`."""
+        """Takes one step on a batch, a dict of `train_dataset`."""
         sums, gradients, finite = self._strategy.run(self._replica_step, (batch,))
         self.sums.assign_add(self._strategy.reduce("SUM", sums, axis=None))
         finite = self._strategy.experimental_local_results(finite)[0]
@@ -115,19 +117,16 @@ class TrainStep:
         return sums, *self._optimizer.finish(gradients)
 
     def _compute(self, batch, context):
-        images = self._warp(batch[IMAGES], batch[PARAMETERS])
+        step, replica = batch[STEP], context.replica_id_in_sync_group
+        images = self._augment(batch[IMAGES], step, batch[INDEX], replica)
         count = tf.shape(images)[0]
         share = tf.ones([count])
         if self._objective.mixup:
-            seed = self._replica_seed(context)
+            replicas = context.num_replicas_in_sync
+            number = step * replicas + tf.cast(replica, tf.int64)
+            seed = tf.stack([tf.constant(self._seed, tf.int64), number])
             share = mixup_shares(count, self._objective.mixup, seed)
         return self._gradients(images, batch[LABELS], batch[ATTRIBUTES], share)
-
-    def _replica_seed(self, context):
-        """Of this step on this replica; a run that goes on meets the same ones."""
-        replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
-        step = self._optimizer.step * context.num_replicas_in_sync + replica
-        return tf.stack([tf.constant(self._seed, tf.int64), step])
 
     def _loss_and_gradients(self, images, labels, attributes, share):
         mixes = bool(self._objective.mixup)
@@ -164,12 +163,12 @@ class TrainStep:
 
 
 class EvaluationStep:
-    """Stretch and forward pass in inference mode."""
+    """Resize and forward pass in inference mode."""
 
     def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy):
         self._model = model
         self._strategy = strategy
-        self._warp = warp.compiled(model.input_shape[1])
+        self._resize = augmentation.compiled(model.input_shape[1])
 
     @tf.function
     def __call__(self, images: Any) -> Any:
@@ -180,12 +179,12 @@ class EvaluationStep:
     def _replica_step(self, images):
         if images.shape[0] == 0:
             return tf.zeros([0])  # see TrainStep
-        parameters = warp.identity(tf.shape(images)[0])
-        return self._model(self._warp(images, parameters), training=False)[:, 0]
+        parameters = augmentation.identity(tf.shape(images)[0])
+        return self._model(self._resize(images, parameters), training=False)[:, 0]
 
 
 def split_batch(batch: Any, strategy: tf.distribute.Strategy) -> Any:
-    """Cuts a tensor, or a dict of them, into one part per replica.
+    """Cuts a tensor, or a dict of them, into one part per replica; shares scalars.
 
     The first parts are larger by one where the batch does not divide evenly, the last
     ones empty where it has fewer examples than there are replicas.
@@ -202,6 +201,8 @@ def split_batch(batch: Any, strategy: tf.distribute.Strategy) -> Any:
 
 
 def _share(tensor: Any, index: int, count: int) -> Any:
+    if not tensor.shape.rank:
+        return tensor
     size, extra = divmod(int(tensor.shape[0]), count)
     start = index * size + min(index, extra)
     return tensor[start : start + size + (index < extra)]

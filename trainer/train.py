@@ -3,6 +3,7 @@
 import math
 import shlex
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,9 @@ from sklearn.metrics import roc_auc_score
 
 from support.errors import ExitCode, UserError
 from support.files import atomic_write, output_errors
-from trainer import checkpoint, input_pipeline, models
+from trainer import checkpoint, models
 from trainer.checkpoint import Progress
 from trainer.config import TrainConfig
-from trainer.input_pipeline import Augmentation, Batches
 from trainer.job import Job
 from trainer.live import Live, live
 from trainer.progress import stopped
@@ -44,11 +44,10 @@ def train(job: Job, run_dir: Path) -> Progress:
         print(f"going on in epoch {progress.epoch + 1} after step {progress.step}")
     progress = progress or Progress()
     with live(job.config, run_dir, progress) as now:
-        batches = _batches(job, progress.epoch, progress.step)
+        batches = job.train_dataset(_global_step(job, progress))
+        batches = job.dataset.iterate("train", batches)
         while not _is_over(job.config, progress):
             row = _train_epoch(job, run_dir, progress, now, batches)
-            # The first of the next epoch are made while this one is validated.
-            batches = _batches(job, progress.epoch + 1)
             row |= _validate(job, run_dir, progress, now)
             with output_errors(run_dir):
                 _end_epoch(job, run_dir, progress, row)
@@ -58,16 +57,8 @@ def train(job: Job, run_dir: Path) -> Progress:
     return progress
 
 
-def _batches(job: Job, epoch: int, skip: int = 0) -> Batches:
-    config = job.config
-    augmentation = Augmentation.of(config)
-    return input_pipeline.train_batches(
-        job.dataset, config.batch_size, config.seed, epoch, augmentation, skip
-    )
-
-
 def _train_epoch(
-    job: Job, run_dir: Path, progress: Progress, now: Live, batches: Batches
+    job: Job, run_dir: Path, progress: Progress, now: Live, batches: Iterator
 ) -> dict[str, Any]:
     """Runs what is left of an epoch; returns its row of the history."""
     config = job.config
@@ -112,9 +103,7 @@ def _validate(job: Job, run_dir: Path, progress: Progress, now: Live) -> dict:
     job.publish()
     predictions = predict_split(
         job.evaluation_step,
-        job.dataset,
-        "validation",
-        job.config.batch_size,
+        job.dataset.iterate("validation", job.validation),
         job.runtime.strategy,
         lambda: _stop_if_asked(job, run_dir, progress, now),
     )

@@ -12,7 +12,8 @@ import pytest
 from benchmarks import harness
 from benchmarks import warp as benchmark
 from support.errors import ExitCode, UserError
-from trainer import warp
+from trainer import augmentation
+from trainer.config import Augmentation
 
 ROOT = Path(__file__).parent.parent.parent
 TINY = "--height=12 --width=10 --size=14 --batch_size=2 --batches=1 --rounds=1".split()
@@ -38,8 +39,10 @@ def test_all_cases_run_and_their_ratios_are_printed(capsys):
 def test_the_projective_transform_computes_the_same_pixels():
     config = benchmark.WarpBenchmarkConfig(12, 10, 14, batch_size=2, batches=1)
     images = benchmark._images(config, np.random.default_rng(0))
-    drawn = warp.draw(np.full((2, 7), 0.3, "float32"), 20, (0.2, 0.2), True)
-    want = warp.compiled(14)(images, drawn)
+    drawn = augmentation.sample_parameters(
+        np.full((2, 7), 0.3, "float32"), Augmentation(20, 0.2, 0.2)
+    )
+    want = augmentation.compiled(14)(images, drawn)
     got = benchmark._projective(config, drawn)(images)
     np.testing.assert_allclose(got, want, atol=0.0255)
 

@@ -116,17 +116,11 @@ def test_no_cut_record_decodes():
 @pytest.mark.parametrize("identity", [-1, 0, 127, 128, 10_177])
 @pytest.mark.parametrize("name", ["", "1.jpg", "x" * 117, "x" * 118, "ü" * 70])
 @pytest.mark.parametrize("size", [0, 90, 120, 127, 128, 129, 16_380, 16_384])
-def test_the_fast_way_to_decode_is_right_or_gives_up(size, name, identity):
+def test_lengths_of_one_to_three_bytes_survive(size, name, identity):
     changes = {"image": b"\n" * size, "image_id": name, "identity": identity}
     changed = dataclasses.replace(EXAMPLE, **changes)
     record = example.encode(changed)
     assert example.decode(record) == changed
-    assert example._decode_canonical(record) in (changed, None)
-
-
-def test_the_fast_way_takes_what_datasets_hold():
-    changed = dataclasses.replace(EXAMPLE, image=bytes(7000), identity=10_177)
-    assert example._decode_canonical(example.encode(changed)) == changed
 
 
 def test_missing_features_are_errors_in_tensorflow_too():

@@ -1,9 +1,10 @@
 """Runs and jobs of the tiny model, for tests."""
 
 from support import command
-from trainer import input_pipeline, main, runtime
 from trainer import job as jobs
+from trainer import main, runtime
 from trainer.config import TrainConfig
+from trainer.data import open_dataset
 
 
 def run(config: TrainConfig) -> int:
@@ -12,11 +13,5 @@ def run(config: TrainConfig) -> int:
 
 
 def job(config: TrainConfig) -> jobs.Job:
-    dataset = input_pipeline.open_dataset(config.data_dir)
+    dataset = open_dataset(config.data_dir)
     return jobs.build_job(config, runtime.prepare(config), dataset)
-
-
-def train_batches(built: jobs.Job):
-    augmentation = input_pipeline.Augmentation(20, (0.1, 0.1), True)
-    size = built.config.batch_size
-    return input_pipeline.train_batches(built.dataset, size, 0, 0, augmentation)

@@ -11,7 +11,6 @@ import tensorflow as tf
 from support.errors import ExitCode, UserError
 from trainer import (
     googlenet,
-    input_pipeline,
     learner,
     models,
     optimizer,
@@ -19,7 +18,9 @@ from trainer import (
     steps,
 )
 from trainer import job as jobs
-from trainer.config import TrainConfig
+from trainer.augmentation import Augmenter
+from trainer.config import Augmentation, TrainConfig
+from trainer.data import open_dataset
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
 
@@ -35,16 +36,13 @@ def train_one_step(config: TrainConfig) -> tuple[jobs.Job, list[np.ndarray]]:
 
     In float16 the first steps may change nothing but the loss scale.
     """
-    dataset = input_pipeline.open_dataset(config.data_dir)
+    dataset = open_dataset(config.data_dir)
     job = jobs.build_job(config, runtime.prepare(config), dataset)
     before = job.learner.get_weights()
-    batches = input_pipeline.train_batches(
-        dataset, config.batch_size, 0, 0, input_pipeline.Augmentation(20, (0, 0), True)
-    )
-    for batch in batches:
-        scale = float(job.optimizer.loss_scale)
+    for batch in job.train_dataset(start=0):
+        scale = float(job.optimizer.loss_scale.numpy())
         job.train_step(batch)
-        if float(job.optimizer.loss_scale) >= scale:
+        if float(job.optimizer.loss_scale.numpy()) >= scale:
             return job, before
     raise AssertionError("every step overflowed")
 
@@ -179,6 +177,7 @@ def test_an_auxiliary_head_s_loss_counts_three_tenths():
     schedule = optimizer.Schedule(0.1, 0, 9, False)
     step = steps.TrainStep(
         model,
+        Augmenter("none", Augmentation(), 8, seed=0),
         optimizer.Optimizer(variables, schedule, 0, 0, 0, scale_loss=False),
         steps.Objective(2, 0.1, (0.5, 2.0)),
         xla=False,

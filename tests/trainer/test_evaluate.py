@@ -13,9 +13,11 @@ from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest
 from support import command
 from support.errors import ExitCode, UserError
-from trainer import evaluate, input_pipeline, models, predict, report
+from trainer import evaluate, models, predict, report
 from trainer import main as train_main
 from trainer.config import TrainConfig
+from trainer.data import open_dataset
+from trainer.data.input_pipeline import read_images
 
 from . import tiny_run
 from .conftest import COUNTS, attributes, write_dataset
@@ -184,8 +186,8 @@ def test_a_temperature_reaches_every_probability(run_dir, dataset_dir, tmp_path)
     )
     assert warm["log_loss"]["value"] != plain["log_loss"]["value"]
     assert warm["confusion_matrix"] == plain["confusion_matrix"]
-    dataset = input_pipeline.open_dataset(dataset_dir)
-    jpeg = input_pipeline.read_images(dataset, "test", ["test-000.jpg"])
+    dataset = open_dataset(dataset_dir)
+    jpeg = read_images(dataset, "test", ["test-000.jpg"])
     (tmp_path / "test-000.jpg").write_bytes(jpeg["test-000.jpg"])
     table = pd.read_csv(run_dir / "evaluation-test" / "predictions.csv")
     expected = table.set_index("image_id").loc["test-000.jpg", "probability"]

@@ -16,9 +16,9 @@ from trainer import (
     export,
     export_check,
     export_formats,
-    input_pipeline,
     models,
 )
+from trainer.data import open_dataset
 from trainer.export_formats import FORMATS
 
 from .conftest import COUNTS
@@ -32,7 +32,7 @@ def make_run(tiny, dataset_dir, tmp_path):
     def make(name=tiny, preprocessing=models.CAFFE):
         keras.utils.set_random_seed(0)
         model = models.build(name, 32, preprocessing, dropout=0.2)
-        dataset = input_pipeline.open_dataset(dataset_dir)
+        dataset = open_dataset(dataset_dir)
         logits = model.predict_on_batch(export.read_images(dataset, 32))[:, 0]
         logit, scale = model.get_layer("logit"), 1.5 * temperature / logits.std()
         logit.kernel.assign(logit.kernel * scale)
@@ -97,7 +97,7 @@ def test_every_format_gives_the_original_s_probabilities(
     assert record["compared_on"]["images"] == COUNTS["validation"]
     assert "largest difference to the run's model" in capsys.readouterr().out
     # The same comparison by hand.
-    images = export.read_images(input_pipeline.open_dataset(dataset_dir), 32)
+    images = export.read_images(open_dataset(dataset_dir), 32)
     logits = models.load(run_dir).predict_on_batch(images)[:, 0]
     expected = 1 / (1 + np.exp(-logits / run["temperature"]))
     assert found[0].shape == (len(export.BATCH_SIZES), COUNTS["validation"])

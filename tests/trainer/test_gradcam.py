@@ -10,7 +10,8 @@ import simplejpeg
 import tensorflow as tf
 from keras import layers
 
-from trainer import gallery, gradcam, input_pipeline, models, warp
+from trainer import augmentation, gallery, gradcam, models
+from trainer.data import open_dataset
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (3, 50, 44, 3), np.uint8)
 
@@ -35,7 +36,7 @@ def plain_precision():
 def activation_map(model, pictures, layer):
     """What Grad-CAM is above a mean and a dense layer: Zhou et al., CVPR 2016."""
     features = keras.Model(model.input, [model.get_layer(layer).output, model.output])
-    stretched = warp.stretch(tf.constant(pictures), model.input_shape[1])
+    stretched = augmentation.resize(tf.constant(pictures), model.input_shape[1])
     values, logits = (value.numpy() for value in features(stretched, training=False))
     weights = model.get_layer("logit").get_weights()[0][:, 0]
     heat = np.maximum(values @ weights * np.where(logits >= 0, 1, -1)[:, None], 0)
@@ -159,7 +160,7 @@ def test_color_in_an_overlay_is_heat():
 
 
 def test_the_gallerys_pictures_of_a_dataset(tiny, dataset_dir, monkeypatch):
-    dataset = input_pipeline.open_dataset(dataset_dir)
+    dataset = open_dataset(dataset_dir)
     names = [f"test-{number:03d}.jpg" for number in range(21)]
     rows = {"image_id": names, "label": 0, "probability": np.linspace(0, 1, 21)}
     predictions = pd.DataFrame(rows)

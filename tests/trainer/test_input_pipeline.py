@@ -2,8 +2,11 @@
 
 import collections
 import dataclasses
+import hashlib
+import itertools
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,62 +14,63 @@ import tensorflow as tf
 from schemas import example as example_schema
 from support import framing, images
 from support.errors import ExitCode, UserError
-from trainer import input_pipeline
-from trainer.buffers import Buffers
-from trainer.dataset import cache_budget
-from trainer.input_pipeline import Augmentation
+from trainer.augmentation import Warp
+from trainer.data import dataset as dataset_module
+from trainer.data import (
+    evaluation_dataset,
+    input_pipeline,
+    open_dataset,
+    train_dataset,
+)
 
 from .conftest import COUNTS, HEIGHT, WIDTH, write_dataset
 
-AUGMENTATION = Augmentation(20, (0.1, 0.1), True)
+STEPS = COUNTS["train"] // 8
 
 
 @pytest.fixture(scope="module")
 def dataset(dataset_dir):
-    return input_pipeline.open_dataset(dataset_dir)
+    return open_dataset(dataset_dir)
 
 
-def train_rows(dataset, epoch=0, seed=0, skip=0, batch_size=8):
+def train_rows(dataset, batch_size=8, **options):
     """All that a batch says of each example, as bytes: the image comes first."""
-    batches = input_pipeline.train_batches(
-        dataset, batch_size, seed, epoch, AUGMENTATION, skip
-    )
-    keys = ("images", "parameters", "labels", "attributes")
+    batches = train_dataset(dataset, batch_size, as_supervised=False, **options)
     rows = []
     for batch in batches:
-        values = [batch[key].numpy() for key in keys]
+        values = [batch[key].numpy() for key in ("images", "labels", "attributes")]
         rows += zip(
             *([row.tobytes() for row in value] for value in values), strict=True
         )
     return rows
 
 
-def pixels_of(examples, number):
-    return images.decode_rgb(examples.read(number).image).tobytes()
+def epochs_of(rows):
+    return [rows[start : start + 48] for start in range(0, len(rows), 48)]
 
 
-def evaluation_values(dataset, split, batch_size):
-    batches = list(input_pipeline.evaluation_batches(dataset, split, batch_size))
+def evaluation_values(dataset, split, batch_size, **options):
+    batches = evaluation_dataset(
+        dataset, split, batch_size, as_supervised=False, **options
+    )
+    batches = list(batches)
     return {
         key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]
     }
 
 
-def in_windows(folder, monkeypatch):
-    """The dataset, cut into so many shards that an epoch has several windows."""
-    write_dataset(folder, num_shards=8)
-    dataset = input_pipeline.open_dataset(folder)
-    size = dataset.manifest.shards[0].bytes
-    monkeypatch.setattr(input_pipeline, "WINDOW_BYTES", int(2.5 * size))
-    return dataset
+def records_of(dataset, split):
+    for shard in dataset.manifest.split(split):
+        for record in framing.read_records(dataset.path(shard).read_bytes()):
+            yield example_schema.decode(record)
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 64])
 def test_evaluation_sees_every_example_exactly_once(dataset, batch_size):
-    batches = input_pipeline.evaluation_batches(dataset, "test", batch_size)
+    batches = evaluation_dataset(dataset, "test", batch_size, as_supervised=False)
     names, weights = [], []
     for batch in batches:
-        assert batch["images"].shape == (batch_size, 40, 32, 3)
+        assert batch["images"].shape == (batch_size, HEIGHT, WIDTH, 3)
         names.extend(batch["image_id"].numpy())
         weights.extend(batch["weights"].numpy())
     counted = collections.Counter(
@@ -76,129 +80,148 @@ def test_evaluation_sees_every_example_exactly_once(dataset, batch_size):
     assert set(weights) <= {0.0, 1.0}
 
 
-def test_images_and_labels_belong_together(dataset):
-    for batch in input_pipeline.evaluation_batches(dataset, "validation", 4):
-        upper = tf.reduce_mean(tf.cast(batch["images"][:, :20], tf.float32), (1, 2, 3))
-        np.testing.assert_array_equal(upper > 130, batch["labels"] > 0.5)
+def test_images_and_labels_belong_together(dataset_dir):
+    pairs = itertools.chain(
+        evaluation_dataset(dataset_dir, "validation", 4), train_dataset(dataset_dir, 4)
+    )
+    for pixels, labels in pairs:
+        upper = tf.reduce_mean(tf.cast(pixels[:, :20], tf.float32), (1, 2, 3))
+        np.testing.assert_array_equal(upper > 130, labels > 0.5)
 
 
 @pytest.mark.parametrize("batch_size", [4, 64])
-def test_what_fills_up_the_last_batch_has_no_weight(dataset, batch_size):
-    values = evaluation_values(dataset, "validation", batch_size)
-    weights = values["weights"]
+def test_padding_has_zero_weight(dataset, batch_size):
+    weights = evaluation_values(dataset, "validation", batch_size)["weights"]
     assert weights.sum() == COUNTS["validation"]
     assert weights[: COUNTS["validation"]].all()
-    first = values["images"][: len(weights) - COUNTS["validation"]][:5]
-    np.testing.assert_array_equal(values["images"][COUNTS["validation"] :][:5], first)
 
 
-def test_batches_are_what_the_records_hold(dataset):
-    examples = dataset.split("test")
+def test_supervised_evaluation_is_not_padded(dataset):
+    shapes = [
+        (pixels.shape, labels.shape)
+        for pixels, labels in evaluation_dataset(dataset, "validation", 8)
+    ]
+    assert shapes == [((8, 40, 32, 3), (8,)), ((5, 40, 32, 3), (5,))]
+
+
+def test_batches_equal_records(dataset):
     values = evaluation_values(dataset, "test", 8)
-    for number in range(len(examples)):
-        example = examples.read(number)
-        pixels = tf.io.decode_jpeg(
-            example.image, channels=3, dct_method="INTEGER_ACCURATE"
+    for number, example in enumerate(records_of(dataset, "test")):
+        np.testing.assert_array_equal(
+            values["images"][number], images.decode_rgb(example.image)
         )
-        np.testing.assert_array_equal(values["images"][number], pixels)
         assert values["labels"][number] == example.label
         assert values["attributes"][number].tolist() == list(example.attributes)
         assert values["image_id"][number] == example.image_id.encode()
         assert values["identity"][number] == example.identity
 
 
-def test_an_epoch_holds_every_example_once(dataset):
-    rows = train_rows(dataset)
-    assert len({image for image, *_ in rows}) == COUNTS["train"]
+def test_batch_carries_its_step_and_positions(dataset):
+    batches = train_dataset(dataset, 8, epochs=2, start=4, as_supervised=False)
+    assert len(batches) == 2 * STEPS - 4
+    for number, batch in enumerate(batches, start=4):
+        assert batch["step"] == number
+        np.testing.assert_array_equal(batch["index"], np.arange(8))
 
 
-def test_order_and_warp_repeat_and_differ_by_epoch_and_seed(dataset):
-    first = train_rows(dataset)
-    assert train_rows(dataset) == first
-    for other in (train_rows(dataset, epoch=1), train_rows(dataset, seed=1)):
-        assert [row[0] for row in other] != [row[0] for row in first]
-        assert {row[1] for row in other}.isdisjoint({row[1] for row in first})
+@pytest.mark.parametrize("cache", [False, True])
+def test_epoch_has_every_example_once(dataset, cache):
+    for rows in epochs_of(train_rows(dataset, epochs=2, cache=cache)):
+        assert len({image for image, *_ in rows}) == COUNTS["train"]
 
 
-def test_an_example_s_warp_does_not_depend_on_the_batch(dataset):
-    assert train_rows(dataset, batch_size=12) == train_rows(dataset)
-
-
-def test_the_order_is_pinned(dataset):
-    """Runs that go on under a later version rely on it."""
-    batch = next(input_pipeline.train_batches(dataset, 48, 3, 1, AUGMENTATION))
-    examples = dataset.split("train")
-    numbers = {pixels_of(examples, number): number for number in range(48)}
-    order = [numbers[image.tobytes()] for image in batch["images"].numpy()]
-    assert order[:7] == [19, 23, 31, 24, 41, 29, 27]
-
-
-@pytest.mark.parametrize("skip", range(7))
-def test_skip_goes_on_where_a_run_stopped(dataset, skip):
-    assert train_rows(dataset, skip=skip) == train_rows(dataset)[8 * skip :]
-
-
-def test_windows_hold_every_example_once_and_differ_by_epoch(tmp_path, monkeypatch):
-    dataset = in_windows(tmp_path / "data", monkeypatch)
-    rng = np.random.default_rng(0)
-    windows = input_pipeline.shuffle_windows(dataset.split("train").shards, rng)
-    assert sorted(sum(windows, [])) == list(range(8))
-    assert [len(window) for window in windows] == [2, 2, 2, 2]
-    first, second = train_rows(dataset), train_rows(dataset, epoch=1)
-    assert len({row[0] for row in first}) == COUNTS["train"]
-    assert {row[0] for row in first[:12]} != {row[0] for row in second[:12]}
-    for skip in (1, 3, 5):
-        assert train_rows(dataset, skip=skip) == first[8 * skip :]
-
-
-def test_cached_batches_are_those_that_are_read(dataset_dir, dataset, monkeypatch):
-    cached = input_pipeline.open_dataset(dataset_dir, 10**9)
-    assert cached.cached == ("train", "validation")
-    train = cached.split("train")
-    jpegs = [train.read(number).image for number in range(COUNTS["train"])]
-    expected = [train_rows(dataset, epoch) for epoch in range(2)]
-    decode, decoded = images.decode_rgb, collections.Counter()
-    monkeypatch.setattr(
-        images,
-        "decode_rgb",
-        lambda jpeg, out: decoded.update([bytes(jpeg)]) or decode(jpeg, out),
-    )
-    for epoch in range(2):  # the first one decodes
-        assert train_rows(cached, epoch) == expected[epoch]
-        assert train_rows(cached, epoch, skip=2) == expected[epoch][16:]
-    assert decoded == dict.fromkeys(jpegs, 1)
-    for split in ("validation", "test"):
-        ours = evaluation_values(cached, split, 8)
-        for key, value in evaluation_values(dataset, split, 8).items():
-            np.testing.assert_array_equal(ours[key], value)
-
-
-def test_a_record_that_is_read_again_gives_the_same(dataset):
-    split = dataset.split("train")
-    pixels = np.empty((2, *split.image_shape), np.uint8)
-    first, second = (split.load(5, out) for out in pixels)
-    assert second is first
-    assert first == dataclasses.replace(split.read(5), image=b"")
-    np.testing.assert_array_equal(*pixels)
-
-
-def test_memory_comes_back_when_the_last_array_in_it_is_gone():
-    buffers = Buffers()
-    pixels = buffers.take((4, 5, 3))
-    assert pixels.shape == (4, 5, 3) and pixels.ctypes.data % 64 == 0
-    place, row = pixels.ctypes.data, pixels[1]
-    tensor = tf.experimental.dlpack.from_dlpack(pixels.__dlpack__())
-    del pixels
-    assert buffers.take((4, 5, 3)).ctypes.data != place
-    del row
-    assert buffers.take((4, 5, 3)).ctypes.data != place
-    del tensor
-    assert buffers.take((3, 20)).ctypes.data == place
-    assert buffers.take((7, 7)).ctypes.data != place
+@pytest.mark.parametrize("cache", [False, True])
+def test_order_depends_on_seed_and_epoch_alone(dataset, cache):
+    options = {"epochs": 2, "cache": cache}
+    first, second = epochs_of(train_rows(dataset, **options))
+    assert [row[0] for row in first] != [row[0] for row in second]
+    other = train_rows(dataset, seed=2**32 - 1, **options)
+    assert [row[0] for row in other] != [row[0] for row in first + second]
+    tf.random.set_seed(7)
+    try:
+        assert train_rows(dataset, **options) == first + second
+    finally:
+        tf.random.set_seed(0)
+    assert train_rows(dataset, batch_size=12, **options) == first + second
 
 
 @pytest.mark.parametrize(
-    ("number", "cached"),
+    ("cache", "order"),
+    [(False, [17, 23, 29, 38, 41, 24, 4]), (True, [35, 47, 10, 28, 34, 0, 9])],
+)
+def test_order_is_pinned(dataset, cache, order):
+    """Runs that are resumed under a later version rely on it."""
+    names = [
+        images.decode_rgb(example.image).tobytes()
+        for example in records_of(dataset, "train")
+    ]
+    rows = train_rows(dataset, 48, seed=3, epochs=2, start=1, cache=cache)
+    assert [names.index(image) for image, *_ in rows[:7]] == order
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize("start", [0, 1, STEPS - 1, STEPS, STEPS + 2, 3 * STEPS])
+def test_start_resumes_at_a_step(dataset, start, cache):
+    options = {"epochs": 3, "cache": cache, "shuffle_buffer": 20}
+    rows = train_rows(dataset, start=start, **options)
+    assert rows == train_rows(dataset, **options)[8 * start :]
+
+
+def test_small_shuffle_buffer_keeps_every_example(tmp_path):
+    write_dataset(tmp_path / "data", num_shards=24)
+    rows = train_rows(tmp_path / "data", shuffle_buffer=3, epochs=2)
+    first, second = epochs_of(rows)
+    assert {row[0] for row in first} == {row[0] for row in second}
+    assert len({row[0] for row in first}) == COUNTS["train"]
+    assert {row[0] for row in first[:12]} != {row[0] for row in second[:12]}
+
+
+def test_no_graph_is_traced_per_epoch(dataset, monkeypatch):
+    decode, traced = input_pipeline.decode_batch, []
+    monkeypatch.setattr(
+        input_pipeline, "decode_batch", lambda *args: traced.append(1) or decode(*args)
+    )
+    assert len(train_rows(dataset, epochs=5)) == 5 * COUNTS["train"]
+    assert len(traced) == 1
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("cache", [False, True])
+def test_cached_images_are_decoded_once(dataset, monkeypatch, split, cache):
+    decode, decoded = input_pipeline.decode_jpeg, collections.Counter()
+
+    def count(jpeg):
+        decoded.update([bytes(jpeg)])
+        return np.int64(0)
+
+    def counted(jpeg):
+        with tf.control_dependencies([tf.numpy_function(count, [jpeg], tf.int64)]):
+            return decode(tf.identity(jpeg))
+
+    monkeypatch.setattr(input_pipeline, "decode_jpeg", counted)
+    if split == "train":
+        rows = train_rows(dataset, epochs=2, cache=cache)
+        assert len(rows) == 2 * COUNTS["train"]
+    else:
+        batches = evaluation_dataset(dataset, split, 13, cache)
+        for _ in range(2):
+            assert len(list(batches)) == 1
+    jpegs = [example.image for example in records_of(dataset, split)]
+    assert decoded == dict.fromkeys(jpegs, 1 if cache else 2)
+
+
+def test_cached_evaluation_equals_streamed(dataset):
+    batches = evaluation_dataset(dataset, "test", 8, cache=True, as_supervised=False)
+    first, second = list(batches), list(batches)
+    streamed = evaluation_dataset(dataset, "test", 8, as_supervised=False)
+    for rows in zip(first, second, streamed, strict=True):
+        for key in rows[0]:
+            np.testing.assert_array_equal(rows[1][key], rows[0][key])
+            np.testing.assert_array_equal(rows[2][key], rows[0][key])
+
+
+@pytest.mark.parametrize(
+    ("number", "fit"),
     [
         (0, ()),
         (12, ()),
@@ -208,28 +231,44 @@ def test_memory_comes_back_when_the_last_array_in_it_is_gone():
         (61, ("train", "validation")),
     ],
 )
-def test_what_fits_is_decided_before_anything_is_read(dataset_dir, number, cached):
-    budget = number * HEIGHT * WIDTH * 3
-    assert input_pipeline.open_dataset(dataset_dir, budget).cached == cached
+def test_splits_that_fit_into_memory(dataset, number, fit, monkeypatch):
+    free = dataset_module._CACHE_FRACTION * number * HEIGHT * WIDTH * 3
+    monkeypatch.setattr(dataset_module, "available_memory", lambda: free)
+    assert dataset_module.splits_that_fit(dataset.manifest, -1) == fit
 
 
-def test_budgets_are_megabytes_or_a_quarter_of_what_is_free():
-    assert cache_budget(0) == 0
-    assert cache_budget(3) == 3_000_000
-    assert 0 < cache_budget(-1) < 2**50
-
-
-def test_batches_that_nobody_takes_are_let_go(dataset):
-    batches = input_pipeline.train_batches(dataset, 8, 0, 0, AUGMENTATION)
-    next(batches)
-    batches.close()
-    assert list(batches) == []
+def test_cache_budget_is_in_megabytes(dataset):
+    assert dataset_module.splits_that_fit(dataset.manifest, 0) == ()
+    everything = ("train", "validation")
+    assert dataset_module.splits_that_fit(dataset.manifest, 1) == everything
 
 
 def test_read_images_finds_the_files(dataset):
     found = input_pipeline.read_images(dataset, "test", ["test-003.jpg", "no.jpg"])
     assert list(found) == ["test-003.jpg"]
     assert found["test-003.jpg"][:2] == b"\xff\xd8"
+
+
+# Keras says so of every tf.data.Dataset.
+@pytest.mark.filterwarnings("ignore:`shuffle=True` was passed")
+def test_keras_fits_on_the_dataset_behind_the_layer(dataset_dir):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            Warp(32, rotation=5, horizontal_flip=False),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.AveragePooling2D(8),
+            keras.layers.Flatten(),
+            keras.layers.Dense(1),
+        ]
+    )
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    accuracy = keras.metrics.BinaryAccuracy(threshold=0.0)
+    model.compile(keras.optimizers.Adam(0.03), loss, metrics=[accuracy])
+    model.fit(train_dataset(dataset_dir, 8, epochs=20), verbose=0)
+    test = evaluation_dataset(dataset_dir, "test", 8)
+    assert model.evaluate(test, verbose=0, return_dict=True)["binary_accuracy"] > 0.9
+    assert len(model.predict(test, verbose=0)) == COUNTS["test"]
 
 
 def _missing(folder):
@@ -268,7 +307,7 @@ def _shard_flipped(folder):
 @pytest.mark.parametrize(
     ("damage", "code", "words"),
     [
-        (_missing, ExitCode.INPUT_DATA, "is not a folder"),
+        (_missing, ExitCode.INPUT_DATA, "is not a directory"),
         (_unfinished, ExitCode.INPUT_DATA, "has no manifest.json"),
         (_foreign, ExitCode.INTEGRITY, "not a manifest"),
         (_cut, ExitCode.INTEGRITY, "not complete JSON"),
@@ -277,22 +316,33 @@ def _shard_flipped(folder):
         (_shard_flipped, ExitCode.INTEGRITY, "sha256 differs"),
     ],
 )
-def test_what_is_no_whole_dataset_is_refused(tmp_path, damage, code, words):
+def test_incomplete_dataset_is_refused(tmp_path, damage, code, words):
     write_dataset(tmp_path / "data")
     damage(tmp_path / "data")
     with pytest.raises(UserError, match=words) as raised:
-        input_pipeline.open_dataset(tmp_path / "data")
+        open_dataset(tmp_path / "data")
     assert raised.value.exit_code == code
 
 
-def test_an_empty_split_is_refused(tmp_path):
+def test_empty_split_is_refused(tmp_path):
     write_dataset(tmp_path / "data", {"train": 8, "test": 4})
     with pytest.raises(UserError, match="no validation examples"):
-        input_pipeline.open_dataset(tmp_path / "data")
+        open_dataset(tmp_path / "data")
+    with pytest.raises(UserError, match="no validation examples"):
+        evaluation_dataset(tmp_path / "data", "validation", 4)
+    assert len(list(train_dataset(tmp_path / "data", 4))) == 2
 
 
-def _record_flipped(path):
-    """One bit of the last record: its checksum tells."""
+def _records(path):
+    return list(framing.read_records(path.read_bytes()))
+
+
+def _write(path, records):
+    path.write_bytes(b"".join(framing.frame(record) for record in records))
+
+
+def _bit_flipped(path):
+    """One bit of the last record: its checksum differs."""
     data = bytearray(path.read_bytes())
     data[-10] ^= 1
     path.write_bytes(bytes(data))
@@ -302,48 +352,72 @@ def _cut_short(path):
     path.write_bytes(path.read_bytes()[:-30])
 
 
-def _jpeg_replaced(path):
+def _fewer_records(path):
+    _write(path, _records(path)[:-1])
+
+
+def _more_records(path):
+    records = _records(path)
+    _write(path, [*records, records[0]])
+
+
+def _jpeg_damaged(path):
     """A record with right checksums whose JPEG is damaged."""
-    records = list(framing.read_records(path.read_bytes()))
-    example = example_schema.decode(records[-1])
-    broken = dataclasses.replace(
-        example, image=example.image[:-200] + bytes(198) + b"\xff\xd9"
-    )
-    records[-1] = example_schema.encode(broken)
-    path.write_bytes(b"".join(framing.frame(record) for record in records))
+    *records, last = _records(path)
+    example = example_schema.decode(last)
+    broken = dataclasses.replace(example, image=example.image[:200])
+    _write(path, [*records, example_schema.encode(broken)])
 
 
+def _gone(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
 @pytest.mark.parametrize(
-    ("damage", "epochs_before", "words"),
+    ("damage", "words"),
     [
-        (_record_flipped, 0, "record 23: its checksum differs"),
-        (_record_flipped, 1, "record 23: its checksum differs"),
-        (_cut_short, 0, "record 23: the file ends inside it"),
-        (_cut_short, 1, "record 23: the file ends inside it"),
-        (_jpeg_replaced, 0, r"record 23 \(train-047.jpg\): "),
+        (_bit_flipped, "sha256 differs"),
+        (_cut_short, "bytes, not"),
+        (_fewer_records, "bytes, not"),
+        (_more_records, "bytes, not"),
+        (_jpeg_damaged, "bytes, not"),
+        (_gone, "is missing"),
     ],
 )
-def test_damage_after_opening_names_shard_and_record(
-    tmp_path, damage, epochs_before, words
-):
+def test_damage_after_opening_names_the_shard(tmp_path, split, damage, words):
     write_dataset(tmp_path / "data")
-    dataset = input_pipeline.open_dataset(tmp_path / "data")
-    assert len(dataset.split("train")) == COUNTS["train"]
-    for epoch in range(epochs_before):
-        train_rows(dataset, epoch)
-    path = tmp_path / "data" / "celeba-train.tfrecord-00001-of-00002"
+    dataset = open_dataset(tmp_path / "data")
+    path = tmp_path / "data" / f"celeba-{split}.tfrecord-00001-of-00002"
     damage(path)
+    batches = (
+        train_dataset(dataset, 8, epochs=2)
+        if split == "train"
+        else evaluation_dataset(dataset, split, 8)
+    )
     with pytest.raises(UserError, match=words) as raised:
-        train_rows(dataset)
+        list(dataset.iterate(split, batches))
     assert raised.value.exit_code == ExitCode.INTEGRITY
     assert str(path) in raised.value.cause
 
 
-def test_another_file_in_place_of_a_shard_is_noticed(tmp_path):
-    write_dataset(tmp_path / "data")
-    dataset = input_pipeline.open_dataset(tmp_path / "data")
-    first, second = sorted((tmp_path / "data").glob("celeba-test*"))
-    first.write_bytes(second.read_bytes())
-    with pytest.raises(UserError, match="10 records, not 11") as raised:
-        dataset.split("test")
+def test_undecodable_image_of_an_undamaged_shard_is_named(tmp_path):
+    """The manifest agrees: the dataset was written so."""
+    manifest = write_dataset(tmp_path / "data")
+    path = tmp_path / "data" / manifest.split("test")[1].name
+    _jpeg_damaged(path)
+    data = path.read_bytes()
+    shards = [
+        dataclasses.replace(
+            shard, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+        )
+        if shard.name == path.name
+        else shard
+        for shard in manifest.shards
+    ]
+    manifest = dataclasses.replace(manifest, shards=tuple(shards))
+    (tmp_path / "data" / "manifest.json").write_text(manifest.to_json())
+    dataset = open_dataset(tmp_path / "data")
+    with pytest.raises(UserError, match="test split cannot be read") as raised:
+        list(dataset.iterate("test", evaluation_dataset(dataset, "test", 8)))
     assert raised.value.exit_code == ExitCode.INTEGRITY

@@ -12,17 +12,12 @@ import tensorflow as tf
 from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest
 from support.errors import ExitCode
-from trainer import (
-    input_pipeline,
-    learner,
-    models,
-    steps,
-    warp,
-)
 from trainer import job as jobs
+from trainer import learner, models, steps
+from trainer.data import evaluation_dataset
 from trainer.scoring import predict_split
 
-from .running import job, run, train_batches
+from .running import job, run
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +43,7 @@ def test_the_other_attributes_train_the_backbone_and_are_not_saved(changed, tmp_
     alone = job(changed(label_smoothing=0.0))
     weights = [variable.numpy() for variable in learner.shared_weights(built.learner)]
     alone.learner.set_weights(weights)
-    batch = next(iter(train_batches(built)))
+    batch = next(iter(built.train_dataset(start=0)))
     kernels = []
     for one in (built, alone):
         one.train_step(batch)
@@ -62,13 +57,14 @@ def test_the_other_attributes_train_the_backbone_and_are_not_saved(changed, tmp_
 
 def test_mixup_mixes_images_and_losses(changed):
     built = job(changed(mixup=0.4, dropout=0.0, label_smoothing=0.0))
-    batch = next(iter(train_batches(built)))
+    batch = next(iter(built.train_dataset(start=0)))
     share = steps.mixup_shares(8, 0.4, [built.config.seed, 0])[:, None].numpy()
     assert ((share >= 0.5) & (share <= 1)).all() and len(np.unique(share)) == 8
     other = steps.mixup_shares(8, 0.4, [built.config.seed, 1])[:, None].numpy()
     assert (share != other).all()
 
-    images = warp.warp(batch["images"], batch["parameters"], 32).numpy()
+    names = ("images", "step", "index")
+    images = built.train_step._augment(*(batch[name] for name in names)).numpy()
     part = share[:, :, None, None]
     images = part * images + (1 - part) * np.roll(images, 1, axis=0)
     labels = batch["labels"].numpy()[:, None]
@@ -119,10 +115,7 @@ def test_the_class_weights_that_train_are_those_of_the_manifest(
     losses = []
     for data_dir in (dataset_dir, folder):
         built = job(changed(data_dir=str(data_dir)))
-        batches = input_pipeline.train_batches(
-            built.dataset, 8, 0, 0, input_pipeline.Augmentation(0, (0, 0), False)
-        )
-        built.train_step(next(iter(batches)))
+        built.train_step(next(iter(built.train_dataset(start=0))))
         losses.append(float(built.train_step.sums[0]))
     assert losses[1] == pytest.approx(3 * losses[0], rel=1e-4)
 
@@ -131,7 +124,9 @@ def test_evaluation_does_not_depend_on_the_batch_size(config):
     built = job(config)
     logits = [
         predict_split(
-            built.evaluation_step, built.dataset, "test", size, built.runtime.strategy
+            built.evaluation_step,
+            evaluation_dataset(built.dataset, "test", size, as_supervised=False),
+            built.runtime.strategy,
         )["logit"]
         for size in (1, 8, 64)
     ]
@@ -145,7 +140,7 @@ def test_an_xla_step_computes_what_one_without_does(changed):
     for xla in ("on", "off"):
         built = job(changed(xla=xla, aux_attributes=True, mixup=0.2, dropout=0.0))
         assert built.runtime.xla == (xla == "on")
-        for batch in itertools.islice(train_batches(built), 3):
+        for batch in itertools.islice(built.train_dataset(start=0), 3):
             built.train_step(batch)
         found.append([built.train_step.sums.numpy(), *built.learner.get_weights()])
     for one, other in zip(*found, strict=True):

@@ -136,9 +136,9 @@ def test_models_and_warp_run_without_tensorflow():
 import sys
 sys.modules["tensorflow"] = None  # importing it is now an error
 import numpy as np
-from trainer import googlenet, models, warp
+from trainer import augmentation, googlenet, models
 images = np.full((2, 50, 40, 3), 100, "uint8")
-side = warp.compiled(32)(images, warp.identity(2))
+side = augmentation.compiled(32)(images, augmentation.identity(2))
 assert np.allclose(side, 100), side
 logits = models.build("googlenet", 32).predict_on_batch(side)
 print(tuple(logits.shape))

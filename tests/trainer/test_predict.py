@@ -13,9 +13,11 @@ import tensorflow as tf
 
 from support import command, images
 from support.errors import ExitCode, UserError
-from trainer import input_pipeline, models, predict
 from trainer import main as train_main
+from trainer import models, predict
 from trainer.config import TrainConfig
+from trainer.data import open_dataset
+from trainer.data.input_pipeline import read_images
 
 from . import tiny_run
 
@@ -43,11 +45,11 @@ def run_dir(dataset_dir, tmp_path_factory):
 @pytest.fixture
 def pictures(dataset_dir, tmp_path):
     """The files of the test split, in a folder."""
-    dataset = input_pipeline.open_dataset(dataset_dir)
+    dataset = open_dataset(dataset_dir)
     names = [f"test-{number:03d}.jpg" for number in range(21)]
     folder = tmp_path / "pictures"
     folder.mkdir()
-    for name, data in input_pipeline.read_images(dataset, "test", names).items():
+    for name, data in read_images(dataset, "test", names).items():
         (folder / name).write_bytes(data)
     return folder
 

@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 
 from support import command
-from trainer import input_pipeline, main, models, runtime, train
 from trainer import job as jobs
+from trainer import main, models, runtime, train
+from trainer.data import evaluation_dataset, open_dataset
 from trainer.replica_dropout import ReplicaDropout
 from trainer.scoring import predict_split
 
@@ -32,7 +33,7 @@ def plain(monkeypatch):
 
 def build(config):
     keras.utils.clear_session()
-    dataset = input_pipeline.open_dataset(config.data_dir)
+    dataset = open_dataset(config.data_dir)
     return jobs.build_job(config, runtime.prepare(config), dataset)
 
 
@@ -52,15 +53,15 @@ def gradients_of(job, batch):
 
 
 def first_batch(job):
-    augmentation = input_pipeline.Augmentation(20, (0.1, 0.1), True)
-    size = job.config.batch_size
-    batches = input_pipeline.train_batches(job.dataset, size, 0, 0, augmentation)
-    return next(iter(batches))
+    return next(iter(job.train_dataset(start=0)))
 
 
 def check_equal(one, two, examples, tolerance):
     """Compares one global batch and the test split on one device and on two."""
-    batch = {name: tensor[:examples] for name, tensor in first_batch(one).items()}
+    batch = {
+        name: tensor[:examples] if tensor.shape.rank else tensor
+        for name, tensor in first_batch(one).items()
+    }
     (sums, gradients), (sums_2, gradients_2) = (
         gradients_of(job, batch) for job in (one, two)
     )
@@ -71,9 +72,7 @@ def check_equal(one, two, examples, tolerance):
     probabilities = [
         predict_split(
             job.evaluation_step,
-            job.dataset,
-            "test",
-            examples,
+            evaluation_dataset(job.dataset, "test", examples, as_supervised=False),
             job.runtime.strategy,
         )["probability"]
         for job in (one, two)

@@ -21,13 +21,13 @@ from support.errors import ExitCode, UserError
 from trainer import (
     calibration,
     checkpoint,
-    dataset,
     models,
     report,
     run_record,
     tensors,
     weights,
 )
+from trainer.data import open_dataset
 
 from . import test_model_card
 
@@ -182,7 +182,7 @@ def test_damaged_manifests(copied, bomb):
     found["digits"] = b'{"version": ' + b"1" * 5000 + b"}"
     for kind, damaged in found.items():
         path.write_bytes(damaged)
-        cause = refusal(ExitCode.INTEGRITY, dataset.open_dataset, copied)
+        cause = refusal(ExitCode.INTEGRITY, open_dataset, copied)
         assert str(path) in cause, kind
 
 
@@ -217,9 +217,9 @@ def test_damaged_manifests(copied, bomb):
 )
 def test_forged_manifests(copied, changes, shard):
     forge(copied, {}, {})
-    dataset.open_dataset(copied)
+    open_dataset(copied)
     forge(copied, changes, shard)
-    cause = refusal(ExitCode.INTEGRITY, dataset.open_dataset, copied)
+    cause = refusal(ExitCode.INTEGRITY, open_dataset, copied)
     assert manifest_schema.FILE_NAME in cause
 
 

@@ -13,7 +13,7 @@ import pytest
 from support import command
 from support.errors import ExitCode
 from support.files import FolderLock
-from trainer import checkpoint, input_pipeline, main, models, train
+from trainer import checkpoint, job, main, models, train
 from trainer.steps import EvaluationStep
 
 CODES = {signal.SIGTERM: ExitCode.STOPPED, signal.SIGINT: ExitCode.INTERRUPTED}
@@ -60,7 +60,7 @@ def outcome(folder):
     ("owner", "name", "call", "number", "goes_on"),
     [
         (checkpoint, "restore", 1, signal.SIGINT, ""),
-        (input_pipeline, "train_batches", 1, signal.SIGTERM, "epoch 1 after step 0"),
+        (job, "train_dataset", 1, signal.SIGTERM, "epoch 1 after step 0"),
         (EvaluationStep, "__call__", 1, signal.SIGTERM, "epoch 1 after step 6"),
         (EvaluationStep, "__call__", 6, signal.SIGTERM, "all epochs are done"),
         (EvaluationStep, "__call__", 6, signal.SIGINT, "all epochs are done"),

@@ -1,0 +1,151 @@
+"""A dataset folder: opened, checked against its manifest, its damage named."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from schemas import celeba
+from schemas import manifest as manifest_schema
+from schemas.manifest import Manifest, Shard
+from support import memory
+from support.documents import MOST_JSON_BYTES, DocumentError, read_text
+from support.errors import ExitCode, UserError
+from support.files import sha256_file
+from support.hardware import available_memory
+from support.pool import cores, thread_map
+
+#: The splits that are read more than once, in the order in which memory is given.
+_READ_AGAIN = ("train", "validation")
+#: The model, the system's cache of files and other programs need memory, too.
+_CACHE_FRACTION = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A dataset folder whose files are those that its manifest lists.
+
+    Attributes:
+      folder: its path.
+      manifest: its contents.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    def path(self, shard: Shard) -> Path:
+        return self.folder / shard.name
+
+    def check(self, splits: Iterable[str] = celeba.SPLITS) -> None:
+        """Compares the size and sha256 of every shard of some splits.
+
+        Raises:
+          UserError: a shard is missing or another file than the manifest lists (exit
+            5).
+        """
+        shards = [shard for split in splits for shard in self.manifest.split(split)]
+        for problem in thread_map(self._problem, shards, cores()):
+            if problem:
+                raise self._integrity_error(f"{problem}.")
+
+    def iterate(self, split: str, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yields batches of a split; what damage there is, is named by its shard.
+
+        Raises:
+          UserError: a shard was damaged, cut or removed since it was opened (exit 5).
+        """
+        try:
+            yield from batches
+        except tf.errors.OpError as error:
+            if memory.ran_out(f"{type(error).__name__}: {error}"):
+                raise
+            self.check([split])
+            raise self._integrity_error(
+                f"{self.folder}: the {split} split cannot be read, though its shards "
+                f"are those that the manifest lists: {error.message.splitlines()[0]}."
+            ) from error
+
+    def _problem(self, shard: Shard) -> str:
+        path = self.path(shard)
+        if not path.is_file():
+            return f"{path} is missing"
+        if path.stat().st_size != shard.bytes:
+            return f"{path} has {path.stat().st_size} bytes, not {shard.bytes}"
+        if sha256_file(path) != shard.sha256:
+            return f"{path} is damaged: its sha256 differs from the manifest's"
+        return ""
+
+    def _integrity_error(self, cause: str) -> UserError:
+        return UserError(
+            cause,
+            "Find out more with `python -m beam_pipelines.verify --dataset_dir="
+            f"{self.folder}`, or build the dataset again.",
+            ExitCode.INTEGRITY,
+        )
+
+
+def open_dataset(
+    folder: str | Path, needed: Iterable[str] = celeba.SPLITS
+) -> Dataset:
+    """Opens a dataset and checks every shard's size and sha256.
+
+    Args:
+      folder: its path.
+      needed: the splits that must have examples.
+
+    Raises:
+      UserError: missing, unfinished or without examples in a needed split (exit 3);
+        damaged or foreign (exit 5).
+    """
+    folder = Path(folder)
+    path = folder / manifest_schema.FILE_NAME
+    if not path.is_file():
+        problem = "is not a directory" if not folder.is_dir() else f"has no {path.name}"
+        raise UserError(
+            f"{folder} is no finished dataset: it {problem}.",
+            "Build one with `python -m beam_pipelines.build --output_dir="
+            f"{folder}`, or name another with --data_dir.",
+            ExitCode.INPUT_DATA,
+        )
+    try:
+        manifest = Manifest.from_json(read_text(path, MOST_JSON_BYTES))
+    except (manifest_schema.ManifestError, DocumentError) as error:
+        raise UserError(
+            f"{path}: {str(error).rstrip('.')}.",
+            "Build the dataset again.",
+            ExitCode.INTEGRITY,
+        ) from error
+    dataset = Dataset(folder, manifest)
+    dataset.check()
+    for split in needed:
+        if not manifest.num_examples(split):
+            raise UserError(
+                f"{folder} has no {split} examples.",
+                "Build it with a fraction above 0 for this split.",
+                ExitCode.INPUT_DATA,
+            )
+    return dataset
+
+
+def splits_that_fit(manifest: Manifest, megabytes: int) -> tuple[str, ...]:
+    """The splits whose decoded images fit into memory, of those that are read again.
+
+    Args:
+      manifest: of the dataset.
+      megabytes: for decoded images; -1 is a quarter of the memory that is free now.
+    """
+    budget = (
+        available_memory() // _CACHE_FRACTION
+        if megabytes < 0
+        else megabytes * 1_000_000
+    )
+    fit = []
+    for split in _READ_AGAIN:
+        size = manifest.num_examples(split) * int(np.prod(manifest.image_shape))
+        if size <= budget:
+            fit.append(split)
+            budget -= size
+    return tuple(fit)
