@@ -145,7 +145,7 @@ def test_every_option_is_read_somewhere(config):
     package = config.__module__.split(".")[0]
     text = "\n".join(path.read_text() for path in sources(package))
     for field in dataclasses.fields(config):
-        uses = re.findall(rf"\b(?:config|self)\.{field.name}\b", text)
+        uses = re.findall(rf"\b(?:config|self|strengths)\.{field.name}\b", text)
         assert uses, f"nothing reads --{field.name}"
         assert field.metadata["help"].endswith((".", ";")), field.name
 

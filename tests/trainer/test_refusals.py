@@ -91,6 +91,14 @@ def test_a_folder_holds_one_run(changed, tmp_path, capsys):
     assert run(changed(epochs=1)) == ExitCode.OK
     assert run(changed(epochs=3)) == ExitCode.USAGE
     assert "--epochs was 1, is 3" in capsys.readouterr().err
+    for name, before, value in (
+        ("augment", "warp", "none"),
+        ("rotation", "20.0", 5.0),
+        ("shuffle_buffer", "16384", 99),
+        ("cache_mb", "-1", 0),
+    ):
+        assert run(changed(epochs=1, **{name: value})) == ExitCode.USAGE
+        assert f"--{name} was {before}, is {value}" in capsys.readouterr().err
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     record["status"] = "running"  # as if it had been killed
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
@@ -115,6 +123,8 @@ def test_a_folder_holds_one_run(changed, tmp_path, capsys):
         (["--modle=resnet50"], "Did you mean --model"),
         (["--batch_size=0"], "--batch_size=0 is below 1"),
         (["--cache_mb=-2"], "--cache_mb=-2 is below -1"),
+        (["--augment=wrap"], "--augment=wrap is none of warp, .*\n.*Did you mean warp"),
+        (["--shuffle_buffer=0"], "--shuffle_buffer=0 is below 1"),
         (["--batch_size=999"], "more than the 48 training examples"),
         (["--precision=half"], "--precision=half is none of"),
         (["--epochs=many"], "--epochs"),

@@ -1,5 +1,7 @@
 """Two logical CPUs compute what one device does; shares may be uneven, or empty."""
 
+import dataclasses
+import itertools
 import json
 import math
 from pathlib import Path
@@ -85,6 +87,39 @@ def test_two_replicas_compute_what_one_does(changed, plain, examples):
     options = {"model": plain, "batch_size": 8, "dropout": 0.0}
     one, two = (build(changed(replicas=count, **options)) for count in (1, 2))
     check_equal(one, two, examples, 1e-5)
+
+
+def trained_weights(job, count=12):
+    for batch in itertools.islice(job.train_dataset(start=0), count):
+        job.train_step(train.split_batch(batch, job.runtime.strategy))
+    return [variable.value.numpy() for variable in job.learner.weights]
+
+
+def test_two_replicas_train_like_one(changed, plain):
+    """The warp draws by position in the global batch, however it is divided."""
+    options = {"model": plain, "batch_size": 7, "dropout": 0.0, "zoom": 0.1}
+    one, two = (
+        trained_weights(build(changed(replicas=count, **options))) for count in (1, 2)
+    )
+    start = build(changed(**options)).learner.get_weights()
+    for got, want, before in zip(two, one, start, strict=True):
+        assert np.abs(want - before).max() > 1e-3
+        np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_mirrored_strategy_on_one_device_is_bit_equal_to_the_default(changed):
+    config = changed(dropout=0.3, mixup=0.2, precision="bfloat16")
+    mirrored = build(config)
+    assert type(mirrored.runtime.strategy) is tf.distribute.MirroredStrategy
+    weights = trained_weights(mirrored)
+    keras.utils.clear_session()
+    plain = dataclasses.replace(
+        runtime.prepare(config), strategy=tf.distribute.get_strategy()
+    )
+    default = jobs.build_job(config, plain, mirrored.dataset)
+    keras.mixed_precision.set_global_policy("float32")
+    for got, want in zip(weights, trained_weights(default), strict=True):
+        np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from trainer import (
     models,
     steps,
 )
+from trainer.data import dataset as data_module
 
 from .conftest import COUNTS
 from .running import job, run
@@ -67,6 +68,7 @@ def test_a_run_leaves_what_it_promises(config, tmp_path, capsys):
     assert record["status"] == "finished"
     assert record["precision"] == "float32"
     assert record["replicas"] == 1
+    assert record["strategy"] == "MirroredStrategy"
     assert record["global_batch"] == 8
     assert record["decoded_in_memory"] == ["train", "validation"]
     with open(folder / "predictions.csv") as file:
@@ -114,15 +116,25 @@ def final_state(folder):
     return history.drop(columns=timings), weights.get_weights()
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("stop_after", [2, 6, 9])
-def test_a_stopped_run_goes_on_bit_by_bit(
-    changed, tmp_path, monkeypatch, capsys, precision, stop_after
+@pytest.mark.parametrize(
+    ("stop_after", "options"),
+    [
+        (2, {}),
+        (6, {"precision": "bfloat16"}),
+        (9, {}),
+        (9, {"precision": "bfloat16", "mixup": 0.2}),
+        (8, {"cache_mb": 0, "shuffle_buffer": 5}),
+        (9, {"augment": "keras", "zoom": 0.1}),
+        (4, {"augment": "erasing"}),
+    ],
+)
+def test_stopped_run_resumes_bit_equal(
+    changed, tmp_path, monkeypatch, capsys, stop_after, options
 ):
-    whole = changed(run_dir=str(tmp_path / "whole"), precision=precision, dropout=0.3)
+    whole = changed(run_dir=str(tmp_path / "whole"), dropout=0.3, **options)
     assert run(whole) == ExitCode.OK
 
-    stopped = changed(run_dir=str(tmp_path / "part"), precision=precision, dropout=0.3)
+    stopped = changed(run_dir=str(tmp_path / "part"), dropout=0.3, **options)
     calls = []
     step = steps.TrainStep.__call__
 
@@ -144,6 +156,17 @@ def test_a_stopped_run_goes_on_bit_by_bit(
     pd.testing.assert_frame_equal(history_2, history, check_exact=True)
     for got, want in zip(weights_2, weights, strict=True):
         np.testing.assert_array_equal(got, want)
+
+
+def test_choice_to_cache_is_kept_on_resume(changed, tmp_path, monkeypatch):
+    assert run(changed(run_dir=str(tmp_path / "whole"))) == ExitCode.OK
+    with monkeypatch.context() as patch:
+        patch.setattr(steps.TrainStep, "__call__", lambda *_: signal.raise_signal(15))
+        assert run(changed(run_dir=str(tmp_path / "part"))) == ExitCode.STOPPED
+    monkeypatch.setattr(data_module, "available_memory", lambda: 0)
+    assert run(changed(run_dir=str(tmp_path / "part"))) == ExitCode.OK
+    record = json.loads((tmp_path / "part" / "run.json").read_text())
+    assert record["decoded_in_memory"] == ["train", "validation"]
 
 
 def test_checkpoints_in_mid_epoch_and_a_damaged_one(changed, tmp_path, capsys):
