@@ -83,12 +83,8 @@ bench-step: install $(VENV)-peers/.installed ## Measure the train step beside Ke
 # For a GPU machine without a network that has JAX, PyTorch and torchvision.
 GPU_BOX := data/gpu-box
 GPU_PYTHON ?= 3.12
-bench-gpu-box: install ## Collect packages and drawn shards for `python -m benchmarks.gpu`
-	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version $(GPU_PYTHON) --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --constraint constraints.txt --dest $(GPU_BOX)/wheels keras namex optree simplejpeg google-crc32c absl-py rich markdown-it-py mdurl pygments h5py packaging
-	rm -rf $(GPU_BOX)/sample
-	$(BIN)/python -m beam_pipelines.synthesize --output_dir=$(GPU_BOX)/sample --num_examples=4000
-	$(BIN)/python -m beam_pipelines.build --celeba_dir=$(GPU_BOX)/sample --output_dir=$(GPU_BOX)/tfrecords --balance=none --overwrite
-	rm -r $(GPU_BOX)/sample
+bench-gpu-box: install ## Collect the packages that `python -m benchmarks.gpu` needs there
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version $(GPU_PYTHON) --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --constraint constraints.txt --dest $(GPU_BOX) keras optree simplejpeg absl-py rich h5py packaging
 
 $(VENV)-peers/.installed: benchmarks/requirements-peers.txt
 	"$(PYTHON)" -m venv --clear $(VENV)-peers

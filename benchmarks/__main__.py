@@ -1,7 +1,6 @@
 """Images per second of every stage: where the time goes, and which flag to change.
 
     python -m benchmarks --data_dir=data/tfrecords --budget=60s
-    KERAS_BACKEND=jax python -m benchmarks --rungs=warp,step    needs no TensorFlow
 
 climbs the ladder: read shards, parse, decode, batch, host to device, warp, model,
 train step, training, evaluation, each beside its own limit, measured in the same
@@ -12,8 +11,6 @@ dataset the first shards.
 """
 
 import dataclasses
-import signal
-import subprocess
 import sys
 import time
 from typing import Any
@@ -21,31 +18,26 @@ from typing import Any
 from absl import flags
 
 from benchmarks import harness
-from benchmarks import step as step_benchmark
 from benchmarks.ladder_config import LadderConfig
+from benchmarks.step_cases import backend
 from support import command, memory
-from support.errors import ExitCode, UserError, usage_error
+from support.errors import UserError
 from support.files import output_errors
 
-#: Rungs that run on Keras' JAX backend, too.
-_ON_JAX = ("warp", "step")
 #: Of the budget; the rest is for trying the suggestion, if that is asked for.
 _LADDER_SHARE = 0.7
-_ROUNDS, _CASES_ON_JAX = 5, 6
 #: With fewer rounds a single disturbance can look like a stall.
 _ENOUGH_ROUNDS = 3
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> None:
     started = time.perf_counter()
     values = flags.FlagValues()
     command.define_flags(LadderConfig, values)
     command.refuse_words(command.parse(argv, values))
     config = command.from_flags(LadderConfig, values)
-    if step_benchmark.backend() == "jax":
-        return _on_jax(config)
+    backend("tensorflow")
     _climb(config, started)
-    return ExitCode.OK
 
 
 def _climb(config: LadderConfig, started: float) -> None:
@@ -122,63 +114,6 @@ def _judge(ladder: Any, measured: dict, started: float) -> dict[str, Any]:
     print(trial.describe(verdict.suggestion, tried))
     rates = {name: list(measurement.samples) for name, measurement in tried.items()}
     return found | {"tried": rates}
-
-
-def _on_jax(config: LadderConfig) -> int:
-    """The rungs that need no TensorFlow, by the benchmarks that measure them there.
-
-    Returns:
-      The exit code of the one that failed, which has said why; 0 if none did.
-
-    Raises:
-      UserError: other rungs, or a suggestion, are asked for (exit 2); a program was
-        killed.
-    """
-    if config.try_suggestion:
-        raise usage_error(
-            "--try_suggestion trains, which needs Keras' TensorFlow backend.",
-            "Leave it out, or unset KERAS_BACKEND.",
-        )
-    others = [rung for rung in config.chosen if rung not in _ON_JAX]
-    if others:
-        raise usage_error(
-            f"--rungs: {others[0]} needs Keras' TensorFlow backend.",
-            f"Use --rungs={','.join(_ON_JAX)}, or unset KERAS_BACKEND.",
-        )
-    size, batch = f"={config.input_size}", f"={config.batch_size}"
-    write = ["--write"] if config.write else []
-    if "warp" in config.chosen:
-        words = [f"--size{size}", f"--batch_size{batch}", *write]
-        # A program of its own: this one must leave the device to those of the step.
-        program = [sys.executable, "-m", "benchmarks.warp", *words]
-        code = subprocess.run(program).returncode
-        if code < 0:
-            raise _killed(-code)
-        if code:
-            return code
-    if "step" in config.chosen:
-        turns = (_ROUNDS + 1) * _CASES_ON_JAX
-        words = [
-            f"--models={config.model}",
-            f"--sizes{size}",
-            f"--batch_sizes{batch}",
-            f"--precision={config.precision}",
-            f"--rounds={_ROUNDS}",
-            f"--round_seconds={config.seconds / 2 / turns}",
-        ]
-        step_benchmark.main(["step", *words, *write])
-    return ExitCode.OK
-
-
-def _killed(number: int) -> UserError:
-    killed = number == signal.SIGKILL
-    why = ", most likely for want of memory" if killed else ""
-    return UserError(
-        f"The benchmark of the warp was ended by {signal.Signals(number).name}{why}.",
-        "Use a smaller --batch_size or --input_size.",
-        # The kernel's answer to too little memory is SIGKILL.
-        ExitCode.OUT_OF_MEMORY if killed else ExitCode.BUG,
-    )
 
 
 def _write(

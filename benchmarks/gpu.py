@@ -1,175 +1,149 @@
-"""ResNet50's train step on a GPU, beside plain Keras and PyTorch, against targets.
+"""Images per second of the train step on a GPU: Keras on JAX next to torchvision.
 
-    python -m benchmarks.gpu --data_dir=data/gpu-box/tfrecords --write
+    python -m benchmarks.gpu --write
 
-needs no TensorFlow: it runs on Keras' JAX backend. Everything takes turns in one run:
-the step on images that are there ("ours", and the same "again" for the noise), with the
-warp on the device ("warp"), and with images read from shards as in training ("input");
-plain Keras' train_on_batch; and torchvision's network and the same network in PyTorch,
-channels_last and compiled.
-
-For a machine that has JAX, PyTorch and torchvision but no network, `make bench-gpu-box`
-collects the packages beside them and a dataset of drawn faces in data/gpu-box. There:
-
-    python3 -m pip install --no-index --no-deps --target=/tmp/site \\
-        data/gpu-box/wheels/*.whl
-    PYTHONPATH=/tmp/site python3 -m benchmarks.gpu --data_dir=data/gpu-box/tfrecords
+needs no TensorFlow; `make bench-gpu-box` collects what else a machine without a network
+lacks. In bfloat16 and with AdamW it trains on one batch that stays on the device:
+"ours" on float32 images of the model's size; "ours, again" the same once more, which
+shows the noise; "with warp" on uint8 images of 178×218, the `Warp` layer in front of
+the model; "torchvision" its own network in PyTorch, channels_last and compiled. The
+cases take turns. A turn of ours is one call of Keras' `fit`, which does not wait for
+each step as `train_on_batch` does.
 """
 
+import contextlib
 import dataclasses
+import itertools
+import json
+import math
 import os
-from collections.abc import Mapping
+import sys
+import timeit
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from absl import flags
 
-from benchmarks import harness, step
-from benchmarks.step_cases import INPUT, OURS, PYTORCH, TORCHVISION, WARP
-from support import command
+from benchmarks import harness, step, step_facts, turns
+from benchmarks.step_cases import OURS, TORCH, TORCHVISION, backend
+from benchmarks.step_settings import DROPOUT, LEARNING_RATE, SMOOTHING, WEIGHT_DECAY
+from support import command, memory
+from support.errors import UserError, usage_error
+from trainer import wakeup
 
-REACHED, MISSED, UNKNOWN = "reached", "not reached", "not measurable"
-
-
-@dataclasses.dataclass(frozen=True)
-class GpuConfig(step.StepConfig):
-    """What to measure; the targets are those of the defaults on one H200."""
-
-    models: tuple[str, ...] = command.option(("resnet50",), "Architectures, or all.")
-    sizes: tuple[int, ...] = command.option((224,), "Sides of the input, pixels.")
-    precision: tuple[str, ...] = command.option(
-        ("bfloat16",), "Some of auto, float32, bfloat16."
-    )
-    batch_sizes: tuple[str, ...] = command.option(
-        ("128", "256", "512"), "Examples per step; auto looks for the fastest number."
-    )
-    round_seconds: float = command.option(1.0, "Length of a case's turn, seconds.")
+AGAIN, WARP = "ours, again", "with warp"
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
-    """What a machine should reach.
+class GpuConfig:
+    """What to measure."""
 
-    Attributes:
-      name: of the number.
-      limit: that it should reach, or stay below.
-      at_least: which of the two.
-      value: the number; None where it could not be measured.
-      noise: by how much the number scatters.
-      why: it could not be measured.
-    """
+    models: tuple[str, ...] = command.option(("resnet50",), "Architectures.")
+    size: int = command.option(224, "Side of the models' input, pixels.")
+    batch_sizes: tuple[int, ...] = command.option((128, 256, 512), "Images per step.")
+    rounds: int = command.option(5, "Measured rounds; one more warms up.")
+    round_seconds: float = command.option(2.0, "Length of a case's turn, seconds.")
+    write: bool = command.option(False, "Write the result to benchmarks/results.")
 
-    name: str
-    limit: float
-    at_least: bool
-    value: float | None
-    noise: float = 0.0
-    why: str = ""
-
-    @property
-    def verdict(self) -> str:
-        if self.value is None:
-            return UNKNOWN
-        reached = self.value >= self.limit if self.at_least else self.value < self.limit
-        return REACHED if reached else MISSED
-
-    def describe(self) -> str:
-        """One line for the terminal."""
-        wanted = f"wanted {'at least' if self.at_least else 'below'} {self.limit:,g}"
-        if self.value is None:
-            return f"{self.name}: {self.why}, {wanted}: {self.verdict}"
-        close = abs(self.value - self.limit) < self.noise
-        note = ", but within the noise" if close else ""
-        found = f"{self.value:,.4g} ±{self.noise:,.2g}"
-        return f"{self.name}: {found}, {wanted}: {self.verdict}{note}"
+    def __post_init__(self):
+        if self.size < 32 or min(self.rounds, *self.batch_sizes) < 1:
+            raise usage_error("--size is below 32 or a number below 1.", "See --help.")
 
 
 def main(argv: list[str]) -> None:
-    # Keras reads it when it is first imported, by the check of the options.
-    os.environ.setdefault("KERAS_BACKEND", "jax")
     values = flags.FlagValues()
     command.define_flags(GpuConfig, values)
     command.refuse_words(command.parse(argv, values))
     config = command.from_flags(GpuConfig, values)
-    result = step.measure(config)
-    found = targets(result)
-    result |= {
-        "benchmark": f"gpu-{result['benchmark']}",
-        "targets": [
-            dataclasses.asdict(target) | {"verdict": target.verdict} for target in found
-        ],
-    }
+    os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
+    backend("jax")
+    measured = []
+    for model, batch_size in itertools.product(config.models, config.batch_sizes):
+        try:
+            with wakeup.Watch(), memory.named("Try it alone, or a smaller one."):
+                measured += _measure(config, model, batch_size)
+        except UserError as error:  # the other batch sizes may fit
+            print(f"skipped: {model} batch {batch_size}: {error}", flush=True)
+    if not measured:
+        raise usage_error("Nothing could be measured.", "See the lines above.")
+    settings = dataclasses.asdict(config)
+    del settings["write"]
+    result = harness.document("gpu", "images", measured, settings)
     print(harness.table(result))
-    for target in found:
-        print(target.describe())
+    for model in config.models:
+        print(*targets(model, result["cases"]), sep="\n")
     if config.write:
         print(harness.write(result))
 
 
-def targets(result: Mapping[str, Any]) -> list[Target]:
-    """Compares a result of `step.measure` with what one H200 should reach.
-
-    The step counts with the warp in it. Its rate and PyTorch's are each the best of the
-    batch sizes; shares are those with the batch size that it trains fastest with.
-    """
-    tasks = _by_task(result["cases"])
-    best = max(
-        (cases for cases in tasks if WARP in cases),
-        key=lambda cases: cases[WARP]["median"],
-        default={},
-    )
-    rate = best.get(WARP) if result["hardware"]["gpu"] else None
-    return [
-        Target(
-            "images/s",
-            3000,
-            True,
-            rate and rate["median"],
-            rate["median"] * rate["spread"] if rate else 0.0,
-            "no GPU is used",
-        ),
-        _beside_torch(tasks, best),
-        _share("warp", 0.03, best, OURS, WARP, "warp's share"),
-        _share("input", 0.02, best, WARP, INPUT, "input stall"),
-    ]
-
-
-def _beside_torch(
-    tasks: list[dict[str, dict[str, Any]]], best: Mapping[str, dict[str, Any]]
-) -> Target:
-    for name in (TORCHVISION, PYTORCH):
-        found = [cases[name] for cases in tasks if name in cases]
-        if found and best:
-            other = max(found, key=lambda case: case["median"])
-            ratio = best[WARP]["median"] / other["median"]
-            noise = ratio * (best[WARP]["spread"] + other["spread"])
-            return Target(f"times {name}'s rate", 1.0, True, ratio, noise)
-    return Target("times PyTorch's rate", 1.0, True, None, why="no case of PyTorch")
-
-
-def _share(
-    of: str,
-    limit: float,
-    cases: Mapping[str, dict[str, Any]],
-    without: str,
-    beside: str,
-    fact: str,
-) -> Target:
-    """What is slower with one thing more: of the case `beside`, not of `without`."""
-    name = f"the {of}'s share of the step"
-    if without not in cases or beside not in cases:
-        remedy = ": skipped, or no --data_dir" if beside == INPUT else ""
-        return Target(name, limit, False, None, why=f"no case {beside}{remedy}")
-    noise = cases[without]["spread"] + cases[beside]["spread"]
-    return Target(name, limit, False, cases[beside]["facts"][fact], noise)
-
-
-def _by_task(cases: Mapping[str, dict[str, Any]]) -> list[dict[str, dict[str, Any]]]:
-    """The cases that were measured side by side, by their short names."""
-    tasks: dict[str, dict[str, dict[str, Any]]] = {}
+def targets(model: str, cases: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+    """A model's fastest cases in words, with what ResNet50 should reach."""
+    fastest: dict[str, dict[str, Any]] = {}
     for name, case in cases.items():
-        task, _, short = name.rpartition(", ")
-        tasks.setdefault(task, {})[short] = case
-    return list(tasks.values())
+        task, _, short = name.partition(", ")
+        best = fastest.get(short, case)
+        if task.split()[0] == model and case["median"] >= best["median"]:
+            fastest[short] = case
+    if WARP in fastest:
+        rate = fastest[WARP]["median"]
+        share = 1 - fastest[WARP]["facts"]["of ours"]
+        yield f"{model}: {rate:,.0f} images/s with warp; on an H200 at least 3,000"
+        if TORCHVISION in fastest:
+            ratio = rate / fastest[TORCHVISION]["median"]
+            yield f"{model}: {ratio:.2f} times torchvision's rate; at least 1"
+        yield f"{model}: the warp takes {share:.1%} of the step; below 3%"
+
+
+def _measure(config: GpuConfig, model: str, batch: int) -> list[harness.Measurement]:
+    label = f"{model} {config.size} bfloat16 batch {batch}"
+    task = dataclasses.asdict(config) | {"model": model, "batch_size": batch}
+    task |= {"case": TORCHVISION, "precision": "bfloat16"}
+    words = [sys.executable, "-m", TORCH, json.dumps(task)]
+    with contextlib.ExitStack() as stack:
+        cases = _cases(config, model, batch)
+        try:
+            torch = stack.enter_context(turns.Program(words, {}))
+            cases.append(step.case(TORCHVISION, torch, []))
+        except turns.ProgramFailed as error:
+            print(f"skipped: {TORCHVISION}, {label}: {error}", flush=True)
+        measured = harness.measure(cases, config.rounds)
+    for one in measured:
+        one.facts["of ours"] = step_facts.ratio(one, measured[0])
+    return [dataclasses.replace(one, name=f"{label}, {one.name}") for one in measured]
+
+
+def _cases(config: GpuConfig, model: str, batch: int) -> list[harness.Case]:
+    """Ours, compiled: one network, alone and behind the warp."""
+    import keras
+
+    from trainer import models
+    from trainer.augmentation import Warp
+
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    network = models.build(model, config.size, dropout=DROPOUT)
+    rng = np.random.default_rng(0)
+    labels = keras.ops.convert_to_tensor(rng.integers(0, 2, (batch, 1)), "float32")
+
+    def case(name: str, network: Any, shape: tuple[int, ...], dtype: str):
+        images = keras.ops.convert_to_tensor(rng.uniform(0, 255, shape), dtype)
+        optimizer = keras.optimizers.AdamW(LEARNING_RATE, WEIGHT_DECAY)
+        network.compile(optimizer, keras.losses.BinaryCrossentropy(True, SMOOTHING))
+
+        def fit(steps: int) -> int:
+            batches = ((images, labels) for _ in itertools.count())
+            network.fit(batches, steps_per_epoch=steps, shuffle=False, verbose=0)
+            return steps * batch
+
+        fit(1)  # compiles
+        seconds = timeit.timeit(lambda: fit(2), number=1) / 2
+        steps = max(1, math.ceil(config.round_seconds / seconds))
+        return harness.Case(name, lambda: fit(steps))
+
+    ours = case(OURS, network, (batch, config.size, config.size, 3), "float32")
+    again = dataclasses.replace(ours, name=AGAIN)
+    with_warp = keras.Sequential([Warp(config.size), network])
+    return [ours, again, case(WARP, with_warp, (batch, 218, 178, 3), "uint8")]
 
 
 if __name__ == "__main__":

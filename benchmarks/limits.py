@@ -100,25 +100,13 @@ def libjpeg(jpegs: Sequence[bytes], shape: tuple[int, int, int]) -> Work:
 
 def matmul(precision: str, gpu: bool) -> Work:
     """Floating-point operations of large square matrix products."""
-    import tensorflow as tf
+    from benchmarks import step_tensorflow
 
-    from benchmarks import step_settings, step_worker
-
-    side, products = step_settings.GPU_MATMUL if gpu else step_settings.CPU_MATMUL
-    first, second = (
-        tf.cast(matrix, precision) for matrix in step_worker.matrices(side)
-    )
-
-    @tf.function
-    def multiply():
-        product = first
-        for _ in range(products):
-            product = tf.matmul(product, second)
-        return product[0, 0]
+    multiply, operations = step_tensorflow.matmul(precision, gpu)
 
     def do() -> int:
-        multiply().numpy()
-        return 2 * side**3 * products
+        multiply()
+        return int(operations)
 
     return lambda units: timed(do, units)
 

@@ -93,7 +93,7 @@ class StepCase:
 
 def kind_of(document: Document) -> str:
     """What was measured: build, input, warp, step, ladder."""
-    return document["benchmark"].removeprefix("gpu-").partition("-")[0]
+    return document["benchmark"].partition("-")[0]
 
 
 def rows(document: Document) -> list[Row]:
@@ -275,14 +275,14 @@ def _build_rows(document: Document) -> Iterator[Row]:
 
 
 def _step_rows(document: Document) -> Iterator[Row]:
-    backend = _BACKENDS[document["settings"]["backend"]]
     for name in document["cases"]:
         step = StepCase.parse(name)
         if step is None or step.case != "ours":
             continue
         task = name.removesuffix("ours")
         others = {task + case: called for case, called in _STEP_OTHERS.items()}
-        what, topic = f"train step, {step.task}, {backend}", f"{step.model} {step.size}"
+        what = f"train step, {step.task}, TensorFlow"
+        topic = f"{step.model} {step.size}"
         again = task + "again"
         yield from _compare(document["cases"], what, name, others, again, topic)
 

@@ -2,16 +2,13 @@
 
     python -m benchmarks.step --models=all --sizes=128,224 --precision=auto,float32 \\
         --batch_sizes=auto --peers_python=PYTHON
-    KERAS_BACKEND=jax python -m benchmarks.step --models=resnet50 --sizes=224 \\
-        --precision=bfloat16 --batch_sizes=128,256
 
 trains on random numbers that are there already: nothing is read. The case "warp" also
-warps its images, 178×218 of uint8, inside the step; "input" (on JAX) reads them from a
-dataset, too; the others get float32 images of the model's size. Beside the trainer's
-step, in turns and each in a process of its own: "again", the same once more, which
-shows the noise; "stock", without the fused normalization; "onednn_off"; "keras", plain
-Keras' train_on_batch; "pytorch", the same network there; "torchvision", its own
-network. On JAX there are no faster layers: XLA fuses them.
+warps its images, 178×218 of uint8, inside the step; the others get float32 images of
+the model's size. Next to the trainer's step, in turns and each in a process of its own:
+"again", the same once more, which shows the noise; "stock", without the fused
+normalization; "onednn_off"; "keras", plain Keras' train_on_batch; "pytorch", the same
+network there; "torchvision", its own network.
 
 "MFU" is what of this machine's own matrix products, measured between the rounds in the
 same precision, the operations of the layers reach (model FLOPs utilization).
@@ -27,12 +24,12 @@ from typing import Any
 from absl import flags
 
 from benchmarks import batch_search, harness, step_cases, step_facts, turns
-from benchmarks.step_cases import INPUT, KINDS, OURS, Kind, backend
+from benchmarks.step_cases import KINDS, OURS, Kind, backend
 from support import command
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
+from trainer.config import MODELS, PRECISIONS
 
 ALL, AUTO = "all", "auto"
-PRECISIONS = (AUTO, "float32", "bfloat16", "float16")
 _SIDES = (32, 1024)
 #: Where --batch_sizes=auto begins, on a CPU and on a GPU.
 _FIRST_BATCH, _FIRST_BATCH_GPU = 8, 32
@@ -55,10 +52,9 @@ class StepConfig:
     )
     cases: tuple[str, ...] = command.option(
         (ALL,),
-        "Some of ours, again, warp, stock, onednn_off, keras, pytorch, torchvision, "
-        "input, or all.",
+        "Some of ours, again, warp, stock, onednn_off, keras, pytorch, torchvision, or "
+        "all.",
     )
-    data_dir: str = command.option("", "The dataset that the case input reads.")
     rounds: int = command.option(5, "Measured rounds; one more warms up.")
     round_seconds: float = command.option(2.0, "Length of a case's turn, seconds.")
     peers_python: str = command.option(
@@ -85,36 +81,17 @@ class StepConfig:
                     f"--batch_sizes={size} is neither auto nor a number above 0.",
                     "Write it like --batch_sizes=32,64.",
                 )
-        _check("models", self.models, (ALL, *step_cases.architectures()))
+        _check("models", self.models, (ALL, *MODELS))
         _check("precision", self.precision, PRECISIONS)
-        self._check_cases()
-
-    def _check_cases(self) -> None:
-        _check("cases", self.cases, (ALL, *KINDS[backend()]))
-        if backend() == "jax" and "float16" in self.precision:
-            raise usage_error(
-                "--precision=float16 needs loss scaling, which the step on JAX lacks.",
-                "Use --precision=bfloat16.",
-            )
-        if INPUT in self.cases and not self.data_dir:
-            raise usage_error(
-                "--cases=input reads a dataset.", "Name one with --data_dir."
-            )
-        if self.data_dir and INPUT not in KINDS[backend()]:
-            raise usage_error(
-                "--data_dir is for the case input, which only JAX has.",
-                "Set KERAS_BACKEND=jax, or leave it out.",
-            )
+        _check("cases", self.cases, (ALL, *KINDS))
 
     @property
     def kinds(self) -> dict[str, Kind]:
         """The cases by name; ours is always there, the others compare with it."""
         return {
             name: kind
-            for name, kind in KINDS[backend()].items()
-            if name == OURS
-            or name in self.cases
-            or (ALL in self.cases and (name != INPUT or self.data_dir))
+            for name, kind in KINDS.items()
+            if name == OURS or name in self.cases or ALL in self.cases
         }
 
 
@@ -136,11 +113,10 @@ def measure(config: StepConfig) -> dict[str, Any]:
       The result, a document of `harness`.
 
     Raises:
-      UserError: nothing could be measured (exit 7 if for want of memory); the case
-        input cannot read the dataset (exit 2, 3 or 5).
+      UserError: Keras has another backend (exit 2); nothing could be measured (exit 7
+        if for want of memory).
     """
-    if INPUT in config.kinds:
-        _check_data(config)
+    backend("tensorflow")
     device = step_cases.device()
     kinds, peers = step_cases.available(config.kinds, config.peers_python)
     measurements, searches, failures = [], {}, []
@@ -156,14 +132,13 @@ def measure(config: StepConfig) -> dict[str, Any]:
     if not measurements:
         raise _nothing_measured(*failures[0])
     settings = dataclasses.asdict(config) | {
-        "backend": backend(),
         "device": device,
         "peers": peers,
         "batch_searches": searches,
     }
-    for field in ("write", "peers_python", "data_dir"):
-        del settings[field]
-    return harness.document(_name(config), "images", measurements, settings)
+    del settings["write"], settings["peers_python"]
+    name = "-".join(["step", *config.models, *map(str, config.sizes)])
+    return harness.document(name, "images", measurements, settings)
 
 
 def _check(flag: str, values: Sequence[str], choices: Sequence[str]) -> None:
@@ -177,30 +152,6 @@ def _check(flag: str, values: Sequence[str], choices: Sequence[str]) -> None:
             )
 
 
-def _check_data(config: StepConfig) -> None:
-    """Finds now what would only leave the case out later.
-
-    Raises:
-      UserError: packages are missing, or there are fewer examples than in a batch
-        (exit 2); missing, unfinished or empty (exit 3); damaged (exit 5).
-    """
-    try:
-        from trainer.dataset import open_dataset  # the other cases need no JPEG library
-    except ModuleNotFoundError as error:
-        raise usage_error(
-            f"The case {INPUT} needs the package {error.name}.",
-            "Install it, or leave out --data_dir.",
-        ) from error
-    count = open_dataset(config.data_dir).manifest.num_examples("train")
-    largest = max((int(size) for size in config.batch_sizes if size != AUTO), default=1)
-    if count < largest:
-        raise usage_error(
-            f"--data_dir={config.data_dir} has {count} training examples, fewer than "
-            f"--batch_sizes={largest}.",
-            f"Use --batch_sizes={count} or less, or another dataset.",
-        )
-
-
 def _tasks(config: StepConfig, auto: str) -> Iterator[dict[str, Any]]:
     """What is measured together: one model, size, precision and batch size at a time.
 
@@ -208,7 +159,7 @@ def _tasks(config: StepConfig, auto: str) -> Iterator[dict[str, Any]]:
       config: the options.
       auto: the precision that fits the machine.
     """
-    names = step_cases.architectures() if ALL in config.models else config.models
+    names = MODELS if ALL in config.models else config.models
     resolved = [auto if name == AUTO else name for name in config.precision]
     batches = [size if size == AUTO else int(size) for size in config.batch_sizes]
     for model in dict.fromkeys(names):
@@ -221,7 +172,6 @@ def _tasks(config: StepConfig, auto: str) -> Iterator[dict[str, Any]]:
                         "precision": precision,
                         "batch_size": batch_size,
                         "round_seconds": config.round_seconds,
-                        "data_dir": config.data_dir,
                     }
 
 
@@ -331,7 +281,7 @@ def _take_turns(
     """The rates and, by name, the rounds; takes programs that end out of `programs`."""
     while True:
         rounds: dict[str, list[turns.Round]] = {name: [] for name in programs}
-        cases = [_case(name, programs[name], rounds[name]) for name in programs]
+        cases = [case(name, programs[name], rounds[name]) for name in programs]
         try:
             return harness.measure(cases, config.rounds), rounds
         except turns.ProgramFailed as error:
@@ -342,17 +292,14 @@ def _take_turns(
                 programs.pop(name).close()
 
 
-def _case(name: str, program: turns.Program, rounds: list[turns.Round]) -> harness.Case:
+def case(name: str, program: turns.Program, rounds: list[turns.Round]) -> harness.Case:
+    """A case that is one turn of a program, and is added to `rounds`."""
+
     def do() -> harness.Timed:
         rounds.append(program.round())
         return harness.Timed(rounds[-1].images, rounds[-1].seconds)
 
     return harness.Case(name, do)
-
-
-def _name(config: StepConfig) -> str:
-    jax = ["jax"] if backend() == "jax" else []
-    return "-".join(["step", *jax, *config.models, *map(str, config.sizes)])
 
 
 if __name__ == "__main__":

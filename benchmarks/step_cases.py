@@ -5,15 +5,15 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import turns
-from support.errors import ExitCode, UserError, did_you_mean, usage_error
+from support.errors import ExitCode, UserError, usage_error
 
 #: What others compare with; the same in a second process, which shows the noise; with
-#: the warp; with warp and input.
-OURS, AGAIN, WARP, INPUT = "ours", "again", "warp", "input"
+#: the warp.
+OURS, AGAIN, WARP = "ours", "again", "warp"
 TORCHVISION, PYTORCH = "torchvision", "pytorch"
 _FIND = "import importlib.util as u, sys; sys.exit(not u.find_spec(sys.argv[1]))"
 
@@ -35,46 +35,34 @@ class Kind:
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-_TENSORFLOW, _JAX = "benchmarks.step_tensorflow", "benchmarks.step_jax"
-_TORCH = "benchmarks.peers.torch_step"
-_PEERS = {
-    PYTORCH: Kind(_TORCH, PYTORCH, "torch"),
-    TORCHVISION: Kind(_TORCH, TORCHVISION, "torchvision"),
-}
-#: Backend -> name of a case -> how it is done.
-KINDS: dict[str, dict[str, Kind]] = {
-    "tensorflow": {
-        OURS: Kind(_TENSORFLOW, OURS),
-        AGAIN: Kind(_TENSORFLOW, OURS),
-        WARP: Kind(_TENSORFLOW, WARP),
-        "stock": Kind(_TENSORFLOW, "stock"),
-        "onednn_off": Kind(
-            _TENSORFLOW, OURS, environment={"TF_ENABLE_ONEDNN_OPTS": "0"}
-        ),
-        "keras": Kind(_TENSORFLOW, "keras"),
-        **_PEERS,
-    },
-    "jax": {
-        OURS: Kind(_JAX, OURS),
-        AGAIN: Kind(_JAX, OURS),
-        **{name: Kind(_JAX, name) for name in (WARP, INPUT, "keras")},
-        **_PEERS,
-    },
+_TENSORFLOW, TORCH = "benchmarks.step_tensorflow", "benchmarks.peers.torch_step"
+#: Name of a case -> how it is done.
+KINDS = {
+    OURS: Kind(_TENSORFLOW, OURS),
+    AGAIN: Kind(_TENSORFLOW, OURS),
+    WARP: Kind(_TENSORFLOW, WARP),
+    "stock": Kind(_TENSORFLOW, "stock"),
+    "onednn_off": Kind(_TENSORFLOW, OURS, environment={"TF_ENABLE_ONEDNN_OPTS": "0"}),
+    "keras": Kind(_TENSORFLOW, "keras"),
+    PYTORCH: Kind(TORCH, PYTORCH, "torch"),
+    TORCHVISION: Kind(TORCH, TORCHVISION, "torchvision"),
 }
 
 
-def backend() -> str:
+def backend(*known: str) -> str:
     """Keras' backend, by its environment variable.
 
+    Args:
+      known: the backends that a benchmark runs on.
+
     Raises:
-      UserError: one that these benchmarks are not written for, or that is not
-        installed (exit 2).
+      UserError: another one, or one that is not installed (exit 2).
     """
     name = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if name not in KINDS:
+    if name not in known:
         raise usage_error(
-            f"KERAS_BACKEND={name} is none of {', '.join(KINDS)}.",
-            did_you_mean(name, KINDS),
+            f"This needs Keras' backend {' or '.join(known)}, not {name}.",
+            f"Set KERAS_BACKEND={known[0]}.",
         )
     if importlib.util.find_spec(name) is None:  # importing Keras would fail
         raise usage_error(
@@ -84,22 +72,13 @@ def backend() -> str:
     return name
 
 
-def architectures() -> Sequence[str]:
-    """Names of all models."""
-    if backend() == "tensorflow":
-        import trainer.quiet  # noqa: F401 - before Keras imports TensorFlow
-    from trainer import models
-
-    return tuple(models.ARCHITECTURES)
-
-
 def device() -> dict[str, Any]:
     """What the trainer's step would run on, and the precision that fits it.
 
     Raises:
       UserError: it cannot run (exit 2, or 7 for want of memory).
     """
-    kind = KINDS[backend()][OURS]
+    kind = KINDS[OURS]
     try:
         return turns.describe([sys.executable, "-m", kind.module], kind.environment)
     except turns.ProgramFailed as error:
@@ -110,8 +89,7 @@ def device() -> dict[str, Any]:
             ) from error
         raise usage_error(
             cause,
-            f"`KERAS_BACKEND={backend()} {sys.executable} -m {kind.module}` shows all "
-            "that it says.",
+            f"`{sys.executable} -m {kind.module}` shows all that it says.",
         ) from error
 
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 from benchmarks import batch_search, harness, turns
-from benchmarks.step_cases import INPUT, OURS, WARP
+from benchmarks.step_cases import OURS, WARP
 
 
 def parameters(said: Mapping[str, Mapping[str, float]]) -> str:
@@ -40,11 +40,9 @@ def add(
         facts["peak, GFLOP/s"] = peak / 1e9
         facts["MFU"] = one.median * said[name]["GFLOP/image"] * 1e9 / peak
         facts |= _costs(rounds[name])
-        facts["of ours"] = _ratio(one, by_name[OURS])
+        facts["of ours"] = ratio(one, by_name[OURS])
         if name == WARP:
             facts["warp's share"] = 1 - facts["of ours"]
-        if name == INPUT and WARP in by_name:
-            facts["input stall"] = 1 - _ratio(one, by_name[WARP])
         results.append(harness.Measurement(f"{label}, {name}", one.samples, facts))
     return results
 
@@ -60,7 +58,7 @@ def _peak(rounds: Sequence[Sequence[turns.Round]]) -> float:
     )
 
 
-def _ratio(one: harness.Measurement, other: harness.Measurement) -> float:
+def ratio(one: harness.Measurement, other: harness.Measurement) -> float:
     """Of two rates: the median of the rounds' ratios."""
     ratios = (a / b for a, b in zip(one.samples, other.samples, strict=True))
     return statistics.median(ratios)
@@ -71,8 +69,4 @@ def _costs(rounds: Sequence[turns.Round]) -> dict[str, float]:
     facts = {batch_search.MEMORY: rounds[-1].memory}
     if rounds[-1].device_memory:
         facts["GPU memory, MiB"] = rounds[-1].device_memory
-    if any(one.waited for one in rounds):
-        facts["waiting for input"] = statistics.median(
-            one.waited / one.seconds for one in rounds
-        )
     return facts

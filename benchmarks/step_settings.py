@@ -4,8 +4,7 @@ The rates do not depend on most of it: it is the trainer's own, so that all do t
 work.
 """
 
-LEARNING_RATE, WEIGHT_DECAY, CLIP_NORM, EMA = 1.5e-3, 0.05, 1.0, 0.99
-SMOOTHING, DROPOUT = 0.1, 0.2
+LEARNING_RATE, WEIGHT_DECAY, SMOOTHING, DROPOUT = 1.5e-3, 0.05, 0.1, 0.2
 
 #: The backward pass has two products for each of the forward one: the gradients of the
 #: inputs and those of the weights.

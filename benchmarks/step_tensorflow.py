@@ -9,28 +9,24 @@ import trainer.quiet  # noqa: F401
 
 # isort: split
 import keras
+import numpy as np
 import tensorflow as tf
 
-from benchmarks import step_settings, step_worker, turns
+from benchmarks import flops, step_settings, turns
 from schemas import celeba
 from schemas.manifest import Manifest, Shard
 from trainer import job as jobs
 from trainer import learner, models, runtime, wakeup
 from trainer.config import TrainConfig
-from trainer.input_pipeline import ATTRIBUTES, IMAGES, LABELS, PARAMETERS, Dataset
+from trainer.data import Dataset
+from trainer.data.input_pipeline import ATTRIBUTES, IMAGES, INDEX, LABELS, STEP
 from trainer.optimizer import Optimizer, Schedule
 from trainer.runtime import Runtime
 from trainer.steps import TrainStep
 
 _STEPS_PER_EPOCH = 100
-
-
-class StepWithoutWarp(TrainStep):
-    """The same step on images that are warped already."""
-
-    def __init__(self, *arguments: Any):
-        super().__init__(*arguments)
-        self._warp = lambda images, parameters: images
+#: Of CelebA's aligned images: what the warp resizes.
+_HEIGHT, _WIDTH = 218, 178
 
 
 def device() -> dict[str, str]:
@@ -52,12 +48,16 @@ def prepare(task: dict[str, Any]) -> turns.Work:
     build = _keras if task["case"] == "keras" else _ours
     model, step, wait = build(config, effective, task["case"])
     gpus = tf.config.list_physical_devices("GPU")
-    multiply, operations = _matmul(effective.precision, bool(gpus))
+    multiply, operations = matmul(effective.precision, bool(gpus))
 
     def device_bytes() -> int:
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] if gpus else 0
 
-    facts = step_worker.facts(model)
+    facts = {
+        "parameters": float(model.count_params()),
+        "trainable": float(sum(np.prod(v.shape) for v in model.trainable_variables)),
+        "GFLOP/image": flops.training(model) / 1e9,
+    }
     return turns.Work(
         config.batch_size, step, wait, multiply, operations, facts, device_bytes
     )
@@ -68,21 +68,40 @@ def _ours(config: TrainConfig, effective: Runtime, case: str) -> tuple:
     job = jobs.build_job(config, effective, _dataset(config))
     model, optimizer, step = job.learner, job.optimizer, job.train_step
     if case == "stock":
-        model = models.build(config.model, config.input_size, dropout=config.dropout)
-        model = keras.Model(model.input, {learner.LOGIT: model.output})
-        optimizer = _optimizer(config, effective, model)
+        size = config.input_size
+        with effective.strategy.scope():
+            model = models.build(config.model, size, dropout=config.dropout)
+            model = keras.Model(model.input, {learner.LOGIT: model.output})
+            optimizer = _optimizer(config, effective, model)
     if case != "warp":
-        step = StepWithoutWarp(
-            model, optimizer, job.objective, effective.xla, effective.strategy
+        step = TrainStep(
+            model,
+            lambda images, *_: images,  # they are warped already
+            optimizer,
+            job.objective,
+            effective.xla,
+            effective.strategy,
         )
-    drawn = step_worker.draw(config.input_size, config.batch_size)
-    batch = {
-        IMAGES: tf.constant(drawn.images if case == "warp" else drawn.warped),
-        PARAMETERS: tf.constant(drawn.parameters),
-        LABELS: tf.constant(drawn.labels),
-        ATTRIBUTES: tf.zeros([config.batch_size, len(celeba.ATTRIBUTES)]),
-    }
+    batch = _batch(config, warped=case != "warp")
     return model, lambda: step(batch), lambda: step.sums.numpy()
+
+
+def _batch(config: TrainConfig, warped: bool) -> dict[str, tf.Tensor]:
+    """Random examples for the trainer's step, the same every time.
+
+    Its images are (batch, size, size, 3) float32 if they are warped already, else
+    (batch, 218, 178, 3) uint8; 0..255.
+    """
+    rng, count = np.random.default_rng(0), config.batch_size
+    sides = (config.input_size, config.input_size) if warped else (_HEIGHT, _WIDTH)
+    images = rng.uniform(0, 255, (count, *sides, 3))
+    return {
+        IMAGES: tf.constant(images.astype("float32" if warped else "uint8")),
+        STEP: tf.constant(0, tf.int64),
+        INDEX: tf.range(count, dtype=tf.int64),
+        LABELS: tf.constant(rng.integers(0, 2, count).astype("float32")),
+        ATTRIBUTES: tf.zeros([count, len(celeba.ATTRIBUTES)]),
+    }
 
 
 def _optimizer(
@@ -100,9 +119,18 @@ def _optimizer(
 
 
 def _keras(config: TrainConfig, _effective: Runtime, _case: str) -> tuple:
-    model = step_worker.compiled_model(config.model, config.input_size)
-    drawn = step_worker.draw(config.input_size, config.batch_size)
-    images, labels = tf.constant(drawn.warped), tf.constant(drawn.labels[:, None])
+    """What a user of plain Keras would train: stock layers, all else by default."""
+    model = models.build(config.model, config.input_size, dropout=step_settings.DROPOUT)
+    model.compile(
+        optimizer=keras.optimizers.AdamW(
+            step_settings.LEARNING_RATE, weight_decay=step_settings.WEIGHT_DECAY
+        ),
+        loss=keras.losses.BinaryCrossentropy(
+            from_logits=True, label_smoothing=step_settings.SMOOTHING
+        ),
+    )
+    batch = _batch(config, warped=True)
+    images, labels = batch[IMAGES], batch[LABELS][:, None]
     # It returns the loss as a number, and so waits for every step.
     return model, lambda: model.train_on_batch(images, labels), lambda: None
 
@@ -111,17 +139,18 @@ def _dataset(config: TrainConfig) -> Dataset:
     """A manifest without files: the job takes only counts and shapes from it."""
     count = _STEPS_PER_EPOCH * config.batch_size
     shard = Shard("none", "train", count, 0, "", (count // 2, count - count // 2))
-    shape = (step_worker.HEIGHT, step_worker.WIDTH, 3)
+    shape = (_HEIGHT, _WIDTH, 3)
     return Dataset(Path(), Manifest("Male", shape, {}, (1.0, 1.0), {}, (shard,)))
 
 
-def _matmul(precision: str, gpu: bool) -> tuple[Callable[[], Any], float]:
+def matmul(precision: str, gpu: bool) -> tuple[Callable[[], Any], float]:
+    """Multiplies large square matrices: the function, and its operations per call."""
     side, products = step_settings.GPU_MATMUL if gpu else step_settings.CPU_MATMUL
 
     def make():
-        first, second = (
-            tf.cast(matrix, precision) for matrix in step_worker.matrices(side)
-        )
+        first = tf.cast(tf.random.normal([side, side]), precision)
+        # The products keep their size.
+        second = tf.cast(tf.random.normal([side, side]) / side**0.5, precision)
 
         @tf.function
         def multiply():

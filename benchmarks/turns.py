@@ -1,9 +1,9 @@
 """Programs that wait for their turn: each keeps what it measures in its own process.
 
-TensorFlow with oneDNN and without, Keras on another backend, PyTorch: they exclude each
-other in one process, or are installed in other environments. So each case is a program
-that gets ready, answers with its facts, and does one round for every line that it is
-sent. A line is a JSON object either way.
+TensorFlow with oneDNN and without, PyTorch: they exclude each other in one process, or
+are installed in other environments. So each case is a program that gets ready, answers
+with its facts, and does one round for every line that it is sent. A line is a JSON
+object either way.
 
 Both ends are here, of the standard library alone: the peers' environments run it too.
 """
@@ -45,7 +45,6 @@ class Work:
       multiply_flops: floating-point operations of one such call.
       facts: of the case, name to number.
       device_bytes: the most memory that was taken on a GPU, 0 without one.
-      waited: seconds that steps waited for their input, all of them so far.
     """
 
     images: int
@@ -55,7 +54,6 @@ class Work:
     multiply_flops: float
     facts: dict[str, float]
     device_bytes: Callable[[], int]
-    waited: Callable[[], float] = lambda: 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +67,6 @@ class Round:
       memory: what the work, compiling included, added to the process's largest resident
         size, MiB; 0 where unknown. Until the first matrix product.
       device_memory: the most that was taken on the GPU, MiB, until then.
-      waited: for input, seconds of `seconds`.
     """
 
     images: int
@@ -77,7 +74,6 @@ class Round:
     matmul: float
     memory: float
     device_memory: float
-    waited: float
 
 
 class ProgramFailed(Exception):
@@ -209,9 +205,8 @@ def _rounds(
     """
     memory = device_memory = None
     for _ in sys.stdin:
-        steps, waited = max(1, math.ceil(round_seconds / seconds)), work.waited()
+        steps = max(1, math.ceil(round_seconds / seconds))
         seconds = _seconds(work, steps) / steps
-        waited = work.waited() - waited
         if memory is None:  # what follows is not the step's
             memory = max(_resident("VmHWM") - baseline, 0.0)
             device_memory = work.device_bytes() / _MEBIBYTE
@@ -222,7 +217,6 @@ def _rounds(
             matmul=_matmul(work),
             memory=memory,
             device_memory=device_memory,
-            waited=waited,
         )
 
 

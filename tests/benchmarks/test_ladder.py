@@ -1,15 +1,11 @@
 """The ladder on a tiny dataset."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import harness, ladder_config, page_cache, turns
+from benchmarks import harness, ladder_config, page_cache
 from benchmarks import input as input_benchmark
 from benchmarks.ladder_config import LadderConfig
 from support.errors import ExitCode, UserError
@@ -37,40 +33,10 @@ def test_training_brings_the_step_with_it():
     assert LadderConfig().chosen == ladder_config.RUNGS
 
 
-def test_on_jax_other_rungs_are_refused(monkeypatch):
+def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    with pytest.raises(UserError, match="--rungs: read needs Keras' TensorFlow"):
+    with pytest.raises(UserError, match="backend tensorflow, not jax"):
         program.main(["benchmarks"])
-    with pytest.raises(UserError, match="--try_suggestion trains"):
-        program.main(["benchmarks", "--rungs=warp", "--try_suggestion"])
-
-
-def test_on_jax_the_code_of_a_program_that_failed_is_passed_on(monkeypatch):
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    codes = [ExitCode.OUTPUT, -signal.SIGKILL, -signal.SIGSEGV]
-    ends = iter([subprocess.CompletedProcess([], code) for code in codes])
-    monkeypatch.setattr(program.subprocess, "run", lambda *_, **__: next(ends))
-    words = ["benchmarks", "--rungs=warp,step"]
-    assert program.main(words) == ExitCode.OUTPUT  # and no step
-    for name, code in (("SIGKILL", ExitCode.OUT_OF_MEMORY), ("SIGSEGV", ExitCode.BUG)):
-        with pytest.raises(UserError, match=f"was ended by {name}") as raised:
-            program.main(words)
-        assert raised.value.exit_code == code
-
-
-def test_the_program_is_imported_without_tensorflow_and_beam():
-    words = (
-        "import sys; sys.modules['tensorflow'] = sys.modules['apache_beam'] = None; "
-        "import benchmarks.__main__"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", words],
-        env=os.environ | {"KERAS_BACKEND": "jax"},
-        cwd=turns.ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_what_was_just_written_is_in_the_page_cache(tmp_path):
