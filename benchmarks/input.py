@@ -41,6 +41,9 @@ class InputBenchmarkConfig:
     """What to measure."""
 
     num_images: int = command.option(8000, "Drawn faces; the training split is used.")
+    image_size: str = command.option(
+        "", "Resize the images to H,W pixels when they are built; empty: 218,178."
+    )
     batch_size: int = command.option(32, "Images per batch.")
     workers: tuple[int, ...] = command.option(
         (0,), "Numbers of cores to use, one after another; 0 = all there are."
@@ -78,7 +81,7 @@ def main(argv: list[str]) -> None:
     command.refuse_words(command.parse(argv, values))
     config = command.from_flags(InputBenchmarkConfig, values)
     with tempfile.TemporaryDirectory() as work:
-        folder = make_data(config.num_images, Path(work))
+        folder = make_data(config.num_images, Path(work), config.image_size)
         measurements = []
         for workers in dict.fromkeys(number or cores() for number in config.workers):
             measurements += measure(config, workers, folder)
@@ -89,13 +92,14 @@ def main(argv: list[str]) -> None:
         "workers": cores(),
         "image_shape": list(manifest.image_shape),
     }
-    result = harness.document("input", "images", measurements, settings)
+    name = "-".join(["input", *filter(None, [config.image_size.replace(",", "x")])])
+    result = harness.document(name, "images", measurements, settings)
     print(harness.table(result))
     if config.write:
         print(harness.write(result))
 
 
-def make_data(count: int, work: Path) -> Path:
+def make_data(count: int, work: Path, image_size: str = "") -> Path:
     """Draws faces and builds them; returns the dataset's folder."""
     sample, folder = work / "sample", work / "tfrecords"
     # A program of its own, with its own workers.
@@ -107,6 +111,7 @@ def make_data(count: int, work: Path) -> Path:
         "--balance=none",
         f"--celeba_dir={sample}",
         f"--output_dir={folder}",
+        f"--image_size={image_size}",
     ]
     with contextlib.redirect_stdout(io.StringIO()):
         build.main(["build", *words])

@@ -6,7 +6,8 @@ Each case decodes the same images once, in as many threads as this process has c
 import concurrent.futures
 import contextlib
 import io
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
@@ -25,6 +26,8 @@ from support.pool import cores
 from trainer.data import Dataset, evaluation_dataset, open_dataset, train_dataset
 
 SPLIT = "train"
+_EPOCHS = 1000  # more than are measured
+_AHEAD = 8  # batches, more than are prefetched and in the making
 _COPIED = 512  # decoded images, more than a processor holds in its cache
 _COPIES = 16
 
@@ -40,16 +43,33 @@ def own_cases(folder: Path, loose: Path, batch_size: int) -> Iterator[harness.Ca
     dataset = open_dataset(folder)
     shape = dataset.manifest.image_shape
 
-    def case(name: str, batches: tf.data.Dataset) -> harness.Case:
-        return harness.Case(name, lambda: _count(batches))
-
-    streaming = train_dataset(dataset, batch_size)
-    yield case("trainer, streaming", streaming)
-    yield case("trainer, streaming, again", streaming)
-    yield case("trainer, from memory", train_dataset(dataset, batch_size, cache=True))
-    yield case("trainer, evaluation", evaluation_dataset(dataset, SPLIT, batch_size))
+    streaming, again, cached = (
+        _epoch_after_epoch(dataset, batch_size, cache) for cache in (False, False, True)
+    )
+    evaluation = evaluation_dataset(dataset, SPLIT, batch_size)
+    yield harness.Case("trainer, streaming", streaming)
+    yield harness.Case("trainer, streaming, again", again)
+    yield harness.Case("trainer, from memory", cached)
+    yield harness.Case("trainer, evaluation", lambda: _count(evaluation))
     yield from _keras_cases(loose, batch_size, shape[:2])
     yield from _limits([example.image for example in _examples(dataset)], shape)
+
+
+def _epoch_after_epoch(
+    dataset: Dataset, batch_size: int, cache: bool
+) -> Callable[[], harness.Timed]:
+    """A round is an epoch's steps of one long run, as in training."""
+    batches = iter(train_dataset(dataset, batch_size, epochs=_EPOCHS, cache=cache))
+    steps = dataset.manifest.num_examples(SPLIT) // batch_size
+
+    def run() -> harness.Timed:
+        for _ in range(_AHEAD):  # were made in the pause between rounds
+            next(batches)
+        started = time.perf_counter()
+        done = sum(len(next(batches)[0]) for _ in range(steps))
+        return harness.Timed(done, time.perf_counter() - started)
+
+    return run
 
 
 def write_loose(folder: Path, loose: Path) -> None:

@@ -20,7 +20,7 @@ _WARP = "warp"
 _WARP_OTHERS = ("Keras layers", "ImageDataGenerator", "ImageProjectiveTransformV3")
 _INPUT = "trainer, streaming"
 _INPUT_OTHERS = (
-    "tf.data",
+    "tf.data, loose files",
     "image_dataset_from_directory",
     "ImageDataGenerator",
     "DataLoader and PIL",
@@ -250,14 +250,15 @@ def _warp_rows(document: Document) -> Iterator[Row]:
 
 def _input_rows(document: Document) -> Iterator[Row]:
     names = document["cases"]
+    height, width, _ = document["settings"]["image_shape"]
+    topic = f"read, decode, batch {width}×{height}"
     for suffix in dict.fromkeys(
         name[len(_INPUT) :] for name in names if _is_ours(name)
     ):
         workers = int(re.sub(r"\D", "", suffix) or document["settings"]["workers"])
-        what = f"read, decode, batch on {workers} core{'s' if workers > 1 else ''}"
+        what = f"{topic} on {workers} core{'s' if workers > 1 else ''}"
         others = {name + suffix: name for name in _INPUT_OTHERS}
         again = f"{_INPUT}, again{suffix}"
-        topic = "read, decode, batch"
         yield from _compare(names, what, _INPUT + suffix, others, again, topic)
 
 

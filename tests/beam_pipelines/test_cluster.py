@@ -76,6 +76,11 @@ def test_a_worker_needs_nothing_but_the_wheel(small_celeba, tmp_path):
     (built,) = wheel.iterdir()
     subprocess.run([*pip, "install", *options, "-t", installed, built], check=True)
 
+    ours = {path.relative_to(tree) for path in tree.rglob("*.py")}
+    ours -= {path for path in ours if path.parts[:2] == ("benchmarks", "peers")}
+    found = {path.relative_to(installed) for path in installed.rglob("*.py")}
+    assert ours - found == {Path("setup.py")}
+
     plan = shards.ShardPlan(
         name="celeba-train.tfrecord-00000-of-00001",
         names=np.array([b"000001.jpg", b"000002.jpg"]),

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import hashlib
+import io
 import itertools
 import shutil
 
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from schemas import example as example_schema
 from support import framing, images
@@ -116,6 +118,41 @@ def test_batches_equal_records(dataset):
         assert values["identity"][number] == example.identity
 
 
+def odd_jpegs():
+    """Name -> JPEG bytes: every color subsampling, odd sides, gray, progressive, EXIF."""
+    rng = np.random.default_rng(0)
+    smooth = np.add.outer(np.arange(47) * 3, np.arange(41) * 2)[..., None]
+    pixels = np.uint8((smooth + rng.integers(0, 120, (47, 41, 3))) % 256)
+    image, exif = Image.fromarray(pixels), Image.Exif()
+    exif[0x0112] = 6  # turned: not the decoder's business
+    cases = {
+        f"{name}, quality {quality}": {"quality": quality, **options}
+        for quality in (1, 50, 75, 100)
+        for name, options in {
+            "4:4:4": {"subsampling": 0},
+            "4:2:2": {"subsampling": 1},
+            "4:2:0": {"subsampling": 2},
+            "progressive": {"subsampling": 2, "progressive": True},
+            "restart markers": {"restart_marker_blocks": 2},
+            "EXIF": {"exif": exif},
+        }.items()
+    }
+    written = {name: io.BytesIO() for name in (*cases, "gray", "one pixel")}
+    for name, options in cases.items():
+        image.save(written[name], "JPEG", **options)
+    image.convert("L").save(written["gray"], "JPEG")
+    image.crop((0, 0, 1, 1)).save(written["one pixel"], "JPEG")
+    return {name: file.getvalue() for name, file in written.items()}
+
+
+@pytest.mark.parametrize("name", odd_jpegs())
+def test_decoder_equals_that_of_prediction(name):
+    jpeg = odd_jpegs()[name]
+    got = input_pipeline.decode_jpeg(tf.constant(jpeg)).numpy()
+    np.testing.assert_array_equal(got, images.decode_rgb(jpeg))
+    np.testing.assert_array_equal(got, Image.open(io.BytesIO(jpeg)).convert("RGB"))
+
+
 def test_batch_carries_its_step_and_positions(dataset):
     batches = train_dataset(dataset, 8, epochs=2, start=4, as_supervised=False)
     assert len(batches) == 2 * STEPS - 4
@@ -165,6 +202,11 @@ def test_start_resumes_at_a_step(dataset, start, cache):
     options = {"epochs": 3, "cache": cache, "shuffle_buffer": 20}
     rows = train_rows(dataset, start=start, **options)
     assert rows == train_rows(dataset, **options)[8 * start :]
+
+
+def test_batch_larger_than_the_split_is_refused(dataset):
+    with pytest.raises(ValueError, match="batch_size=49: expected 1..48"):
+        train_dataset(dataset, 49)
 
 
 def test_small_shuffle_buffer_keeps_every_example(tmp_path):

@@ -16,6 +16,7 @@ from support.errors import ExitCode
 from trainer import (
     main,
     steps,
+    train,
 )
 
 from .conftest import COUNTS, write_dataset
@@ -54,6 +55,34 @@ def test_a_shard_damaged_while_training_is_named(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert "train.tfrecord-00001-of-00002 is damaged" in lines[0]
+
+
+def test_damage_in_a_later_epoch_keeps_the_checkpoint(
+    changed, dataset_dir, tmp_path, monkeypatch, capsys
+):
+    folder = shutil.copytree(dataset_dir, tmp_path / "data")
+    path = folder / "celeba-train.tfrecord-00000-of-00002"
+    whole, end = path.read_bytes(), train._end_epoch
+
+    def damage(job, run_dir, progress, row):
+        end(job, run_dir, progress, row)
+        path.write_bytes(whole[: len(whole) // 2])
+
+    config = changed(
+        data_dir=str(folder), epochs=4, cache_mb=0, shuffle_buffer=2, patience=0
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_end_epoch", damage)
+        assert run(config) == ExitCode.INTEGRITY
+    assert f"{path} has " in capsys.readouterr().err
+    steps_done = [
+        file.stem for file in (tmp_path / "run" / "checkpoints").glob("*.npz")
+    ]
+    assert steps_done
+    assert run(config) == ExitCode.INTEGRITY
+    path.write_bytes(whole)
+    assert run(config) == ExitCode.OK
+    assert "going on in epoch" in capsys.readouterr().out
 
 
 def test_divergence_is_named(changed, capsys):

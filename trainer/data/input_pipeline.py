@@ -56,10 +56,13 @@ def train_dataset(
       step () int64; index (batch,) int64, the examples' positions in the batch.
 
     Raises:
+      ValueError: the batch is larger than the split.
       UserError: see `open_dataset`.
     """
     data = _opened(data_dir, "train")
     count = data.manifest.num_examples("train")
+    if batch_size > count:
+        raise ValueError(f"batch_size={batch_size}: expected 1..{count} examples")
     steps, buffer = count // batch_size, count if cache else shuffle_buffer
     cached = _cached_examples(data, "train") if cache else None
 
