@@ -119,7 +119,7 @@ def test_batches_equal_records(dataset):
 
 
 def odd_jpegs():
-    """Name -> JPEG bytes: every color subsampling, odd sides, gray, progressive, EXIF."""
+    """Name -> JPEG file: color subsamplings, odd sides, gray, progressive, EXIF."""
     rng = np.random.default_rng(0)
     smooth = np.add.outer(np.arange(47) * 3, np.arange(41) * 2)[..., None]
     pixels = np.uint8((smooth + rng.integers(0, 120, (47, 41, 3))) % 256)
