@@ -15,6 +15,7 @@ import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 # isort: split
 import keras
 import numpy as np
+import simplejpeg
 import tensorflow as tf
 
 from benchmarks import harness
@@ -155,7 +156,7 @@ def _decode_only(jpegs: list[bytes], shape: tuple[int, int, int], workers: int) 
         out = np.empty(shape, np.uint8)
         own = jpegs[number::workers]
         for jpeg in own:
-            images.decode_rgb(jpeg, out)
+            simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=False, buffer=out)
         return len(own)
 
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:

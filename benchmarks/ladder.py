@@ -141,12 +141,11 @@ class Ladder:
 
     def training(self, job: Any, way: str, waited: list[float]) -> Work:
         """Training with the step of a job, reading in some way."""
-        batches = rungs_model.epoch(job, cache=way == stalls.CACHED)
+        batches = rungs_model.long_run(job, cache=way == stalls.CACHED)
         if way == stalls.CACHED:
-            for _ in batches:  # the first time fills the cache
-                pass
-        before = self.cold.drop if way == stalls.COLD else lambda: None
-        return rungs_model.training(job, batches, waited, before)
+            next(iter(batches))  # all of them are decoded before the first
+        between = self.cold.drop if way == stalls.COLD else lambda: None
+        return rungs_model.training(job, batches, waited, between)
 
     def setting(self, measured: dict[str, Measurement]) -> stalls.Setting:
         """What a suggestion needs to know, from the rates of the rungs."""
@@ -190,7 +189,7 @@ class Ladder:
         yield Rung("decode", self.records.decoding, _jpeg_limit())
 
     def _batch(self) -> Iterator[Rung]:
-        work = rungs_input.batching(rungs_model.epoch(self.parts.job))
+        work = rungs_input.batching(rungs_model.long_run(self.parts.job))
         yield Rung("read, parse, decode, batch", work, _jpeg_limit())
 
     def _transfer(self) -> Iterator[Rung]:

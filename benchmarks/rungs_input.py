@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def batching(batches: tf.data.Dataset) -> Work:
     """Batches of images and labels, from the second one on."""
 
     def work(units: int) -> Timed:
-        stream: Iterator = iter(batches.repeat())
+        stream = iter(batches)
         next(stream)
         return timed(lambda: len(next(stream)["images"]), units)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from trainer.data.input_pipeline import IMAGES, INDEX, STEP, WEIGHTS
 from trainer.job import Job, build_job
 
 Batch = dict[str, Any]
+_EPOCHS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Parts:
           UserError: the batch is larger than the training split (exit 2).
         """
         job = build_job(config, runtime.prepare(config), dataset)
-        batch = next(iter(epoch(job)))
+        batch = next(iter(long_run(job)))
         augmenter = Augmenter(
             config.augment, config.augmentation, config.input_size, config.seed
         )
@@ -59,13 +60,14 @@ class Parts:
         return self.job.runtime.devices[0].startswith("GPU")
 
 
-def epoch(job: Job, cache: bool = False) -> tf.data.Dataset:
-    """The batches of an epoch: the same ones whenever it is iterated."""
+def long_run(job: Job, cache: bool = False) -> tf.data.Dataset:
+    """Batches of more epochs than are measured."""
     config = job.config
     return train_dataset(
         job.dataset,
         config.batch_size,
         config.seed,
+        _EPOCHS,
         shuffle_buffer=config.shuffle_buffer,
         cache=cache,
         as_supervised=False,
@@ -115,28 +117,27 @@ def training(
     job: Job,
     batches: tf.data.Dataset,
     waited: list[float],
-    before_epoch: Callable[[], None] = lambda: None,
+    between: Callable[[], None] = lambda: None,
 ) -> Work:
     """Training from batches, from the second one on: what was made ahead in a pause
     would flatter it.
 
     Args:
       job: whose step it is.
-      batches: of an epoch, iterated again and again.
+      batches: see `long_run`.
       waited: takes the share of the time that each turn waited for batches.
-      before_epoch: called before an epoch begins.
+      between: called twice in every epoch, between two steps; its time counts.
     """
 
-    def endless() -> Iterator[Batch]:
-        while True:
-            before_epoch()
-            yield from batches
+    half = max(1, job.steps_per_epoch // 2)
 
     def work(units: int) -> Timed:
-        stream = endless()
+        stream = iter(batches)
         batch, waiting = next(stream), 0.0
         started = time.perf_counter()
-        for _ in range(units):
+        for unit in range(units):
+            if unit % half == 0:
+                between()
             job.train_step(batch)
             asked = time.perf_counter()
             batch = next(stream)

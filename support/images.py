@@ -160,20 +160,19 @@ def prepare_jpeg(
     return encoded, pixels.shape[:2], orientation != 1
 
 
-def decode_rgb(data: bytes, out: np.ndarray | None = None) -> np.ndarray:
+def decode_rgb(data: bytes) -> np.ndarray:
     """Decodes a JPEG exactly: the accurate DCT, smooth chroma, any damage an error.
 
     Args:
       data: the JPEG file, RGB or grayscale.
-      out: a contiguous uint8 array to decode into, at least as large as the image.
 
     Returns:
-      (height, width, 3) uint8, RGB; in the memory of `out`, if given.
+      (height, width, 3) uint8, RGB.
 
     Raises:
-      BadImage: with the reason and what was found; also if `out` is too small.
+      BadImage: with the reason and what was found.
     """
-    return _decode(data, "RGB", buffer=out)
+    return _decode(data, "RGB")
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -226,13 +225,9 @@ def _weights(source: int, target: int) -> np.ndarray:
     return np.diff(sums, axis=1, prepend=0).astype(np.float64)
 
 
-def _decode(
-    data: bytes, colors: str, buffer: np.ndarray | None = None, **scale: int
-) -> np.ndarray:
+def _decode(data: bytes, colors: str, **scale: int) -> np.ndarray:
     try:
-        return simplejpeg.decode_jpeg(
-            data, colors, fastdct=bool(scale), buffer=buffer, **scale
-        )
+        return simplejpeg.decode_jpeg(data, colors, fastdct=bool(scale), **scale)
     except ValueError as error:
         message = _message(error)
         cut = "premature end" in message.lower()

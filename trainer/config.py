@@ -15,6 +15,8 @@ REGIMES = ("scratch", "transfer", "finetune")
 SCHEDULES = ("cosine", "constant")
 #: Smallest and largest side of a model's input, pixels.
 INPUT_SIZES = (32, 1024)
+#: Records to shuffle among: 120 MB of CelebA's, which are 7 kB each.
+SHUFFLE_BUFFER = 16_384
 NO_WEIGHTS = "none"
 IMAGENET = "imagenet"
 #: The architecture with auxiliary heads, and the input that leaves them 8×8 cells.
@@ -110,7 +112,8 @@ class TrainConfig(Augmentation):
         (0, 0), "A,B: trace steps A to B, counted from 1; 0,0: none."
     )
     shuffle_buffer: int = option(
-        16384, "Records to shuffle among when images are not kept decoded in memory."
+        SHUFFLE_BUFFER,
+        "Records to shuffle among; images decoded in memory: all of them.",
     )
     cache_mb: int = option(
         -1, "Memory for decoded images, MB; 0: none; -1: a quarter of what is free."

@@ -54,16 +54,11 @@ def test_good_images_pass_untouched():
     assert images.prepare_jpeg(gray) == (gray, (48, 40), False)
 
 
-def test_decoding_into_memory_is_exact():
-    out = np.zeros((2, 48, 40, 3), np.uint8)
-    pixels = images.decode_rgb(jpeg(), out[1])
+def test_decoding_is_exact():
+    pixels = images.decode_rgb(jpeg())
     np.testing.assert_array_equal(pixels, Image.open(io.BytesIO(jpeg())))
-    np.testing.assert_array_equal(out[1], pixels)
     gray = jpeg(picture()[:, :, :1].copy(), colorspace="GRAY", colorsubsampling="Gray")
     assert len(set(images.decode_rgb(gray)[0, 0].tolist())) == 1
-    assert images.decode_rgb(jpeg(picture(24, 20)), out[0]).shape == (24, 20, 3)
-    with pytest.raises(images.BadImage):
-        images.decode_rgb(jpeg(picture(96, 40)), out[0])
 
 
 def test_every_cut_is_found():

@@ -13,14 +13,13 @@ import tensorflow as tf
 
 from schemas import example as schema
 from support.pool import cores
+from trainer.config import SHUFFLE_BUFFER
 from trainer.data.dataset import Dataset, open_dataset
 
 IMAGES, LABELS, WEIGHTS = "images", "labels", "weights"
 STEP, INDEX = "step", "index"
 IMAGE_ID, IDENTITY, ATTRIBUTES = schema.IMAGE_ID, schema.IDENTITY, schema.ATTRIBUTES
 
-#: Records in the shuffle buffer: 120 MB of CelebA's, which are 7 kB each.
-SHUFFLE_BUFFER = 16_384
 #: Shards that are read interleaved; so many files are open at once.
 _CYCLE_LENGTH = 16
 _PREFETCH = 2  # batches
