@@ -4,11 +4,10 @@
 
 needs no TensorFlow; `make bench-gpu-box` collects what else a machine without a network
 lacks. In bfloat16 and with AdamW it trains on one batch that stays on the device:
-"ours" on float32 images of the model's size; "ours, again" the same once more, which
-shows the noise; "with warp" on uint8 images of 178×218, the `Warp` layer in front of
-the model; "torchvision" its own network in PyTorch, channels_last and compiled. The
-cases take turns. A turn of ours is one call of Keras' `fit`, which does not wait for
-each step as `train_on_batch` does.
+"ours" on float32 images of the model's size; "ours, again", which shows the noise;
+"with warp" on uint8 images of 178×218, the `Warp` layer in front; "torchvision" its own
+network in PyTorch, channels_last and compiled. The cases are interleaved; ours calls
+Keras' `fit`, which, unlike `train_on_batch`, does not wait for each step.
 """
 
 import contextlib
@@ -37,7 +36,7 @@ AGAIN, WARP = "ours, again", "with warp"
 
 @dataclasses.dataclass(frozen=True)
 class GpuConfig:
-    """What to measure."""
+    """Models, sizes and rounds to measure."""
 
     models: tuple[str, ...] = command.option(("resnet50",), "Architectures.")
     size: int = command.option(224, "Side of the models' input, pixels.")
@@ -47,8 +46,8 @@ class GpuConfig:
     write: bool = command.option(False, "Write the result to benchmarks/results.")
 
     def __post_init__(self):
-        if self.size < 32 or min(self.rounds, *self.batch_sizes) < 1:
-            raise usage_error("--size is below 32 or a number below 1.", "See --help.")
+        if self.size < 32 or min(self.rounds, *(self.batch_sizes or [0])) < 1:
+            raise usage_error("--size is below 32, or a number 0.", "See --help.")
 
 
 def main(argv: list[str]) -> None:
@@ -140,9 +139,10 @@ def _cases(config: GpuConfig, model: str, batch: int) -> list[harness.Case]:
         steps = max(1, math.ceil(config.round_seconds / seconds))
         return harness.Case(name, lambda: fit(steps))
 
+    faces = keras.Input((218, 178, 3), dtype="uint8")
     ours = case(OURS, network, (batch, config.size, config.size, 3), "float32")
     again = dataclasses.replace(ours, name=AGAIN)
-    with_warp = keras.Sequential([Warp(config.size), network])
+    with_warp = keras.Sequential([faces, Warp(config.size), network])
     return [ours, again, case(WARP, with_warp, (batch, 218, 178, 3), "uint8")]
 
 

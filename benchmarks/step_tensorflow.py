@@ -119,7 +119,7 @@ def _optimizer(
 
 
 def _keras(config: TrainConfig, _effective: Runtime, _case: str) -> tuple:
-    """What a user of plain Keras would train: stock layers, all else by default."""
+    """Plain Keras: stock layers, all else by default."""
     model = models.build(config.model, config.input_size, dropout=step_settings.DROPOUT)
     model.compile(
         optimizer=keras.optimizers.AdamW(

@@ -61,9 +61,8 @@ def measure(config: WarpBenchmarkConfig) -> dict[str, Any]:
     Raises:
       UserError: Keras' backend does not do (exit 2); out of memory (exit 7).
     """
-    name = backend(
-        "tensorflow", "jax"
-    )  # before Keras is imported, which fails without it
+    # Before Keras is imported, which fails without it.
+    name = backend("tensorflow", "jax")
     with wakeup.Watch(), memory.named("Use a smaller --batch_size or --batches."):
         measurements = harness.measure(list(_cases(config, name)), config.rounds)
     settings = dataclasses.asdict(config) | {"backend": name}

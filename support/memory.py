@@ -1,4 +1,4 @@
-"""Whether memory ran out: every framework says it in words of its own."""
+"""Memory that ran out: every framework says it in words of its own."""
 
 import contextlib
 import re
@@ -12,13 +12,13 @@ _RAN_OUT = re.compile(
     r"|MemoryError|bad_alloc|alloc_failed|Cannot allocate memory|DefaultCPUAllocator",
     re.IGNORECASE,
 )
-#: A full disk exhausts a resource, too.
-_FULL_DISK = "no space left"
+#: A full disk and too many open files exhaust a resource, too.
+_OTHERS = re.compile("no space left|too many open files", re.IGNORECASE)
 
 
 def ran_out(words: str) -> bool:
-    """Whether an error's name and words say that memory ran out."""
-    return bool(_RAN_OUT.search(words)) and _FULL_DISK not in words.lower()
+    """Tells whether an error's name and words say that memory ran out."""
+    return bool(_RAN_OUT.search(words)) and not _OTHERS.search(words)
 
 
 @contextlib.contextmanager

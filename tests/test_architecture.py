@@ -114,6 +114,18 @@ def test_the_build_runs_without_tensorflow(module):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("module", ["model_card", "compare", "report", "subgroups"])
+def test_reports_start_without_tensorflow(module):
+    program = (
+        "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None; "
+        f"import trainer.{module}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_flags_are_read_in_mains_only():
     for package in PACKAGES:
         for path in sources(package):

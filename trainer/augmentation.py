@@ -275,6 +275,8 @@ class Warp(layers.Layer):
 
 
 Layers = list[layers.Layer]
+#: Keras' name for the variable of a SeedGenerator.
+_SEED = "seed_generator_state"
 
 
 def _warp_layers(strengths: Augmentation, size: int, seed: int) -> Layers:
@@ -321,6 +323,15 @@ AUGMENTATIONS: dict[str, Callable[[Augmentation, int, int], Layers]] = {
 }
 
 
+def check(name: str) -> None:
+    """Raises UserError (exit 2) unless `AUGMENTATIONS` has an entry of this name."""
+    if name not in AUGMENTATIONS:
+        raise usage_error(
+            f"--augment={name} is none of {', '.join(AUGMENTATIONS)}.",
+            did_you_mean(name, AUGMENTATIONS),
+        )
+
+
 class Augmenter:
     """The layers of an entry of `AUGMENTATIONS`, drawing the same for the same step.
 
@@ -335,11 +346,7 @@ class Augmenter:
     """
 
     def __init__(self, name: str, strengths: Augmentation, size: int, seed: int):
-        if name not in AUGMENTATIONS:
-            raise usage_error(
-                f"--augment={name} is none of {', '.join(AUGMENTATIONS)}.",
-                did_you_mean(name, AUGMENTATIONS),
-            )
+        check(name)
         self._seed = np.uint32(seed)
         self._layers = AUGMENTATIONS[name](strengths, size, seed)
 
@@ -368,8 +375,9 @@ class Augmenter:
 
 def _stateless(layer: layers.Layer, images: Any, key: Any) -> Any:
     """Calls a layer in training with its random state made from a key, () uint32."""
+    seeds = [v for v in layer.non_trainable_variables if v.name == _SEED]
     states = []
-    for number, variable in enumerate(layer.non_trainable_variables):
+    for number, variable in enumerate(seeds):
         start = ops.stack([key + np.uint32(number), ops.zeros_like(key)])
         states.append((variable, ops.cast(start, variable.dtype)))
     with keras.StatelessScope(state_mapping=states):
@@ -476,7 +484,7 @@ def _adjust(result: Any, images: Any, parameters: Any) -> Any:
 
 
 def _blocks(shape: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """How many (rows, columns) become one before sampling, so that none is missed."""
+    """Sides (rows, columns) of the blocks that become one pixel before sampling."""
     return max(1, shape[0] // size[0]), max(1, shape[1] // size[1])
 
 

@@ -26,7 +26,6 @@ from support.documents import (
 from support.errors import ExitCode, UserError
 from support.files import sha256_file
 from trainer import run_record
-from trainer.data import open_dataset
 
 _EXPORT_SHAPE = {
     "format": str,
@@ -129,6 +128,10 @@ def verify(
     run = run_record.read(run_dir)
     digest = run.get("manifest_digest")
     if data_dir:
+        # Here, because without data no TensorFlow is needed.
+        import trainer.quiet  # noqa: F401, I001 - before anything imports TensorFlow
+        from trainer.data import open_dataset
+
         # Opening checks every shard.
         manifest = open_dataset(data_dir, needed=()).manifest
         if manifest.digest != digest:

@@ -91,8 +91,8 @@ class TrainConfig(Augmentation):
     dropout: float = option(0.2, "Dropout before the last layer.", (0, 0.9))
     augment: str = option(
         "warp",
-        "Augmentation: warp (all in one sampling), keras (its layers), none, or "
-        "another entry of the table in trainer/augmentation.py.",
+        "Augmentation: warp (all in one sampling), keras (its layers), erasing, "
+        "none, or another entry of the table in trainer/augmentation.py.",
     )
     patience: int = option(
         15, "Epochs without a better validation loss before stopping; 0: never stop."

@@ -14,6 +14,7 @@ from trainer import models, trace
 from trainer.augmentation import Augmenter
 from trainer.config import TrainConfig
 from trainer.data import Dataset, evaluation_dataset, train_dataset
+from trainer.data.input_pipeline import prefetch_onto
 from trainer.optimizer import Optimizer, Schedule
 from trainer.runtime import Runtime
 from trainer.steps import EvaluationStep, Objective, TrainStep
@@ -52,7 +53,7 @@ class Job:
     def train_dataset(self, start: int) -> tf.data.Dataset:
         """Batches of the whole run from a step on, see `data.train_dataset`."""
         config = self.config
-        return train_dataset(
+        batches = train_dataset(
             self.dataset,
             config.batch_size,
             config.seed,
@@ -62,6 +63,10 @@ class Job:
             cache="train" in self.cached,
             as_supervised=False,
         )
+        device, *others = self.runtime.devices
+        if device.startswith("GPU") and not others:
+            return prefetch_onto(batches, device)
+        return batches  # several devices take their parts from the host
 
     def evaluation_dataset(self, split: str) -> tf.data.Dataset:
         """Batches of a split, see `data.evaluation_dataset`."""

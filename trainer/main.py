@@ -17,6 +17,7 @@ from support import command
 from support.errors import ExitCode, UserError
 from support.files import FolderLock
 from trainer import (
+    augmentation,
     checkpoint,
     finish,
     models,
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> None:
     command.refuse_words(command.parse(argv, values))
     config = command.from_flags(TrainConfig, values)
     models.architecture(config.model)
+    augmentation.check(config.augment)
     run_dir = run_folder.choose(config)
     # Recorded in flags.txt, so that the command printed when it stops finds the folder.
     config = dataclasses.replace(config, run_dir=str(run_dir))

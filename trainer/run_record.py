@@ -43,6 +43,7 @@ RUN_SHAPE = {
     "attribute": Optional(is_attribute),
     "best_epoch": Optional(is_count),
     "data": Optional(DATA_SHAPE),
+    "decoded_in_memory": Optional([lambda value: value in celeba.SPLITS]),
     "device_name": Optional(str),
     "devices": Optional([str]),
     "epochs": Optional(is_count),

@@ -112,15 +112,15 @@ def build_result(largest):
 def test_ratios_are_medians_of_rounds_and_noise_is_marked():
     one, four = published.rows(input_result())
     assert (one.what, four.what) == (
-        "read, decode, batch on 1 core",
-        "read, decode, batch on 4 cores",
+        "read, decode, batch 178×218 on 1 core",
+        "read, decode, batch 178×218 on 4 cores",
     )
     assert four.rate == 8000
     others = {"tf.data, loose files": 2 / 1.9, "WebDataset": 2}
     assert four.ratios == pytest.approx(others)
     assert four.noise == pytest.approx(1 - 1 / 1.1)
     line = published._row_line(four)
-    assert line.endswith("| 8,000 | tf.data ≈ 1.1×, WebDataset 2.0× |")
+    assert line.endswith("| 8,000 | tf.data, loose files ≈ 1.1×, WebDataset 2.0× |")
 
 
 def test_without_a_second_run_the_rounds_show_the_noise():

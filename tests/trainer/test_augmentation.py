@@ -426,6 +426,7 @@ def test_augmenter_repeats_a_step_and_differs_between_steps(name):
 
     first = outputs(0, 3)
     assert first.shape == (6, 20, 20, 3) and first.dtype == "float32"
+    assert first.min() >= 0 and first.max() <= 255
     np.testing.assert_array_equal(outputs(0, 3), first)
     if name == "none":
         np.testing.assert_allclose(

@@ -204,6 +204,15 @@ def test_start_resumes_at_a_step(dataset, start, cache):
     assert rows == train_rows(dataset, **options)[8 * start :]
 
 
+def test_prefetched_onto_a_device_the_batches_are_the_same(dataset):
+    batches = train_dataset(dataset, 8, as_supervised=False)
+    moved = input_pipeline.prefetch_onto(batches, "CPU:1")
+    for got, want in zip(moved, batches, strict=True):
+        assert got["images"].device.endswith("CPU:1")
+        for name in want:
+            np.testing.assert_array_equal(got[name], want[name])
+
+
 def test_batch_larger_than_the_split_is_refused(dataset):
     with pytest.raises(ValueError, match="batch_size=49: expected 1..48"):
         train_dataset(dataset, 49)

@@ -166,6 +166,8 @@ def test_tensorboard_shows_the_history_once(changed, tmp_path):
 def test_a_full_disk_is_not_a_lack_of_memory():
     error = tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")
     assert not runtime.is_out_of_memory(error)
+    error = tf.errors.ResourceExhaustedError(None, None, "x; Too many open files")
+    assert not runtime.is_out_of_memory(error)
     assert runtime.is_out_of_memory(MemoryError())
     error = tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of")
     assert runtime.is_out_of_memory(error)

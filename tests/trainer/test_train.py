@@ -19,6 +19,7 @@ from trainer import (
     models,
     steps,
 )
+from trainer import job as jobs
 from trainer.data import dataset as data_module
 
 from .conftest import COUNTS
@@ -160,13 +161,44 @@ def test_stopped_run_resumes_bit_equal(
 
 def test_choice_to_cache_is_kept_on_resume(changed, tmp_path, monkeypatch):
     assert run(changed(run_dir=str(tmp_path / "whole"))) == ExitCode.OK
+    step = steps.TrainStep.__call__
+
+    def interrupt(self, batch):
+        step(self, batch)
+        signal.raise_signal(signal.SIGTERM)
+
     with monkeypatch.context() as patch:
-        patch.setattr(steps.TrainStep, "__call__", lambda *_: signal.raise_signal(15))
+        patch.setattr(steps.TrainStep, "__call__", interrupt)
         assert run(changed(run_dir=str(tmp_path / "part"))) == ExitCode.STOPPED
     monkeypatch.setattr(data_module, "available_memory", lambda: 0)
     assert run(changed(run_dir=str(tmp_path / "part"))) == ExitCode.OK
     record = json.loads((tmp_path / "part" / "run.json").read_text())
     assert record["decoded_in_memory"] == ["train", "validation"]
+    (history, weights), (history_2, weights_2) = (
+        final_state(tmp_path / name) for name in ("whole", "part")
+    )
+    pd.testing.assert_frame_equal(history_2, history, check_exact=True)
+    for got, want in zip(weights_2, weights, strict=True):
+        np.testing.assert_array_equal(got, want)
+    record["decoded_in_memory"] = ["valid"]
+    record["status"] = "running"
+    (tmp_path / "part" / "run.json").write_text(json.dumps(record))
+    assert run(changed(run_dir=str(tmp_path / "part"))) == ExitCode.INPUT_DATA
+
+
+def test_datasets_are_made_once_a_run(changed, monkeypatch):
+    made = []
+    for name in ("train_dataset", "evaluation_dataset"):
+        make = getattr(jobs, name)
+
+        def count(*args, name=name, make=make, **kwargs):
+            made.append(name)
+            return make(*args, **kwargs)
+
+        monkeypatch.setattr(jobs, name, count)
+    assert run(changed(epochs=3)) == ExitCode.OK
+    # The training, the validation and, at the end, the test split.
+    assert made == ["train_dataset", "evaluation_dataset", "evaluation_dataset"]
 
 
 def test_checkpoints_in_mid_epoch_and_a_damaged_one(changed, tmp_path, capsys):

@@ -84,7 +84,14 @@ def train_dataset(
     batches = tf.data.Dataset.range(epoch, epochs).flat_map(epoch_of).skip(skipped)
     batches = batches.enumerate(start).map(finish, cores(), deterministic=True)
     batches = batches.apply(_of_length(max(epochs * steps - start, 0)))
-    return _prefetch(batches)
+    return batches.prefetch(_PREFETCH)
+
+
+def prefetch_onto(batches: tf.data.Dataset, device: str) -> tf.data.Dataset:
+    """Copies batches onto a device, such as GPU:0, ahead of the steps; no strings."""
+    return batches.apply(
+        tf.data.experimental.prefetch_to_device(f"/{device}", _PREFETCH)
+    )
 
 
 def evaluation_dataset(
@@ -214,12 +221,3 @@ def decode_jpeg(jpeg: Any) -> Any:
 
 def _of_length(length: Any) -> Any:
     return tf.data.experimental.assert_cardinality(length)
-
-
-def _prefetch(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Prefetches, onto the GPU where there is one; several get parts of a batch."""
-    gpus = tf.config.list_logical_devices("GPU")
-    if len(gpus) != 1:
-        return batches.prefetch(_PREFETCH)
-    to_device = tf.data.experimental.prefetch_to_device(gpus[0].name, _PREFETCH)
-    return batches.apply(to_device)
