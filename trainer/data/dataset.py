@@ -87,9 +87,7 @@ class Dataset:
         )
 
 
-def open_dataset(
-    folder: str | Path, needed: Iterable[str] = celeba.SPLITS
-) -> Dataset:
+def open_dataset(folder: str | Path, needed: Iterable[str] = celeba.SPLITS) -> Dataset:
     """Opens a dataset and checks every shard's size and sha256.
 
     Args:
