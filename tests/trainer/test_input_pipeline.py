@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import io
 import itertools
+import os
 import shutil
 
 import keras
@@ -213,9 +214,19 @@ def test_prefetched_onto_a_device_the_batches_are_the_same(dataset):
             np.testing.assert_array_equal(got[name], want[name])
 
 
-def test_batch_larger_than_the_split_is_refused(dataset):
-    with pytest.raises(ValueError, match="batch_size=49: expected 1..48"):
-        train_dataset(dataset, 49)
+@pytest.mark.parametrize("batch_size", [0, 49])
+def test_batch_of_impossible_size_is_refused(dataset, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size={batch_size}: expected 1..48"):
+        train_dataset(dataset, batch_size)
+    if not batch_size:
+        with pytest.raises(ValueError, match="batch_size=0: expected 1 or more"):
+            evaluation_dataset(dataset, "test", batch_size)
+
+
+def test_folder_whose_name_is_not_utf8_is_read(dataset_dir, tmp_path):
+    folder = shutil.copytree(dataset_dir, tmp_path / os.fsdecode(b"q\xff"))
+    batches = evaluation_dataset(folder, "test", 8)
+    assert sum(len(labels) for _, labels in batches) == COUNTS["test"]
 
 
 def test_small_shuffle_buffer_keeps_every_example(tmp_path):

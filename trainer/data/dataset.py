@@ -63,9 +63,10 @@ class Dataset:
             if memory.ran_out(f"{type(error).__name__}: {error}"):
                 raise
             self.check([split])
+            reason = (error.message or type(error).__name__).splitlines()[0]
             raise self._integrity_error(
                 f"{self.folder}: the {split} split cannot be read, though its shards "
-                f"are those that the manifest lists: {error.message.splitlines()[0]}."
+                f"are those that the manifest lists: {reason}."
             ) from error
 
     def _problem(self, shard: Shard) -> str:

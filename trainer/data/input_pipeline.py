@@ -5,6 +5,7 @@ cached: a run resumes at any step by starting there. Nothing is augmented here: 
 carries its step and its examples' positions, from which the device's layers draw.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -55,12 +56,12 @@ def train_dataset(
       step () int64; index (batch,) int64, the examples' positions in the batch.
 
     Raises:
-      ValueError: the batch is larger than the split.
+      ValueError: the batch is empty, or larger than the split.
       UserError: see `open_dataset`.
     """
     data = _opened(data_dir, "train")
     count = data.manifest.num_examples("train")
-    if batch_size > count:
+    if not 1 <= batch_size <= count:
         raise ValueError(f"batch_size={batch_size}: expected 1..{count} examples")
     steps, buffer = count // batch_size, count if cache else shuffle_buffer
     cached = _cached_examples(data, "train") if cache else None
@@ -118,8 +119,11 @@ def evaluation_dataset(
       copies that pad the last batch to the size of the others.
 
     Raises:
+      ValueError: the batch is empty.
       UserError: see `open_dataset`.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: expected 1 or more examples")
     data = _opened(data_dir, split)
 
     def finish(serialized):
@@ -165,7 +169,8 @@ def records(data: Dataset, split: str, key: Any = None) -> tf.data.Dataset:
     With a key, (2,) int64, the shards are in an order drawn from it, and interleaved.
     """
     shards = data.manifest.split(split)
-    paths = tf.constant([str(data.path(shard)) for shard in shards])
+    # Bytes: a name need not be UTF-8.
+    paths = tf.constant([os.fsencode(data.path(shard)) for shard in shards])
     counts = tf.constant([shard.records for shard in shards], tf.int64)
     order = tf.range(len(shards))
     if key is not None:
