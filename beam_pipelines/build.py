@@ -144,8 +144,10 @@ def _write_and_publish(
     facts |= {"stages": watch.seconds}
     try:
         staging.add(report.make(manifest, written.plan, written.rejected, facts))
-    except (KeyboardInterrupt, command.Terminated):
-        print(f"{config.output_dir} is complete; only its report was not drawn")
+    except (Exception, command.Stopped, KeyboardInterrupt) as error:
+        print(
+            f"{config.output_dir} is complete; only its report was not drawn: {error}"
+        )
         return
     if not report.can_draw():
         print(report.NO_CHARTS)

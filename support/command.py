@@ -154,42 +154,81 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     CELEBA_TRACEBACK=1 adds the traceback. SIGTERM ends like Ctrl-C does, so that
     `finally` clauses run.
     """
-    signal.signal(signal.SIGTERM, _raise_terminated)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as for a job in the background
+            signal.signal(number, _stop)
     sys.exit(int(guard(main, list(argv or sys.argv))))
 
 
 def guard(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
     """Calls `main`, prints what it raises, returns the exit code."""
+    _arrived.clear()
     try:
         code = int(main(argv) or ExitCode.OK)
         sys.stdout.flush()  # a broken pipe shows here, not when Python ends
         return code
-    except UserError as error:
+    except (Exception, Stopped, KeyboardInterrupt) as error:
+        return _exit_code(error)
+
+
+def _exit_code(error: BaseException) -> ExitCode:
+    """Reports an error and returns the exit code that stands for it."""
+    if isinstance(error, KeyboardInterrupt):
+        error = Stopped(signal.SIGINT)
+    elif _arrived and not is_stop(error):
+        # Libraries turn the exception of a signal into their own: NumPy and matplotlib
+        # interrupted in an import raise ImportError.
+        error = Stopped(_arrived[0])
+    if isinstance(error, Stopped):
+        error = stopped(error.signal, "Run the same command again to go on.")
+    if isinstance(error, UserError):
         _report(error.cause, error.remedy)
         return error.exit_code
-    except KeyboardInterrupt:
-        _report("Stopped by Ctrl-C.", "Run the same command again to go on.")
-        return ExitCode.INTERRUPTED
-    except Terminated:
-        _report("Stopped by SIGTERM.", "Run the same command again to go on.")
-        return ExitCode.STOPPED
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+    if isinstance(error, BrokenPipeError):  # the reader went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OUTPUT
-    except Exception as error:  # the last line of defence
-        _report(
-            f"This is a bug: {type(error).__name__}: {error}".splitlines()[0],
-            f"Please report it with the traceback that {TRACEBACK_VARIABLE}=1 prints.",
-        )
-        return ExitCode.BUG
+    _report(
+        f"This is a bug: {type(error).__name__}: {error}".splitlines()[0],
+        f"Please report it with the traceback that {TRACEBACK_VARIABLE}=1 prints.",
+    )
+    return ExitCode.BUG
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived."""
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM arrived.
+
+    Not KeyboardInterrupt: when one ends code that a library runs from a string, CPython
+    kills the process at its end although the exception was handled.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.signal = number
 
 
-def _raise_terminated(_signal: int, _frame: Any) -> None:
-    raise Terminated
+#: Signals that arrived, in their order.
+_arrived: list[int] = []
+
+
+def _stop(number: int, _frame: Any) -> None:
+    _arrived.append(number)
+    raise Stopped(number)
+
+
+def stopped(number: int, remedy: str) -> UserError:
+    """The error of a program that a signal ended: exit 130 for Ctrl-C, else 75."""
+    interrupted = number == signal.SIGINT
+    return UserError(
+        f"Stopped by {'Ctrl-C' if interrupted else 'SIGTERM'}.",
+        remedy,
+        ExitCode.INTERRUPTED if interrupted else ExitCode.STOPPED,
+    )
+
+
+def is_stop(error: BaseException) -> bool:
+    """Tells whether an error already says that a signal ended the program."""
+    codes = (ExitCode.INTERRUPTED, ExitCode.STOPPED)
+    return isinstance(error, UserError) and error.exit_code in codes
 
 
 def _report(cause: str, remedy: str) -> None:

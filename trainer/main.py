@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,13 +59,10 @@ def _named_failures(config: TrainConfig, run_dir: Path) -> Iterator[None]:
     """Says what to do when a run is stopped outside its loop, or runs out of memory."""
     try:
         yield
-    except (KeyboardInterrupt, command.Terminated) as error:
-        number = (
-            signal.SIGINT if isinstance(error, KeyboardInterrupt) else signal.SIGTERM
-        )
+    except command.Stopped as error:
         if not (run_dir / run_folder.FLAGS).is_file():
             raise  # stopped before there was anything to go on with
-        raise stopped(number, train.continue_command(run_dir)) from error
+        raise stopped(error.signal, train.continue_command(run_dir)) from error
     except (MemoryError, tf.errors.OpError) as error:
         if not runtime.is_out_of_memory(error):
             raise

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from support.command import Terminated
-from support.errors import ExitCode, UserError
+from support import command
+from support.errors import UserError
 from support.live import LiveLine, duration
 from trainer.checkpoint import Progress
 
@@ -41,18 +41,13 @@ class StopRequest:
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+            raise command.Stopped(number)
         self.signal = number
 
 
-def stopped(number: int, command: str) -> UserError:
-    """The end of a stopped run: exit 130 after Ctrl-C, 75 after SIGTERM."""
-    interrupted = number == signal.SIGINT
-    return UserError(
-        f"Stopped by {'Ctrl-C' if interrupted else 'SIGTERM'}.",
-        f"Go on with: {command}",
-        ExitCode.INTERRUPTED if interrupted else ExitCode.STOPPED,
-    )
+def stopped(number: int, words: str) -> UserError:
+    """The end of a stopped run, which `words` on a command line resume."""
+    return command.stopped(number, f"Go on with: {words}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -243,7 +243,7 @@ def run_all(runs: Sequence[TrainConfig], go_on: str) -> dict[str, int]:
             print(f"\nrun {number} of {len(runs)}: {run_dir}", flush=True)
             code, last = (0, []) if runner.signal else runner.run(train_command(config))
             if runner.signal is not None:
-                raise _stopped(runner.signal, go_on)
+                raise command.stopped(runner.signal, f"Go on with: {go_on}")
             if code:
                 failed[config.run_dir] = code
                 said = " ".join(line.strip() for line in last) or "it said nothing."
@@ -361,15 +361,6 @@ def _echo(errors: Iterable[str], last: collections.deque[str]) -> None:
     for line in errors:
         print(line, end="", file=sys.stderr, flush=True)
         last.append(line)
-
-
-def _stopped(number: int, go_on: str) -> UserError:
-    interrupted = number == signal.SIGINT
-    return UserError(
-        f"Stopped by {'Ctrl-C' if interrupted else 'SIGTERM'}.",
-        f"Go on with: {go_on}",
-        ExitCode.INTERRUPTED if interrupted else ExitCode.STOPPED,
-    )
 
 
 def _code_text(code: int) -> str:

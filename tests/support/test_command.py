@@ -1,6 +1,9 @@
 """Flags from a dataclass, errors in two lines, exit codes."""
 
 import dataclasses
+import signal
+import subprocess
+import sys
 
 import pytest
 from absl import flags
@@ -87,7 +90,8 @@ def _fail(error):
     [
         (UserError("Cause.", "Remedy.", ExitCode.INTEGRITY), ExitCode.INTEGRITY),
         (KeyboardInterrupt(), ExitCode.INTERRUPTED),
-        (command.Terminated(), ExitCode.STOPPED),
+        (command.Stopped(signal.SIGINT), ExitCode.INTERRUPTED),
+        (command.Stopped(signal.SIGTERM), ExitCode.STOPPED),
         (ZeroDivisionError("oh"), ExitCode.BUG),
     ],
 )
@@ -97,6 +101,31 @@ def test_errors_end_in_two_lines_and_their_code(error, code, capsys, monkeypatch
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("then", "code"), [("raise ImportError('half')", 130), ("print('done')", 0)]
+)
+def test_signal_decides_the_exit_code_whatever_a_library_makes_of_it(then, code):
+    program = f"""if True:
+        from support import command
+
+        def main(_argv):
+            try:
+                exec("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+            except BaseException:
+                {then}
+
+        command.run(main)"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert done.returncode == code
+    assert ("Stopped by Ctrl-C" in done.stderr) == bool(code)
+    assert len(done.stderr.splitlines()) == (2 if code else 0)
 
 
 def test_a_traceback_is_there_for_the_asking(capsys, monkeypatch):
