@@ -48,7 +48,10 @@ setup(
     packages=find_packages(
         include=["schemas*", "support*", "beam_pipelines*", "trainer*", "benchmarks*"]
     ),
-    package_data={"support": ["*.html", "*.css"], "trainer": ["*.html", "*.md"]},
+    package_data={
+        "support": ["*.html", "*.css"],
+        "trainer.reporting": ["templates/*"],
+    },
     install_requires=BUILD,
     extras_require={
         "report": REPORT,

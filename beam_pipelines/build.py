@@ -19,19 +19,12 @@ from absl import flags
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_pipelines import (
-    cluster,
-    commit,
-    progress,
-    report,
-    rounds,
-    runner,
-    selection,
-    sources,
-    stores,
-)
 from beam_pipelines.config import BuildConfig
-from beam_pipelines.staging import Staging
+from beam_pipelines.planning import selection
+from beam_pipelines.reporting import report
+from beam_pipelines.sources import load as sources
+from beam_pipelines.writing import cluster, commit, progress, rounds, runner, stores
+from beam_pipelines.writing.staging import Staging
 from schemas import celeba
 from support import command, files
 

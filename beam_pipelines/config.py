@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from beam_pipelines import remote
+from beam_pipelines.sources import remote
 from schemas import celeba
 from support import images
 from support.command import option

@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg
 from absl import flags
 
-from beam_pipelines import faces, people
+from beam_pipelines.sample import faces, people
 from schemas import celeba
 from support import command, files, pool
 from support.command import option

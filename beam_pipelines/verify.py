@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from beam_pipelines import dataset_info, progress, shard_checks
+from beam_pipelines import shard_checks
+from beam_pipelines.reporting import dataset_info
 from beam_pipelines.shard_checks import Contents, Rules, damaged
+from beam_pipelines.writing import progress
 from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest, ManifestError
 from support import command, pool

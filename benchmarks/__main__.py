@@ -18,8 +18,8 @@ from typing import Any
 from absl import flags
 
 from benchmarks import harness
-from benchmarks.ladder_config import LadderConfig
-from benchmarks.step_cases import backend
+from benchmarks.ladder.ladder_config import LadderConfig
+from benchmarks.train_step.step_cases import backend
 from support import command, memory
 from support.errors import UserError
 from support.files import output_errors
@@ -42,9 +42,9 @@ def main(argv: list[str]) -> None:
 
 def _climb(config: LadderConfig, started: float) -> None:
     import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
-    from benchmarks import ladder as ladders
-    from benchmarks import ladder_text, pace
-    from trainer import wakeup
+    from benchmarks.ladder import ladder as ladders
+    from benchmarks.ladder import ladder_text, pace
+    from trainer.loop import wakeup
 
     with wakeup.Watch(), memory.named("Use a smaller --batch_size or --input_size."):
         ladder = ladders.Ladder(config)
@@ -74,8 +74,8 @@ def _climb(config: LadderConfig, started: float) -> None:
 
 def _judge(ladder: Any, measured: dict, started: float) -> dict[str, Any]:
     """Prints noise, stalls, verdict and suggestion; returns them for the document."""
-    from benchmarks import ladder as ladders
-    from benchmarks import ladder_text, stalls, trial
+    from benchmarks.ladder import ladder as ladders
+    from benchmarks.ladder import ladder_text, stalls, trial
 
     again = measured[ladder.doubled + ladders.AGAIN]
     noise = stalls.noise_of(measured[ladder.doubled].samples, again.samples)

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import layers
 
-from benchmarks.step_settings import TRAIN_PASSES
+from benchmarks.train_step.step_settings import TRAIN_PASSES
 
 
 def forward(model: keras.Model) -> int:

@@ -24,12 +24,18 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from benchmarks import harness, step, step_facts, turns
-from benchmarks.step_cases import OURS, TORCH, TORCHVISION, backend
-from benchmarks.step_settings import DROPOUT, LEARNING_RATE, SMOOTHING, WEIGHT_DECAY
+from benchmarks import harness, step, turns
+from benchmarks.train_step import step_facts
+from benchmarks.train_step.step_cases import OURS, TORCH, TORCHVISION, backend
+from benchmarks.train_step.step_settings import (
+    DROPOUT,
+    LEARNING_RATE,
+    SMOOTHING,
+    WEIGHT_DECAY,
+)
 from support import command, memory
 from support.errors import UserError, usage_error
-from trainer import wakeup
+from trainer.loop import wakeup
 
 AGAIN, WARP = "ours, again", "with warp"
 

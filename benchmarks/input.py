@@ -150,7 +150,7 @@ def _measure_here(
     config: InputBenchmarkConfig, folder: Path
 ) -> list[harness.Measurement]:
     from benchmarks import input_cases, input_peers
-    from trainer import wakeup
+    from trainer.loop import wakeup
 
     loose = folder.parent / "loose"
     if not loose.exists():

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from beam_pipelines import selection
 from beam_pipelines.config import BuildConfig
+from beam_pipelines.planning import selection
 from benchmarks import harness
 from schemas import celeba
 from support import command

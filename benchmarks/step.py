@@ -23,8 +23,9 @@ from typing import Any
 
 from absl import flags
 
-from benchmarks import batch_search, harness, step_cases, step_facts, turns
-from benchmarks.step_cases import KINDS, OURS, Kind, backend
+from benchmarks import batch_search, harness, turns
+from benchmarks.train_step import step_cases, step_facts
+from benchmarks.train_step.step_cases import KINDS, OURS, Kind, backend
 from support import command
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from trainer.config import MODELS, PRECISIONS

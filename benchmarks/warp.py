@@ -12,10 +12,10 @@ import numpy as np
 from absl import flags
 
 from benchmarks import harness
-from benchmarks.step_cases import backend
+from benchmarks.train_step.step_cases import backend
 from support import command, memory
 from support.errors import usage_error
-from trainer import wakeup
+from trainer.loop import wakeup
 
 _ROTATION, _SHIFT = 20, 0.2
 _OURS = "warp"

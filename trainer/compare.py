@@ -14,7 +14,8 @@ from absl import flags
 from support import command
 from support.errors import usage_error
 from support.images import require_local
-from trainer import comparison, comparison_page
+from trainer.evaluation import comparison
+from trainer.reporting import comparison_page
 
 
 @dataclasses.dataclass(frozen=True)

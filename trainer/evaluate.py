@@ -22,21 +22,14 @@ from schemas.manifest import Manifest
 from support import command
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from support.files import output_errors
-from trainer import (
-    calibration,
-    gradcam,
-    models,
-    report,
-    results,
-    run_folder,
-    run_reader,
-    run_record,
-    runtime,
-    wakeup,
-)
+from trainer import models, report
 from trainer.data import Dataset, evaluation_dataset, open_dataset
-from trainer.scoring import predict_split
-from trainer.steps import EvaluationStep
+from trainer.evaluation import calibration, results
+from trainer.loop import runtime, wakeup
+from trainer.loop.scoring import predict_split
+from trainer.loop.steps import EvaluationStep
+from trainer.reporting import gradcam
+from trainer.runs import run_folder, run_reader, run_record
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,19 +31,13 @@ from schemas.manifest import FILE_NAME
 from support import command, files
 from support.documents import DocumentError, read_text
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
-from trainer import (
-    augmentation,
-    calibration,
-    chain,
-    export_check,
-    export_formats,
-    export_record,
-    models,
-    run_record,
-    wakeup,
-)
+from trainer import augmentation, models
 from trainer.data import Dataset, evaluation_dataset, open_dataset
-from trainer.export_formats import FORMATS
+from trainer.evaluation import calibration
+from trainer.inference import export_check, export_formats, export_record
+from trainer.inference.export_formats import FORMATS
+from trainer.loop import wakeup
+from trainer.runs import chain, run_record
 
 #: Largest difference in probability. Other kernels round float32 differently, which
 #: moves it by some 1e-6; a mistake in channels, range or temperature by 1e-2 and more.

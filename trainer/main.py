@@ -15,22 +15,14 @@ import tensorflow as tf
 from support import command
 from support.errors import ExitCode, UserError
 from support.files import FolderLock
-from trainer import (
-    augmentation,
-    checkpoint,
-    finish,
-    models,
-    run_folder,
-    run_record,
-    runtime,
-    train,
-    wakeup,
-)
+from trainer import augmentation, models
 from trainer.config import TrainConfig
 from trainer.data import Dataset, open_dataset
 from trainer.data.dataset import splits_that_fit
-from trainer.job import build_job
-from trainer.progress import stopped
+from trainer.loop import checkpoint, finish, runtime, train, wakeup
+from trainer.loop.job import build_job
+from trainer.loop.progress import stopped
+from trainer.runs import run_folder, run_record
 
 
 def main(argv: list[str]) -> None:

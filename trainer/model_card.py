@@ -20,10 +20,13 @@ from absl import flags
 
 from support import command, files
 from support.errors import ExitCode, UserError, usage_error
-from trainer import card_text, chain, report, results, run_reader, run_record
-from trainer.markdown import Markdown, block, code, escape, printable
-from trainer.run_reader import Run, load_run
-from trainer.wording import decimal, interval, percent
+from trainer import report
+from trainer.evaluation import results
+from trainer.reporting import card_text
+from trainer.reporting.markdown import Markdown, block, code, escape, printable
+from trainer.reporting.wording import decimal, interval, percent
+from trainer.runs import chain, run_reader, run_record
+from trainer.runs.run_reader import Run, load_run
 
 FILE_NAME = "MODEL_CARD.md"
 _TEMPLATE = "model_card.md"
@@ -204,7 +207,7 @@ def _body(
     exports: Mapping[Path, Mapping[str, Any]],
 ) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "reporting/templates"),
         autoescape=False,  # that is for HTML; `escape` does it for Markdown
         finalize=escape,
         undefined=jinja2.StrictUndefined,

@@ -36,9 +36,11 @@ from support import command, files
 from support.errors import ExitCode, UserError, usage_error
 from support.images import require_local
 from support.live import Meter
-from trainer import annotate, calibration, pictures, runtime, wakeup
-from trainer.pictures import Picture
-from trainer.predictor import COLUMNS, Predictor
+from trainer.evaluation import calibration
+from trainer.inference import annotate, pictures
+from trainer.inference.pictures import Picture
+from trainer.inference.predictor import COLUMNS, Predictor
+from trainer.loop import runtime, wakeup
 
 __all__ = ["PredictConfig", "Predictor", "main", "predict"]
 

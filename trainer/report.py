@@ -17,10 +17,11 @@ from markupsafe import Markup
 from schemas import celeba
 from support import command, figures, files, page
 from support.errors import usage_error
-from trainer import calibration, gallery, plots, subgroup_section
-from trainer.gallery import Pictures
-from trainer.run_reader import Run, load_run
-from trainer.wording import PERCENT, decimal, duration, interval, percent
+from trainer.evaluation import calibration
+from trainer.reporting import gallery, plots, subgroup_section
+from trainer.reporting.gallery import Pictures
+from trainer.reporting.wording import PERCENT, decimal, duration, interval, percent
+from trainer.runs.run_reader import Run, load_run
 
 FILE_NAME = "report.html"
 
@@ -220,7 +221,7 @@ def _html(
     pictures: Pictures | None,
 ) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "reporting/templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -350,7 +351,9 @@ def render_again(config: ReportConfig) -> Path:
 def _read_pictures(run_dir: Path, run: Run, data_dir: str) -> Pictures:
     # Here, for without pictures the report needs no TensorFlow and starts at once.
     import trainer.quiet  # noqa: F401, I001 - before anything imports TensorFlow
-    from trainer import gradcam, models, wakeup
+    from trainer.reporting import gradcam
+    from trainer import models
+    from trainer.loop import wakeup
     from trainer.data import open_dataset
 
     dataset = open_dataset(data_dir, needed=[run.split])

@@ -19,9 +19,9 @@ from schemas import celeba
 from support import command
 from support.documents import read_text
 from support.errors import ExitCode, UserError, usage_error
-from trainer import group_rates, metrics, run_reader, subgroup_table
-from trainer.group_rates import MIN_IMAGES, MIN_PEOPLE, RATES
-from trainer.groups import (
+from trainer.evaluation import group_rates, metrics, subgroup_table
+from trainer.evaluation.group_rates import MIN_IMAGES, MIN_PEOPLE, RATES
+from trainer.evaluation.groups import (
     ATTRIBUTE,
     IMAGE_ID,
     Partition,
@@ -29,7 +29,8 @@ from trainer.groups import (
     partitions,
     read_group_csv,
 )
-from trainer.subgroup_table import Group, Grouping, Rate, Table, pair
+from trainer.evaluation.subgroup_table import Group, Grouping, Rate, Table, pair
+from trainer.runs import run_reader
 
 NOTE = (
     "The labels that make the groups were perceived by annotators and are noisy "
@@ -60,7 +61,7 @@ def evaluate(
         and 1 per CelebA attribute, one row per example.
       attribute: the label's.
       slices: attributes to show in any case, and crossings: `Male*Eyeglasses`.
-      groups: categories by image id, see `trainer.groups.read_group_csv`.
+      groups: categories by image id, see `trainer.evaluation.groups.read_group_csv`.
       draws: bootstrap draws.
       seed: seed of the draws.
       threshold: lowest probability that counts as a predicted 1.

@@ -27,8 +27,8 @@ from support.documents import MOST_JSON_BYTES, DocumentError, read_text
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from support.files import FolderLock, atomic_write, output_errors
 from support.images import require_local
-from trainer import run_record
 from trainer.config import MODELS, NO_WEIGHTS, NOT_COMPARED, REGIMES, TrainConfig
+from trainer.runs import run_record
 
 FLAGS = "sweep.flags"
 ALL = "all"

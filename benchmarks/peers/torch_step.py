@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from benchmarks import turns
 from benchmarks.peers import torch_networks
-from benchmarks.step_settings import (
+from benchmarks.train_step.step_settings import (
     CPU_MATMUL,
     DROPOUT,
     GPU_MATMUL,

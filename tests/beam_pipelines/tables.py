@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from beam_pipelines import selection
+from beam_pipelines.planning import selection
 from schemas import celeba
 
 _MALE, _YOUNG = (celeba.ATTRIBUTES.index(name) for name in ("Male", "Young"))

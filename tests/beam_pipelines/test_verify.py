@@ -5,7 +5,8 @@ import shutil
 
 import pytest
 
-from beam_pipelines import dataset_info, verify
+from beam_pipelines import verify
+from beam_pipelines.reporting import dataset_info
 from schemas import example
 from schemas.manifest import FILE_NAME, Manifest
 from support import command, files

@@ -2,8 +2,9 @@
 
 import pytest
 
-from benchmarks import budget, pace
+from benchmarks import budget
 from benchmarks.harness import Timed
+from benchmarks.ladder import pace
 from support.errors import ExitCode, UserError
 
 

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import harness, ladder_config, page_cache
+from benchmarks import harness
 from benchmarks import input as input_benchmark
-from benchmarks.ladder_config import LadderConfig
+from benchmarks.ladder import ladder_config, page_cache
+from benchmarks.ladder.ladder_config import LadderConfig
 from support.errors import ExitCode, UserError
 
 

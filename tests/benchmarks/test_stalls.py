@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from benchmarks import stalls
-from benchmarks.stalls import CACHED, COLD, WARM, Rates, Setting
+from benchmarks.ladder import stalls
+from benchmarks.ladder.stalls import CACHED, COLD, WARM, Rates, Setting
 
 SETTING = Setting(
     gpu=False,

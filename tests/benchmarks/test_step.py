@@ -7,16 +7,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from benchmarks import (
-    batch_search,
-    flops,
-    harness,
-    step,
-    step_cases,
-    step_tensorflow,
-    turns,
-)
+from benchmarks import batch_search, flops, harness, step, turns
 from benchmarks.step import StepConfig
+from benchmarks.train_step import step_cases, step_tensorflow
 from support import memory
 from support.errors import ExitCode, UserError
 from trainer import models
@@ -68,7 +61,11 @@ def test_a_backend_that_is_not_installed_is_named(name, monkeypatch):
     ("written", "code", "words"),
     [
         ("CUDA_ERROR_OUT_OF_MEMORY", ExitCode.OUT_OF_MEMORY, "End what else takes"),
-        ("libcuda: no such file", ExitCode.USAGE, "benchmarks.step_tensorflow` shows"),
+        (
+            "libcuda: no such file",
+            ExitCode.USAGE,
+            "benchmarks.train_step.step_tensorflow` shows",
+        ),
     ],
 )
 def test_a_step_that_does_not_start_is_no_bug(monkeypatch, written, code, words):

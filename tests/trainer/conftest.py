@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from schemas import example as example_schema
 from schemas.manifest import FILE_NAME, Manifest, Shard
-from trainer import models, wakeup
+from trainer import models
 from trainer.config import TrainConfig
+from trainer.loop import wakeup
 
 from . import tiny_run
 

@@ -1,10 +1,11 @@
 """Runs and jobs of the tiny model, for tests."""
 
 from support import command
-from trainer import job as jobs
-from trainer import main, runtime
+from trainer import main
 from trainer.config import TrainConfig
 from trainer.data import open_dataset
+from trainer.loop import job as jobs
+from trainer.loop import runtime
 
 
 def run(config: TrainConfig) -> int:

@@ -13,11 +13,8 @@ import tensorflow as tf
 
 from support import command
 from support.errors import ExitCode
-from trainer import (
-    main,
-    steps,
-    train,
-)
+from trainer import main
+from trainer.loop import steps, train
 
 from .conftest import COUNTS, write_dataset
 from .running import run

@@ -16,8 +16,9 @@ from absl import flags
 from schemas.manifest import Manifest
 from support import command
 from support.errors import ExitCode, UserError
-from trainer import compare, models, run_reader, run_record, sweep
+from trainer import compare, models, sweep
 from trainer.config import MODELS, TrainConfig
+from trainer.runs import run_reader, run_record
 from trainer.sweep import SweepConfig
 
 ROOT = Path(__file__).parent.parent.parent

@@ -30,7 +30,7 @@ def kill():
 def arm(moment):
     import numpy as np
 
-    from trainer import steps
+    from trainer.loop import steps
 
     kind, _, value = moment.partition(":")
     step, savez, replace = steps.TrainStep.__call__, np.savez, os.replace

@@ -1,0 +1,1 @@
+"""Planning of the dataset on metadata alone: no Beam, no pixels."""

@@ -1,0 +1,1 @@
+"""The build's report, charts and TFDS sidecars."""

@@ -1,0 +1,1 @@
+"""Reading of what a CelebA folder or bucket contains."""

@@ -1,0 +1,193 @@
+"""Everything that a build reads before it touches a pixel: found, parsed, joined."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from beam_pipelines.config import BuildConfig
+from beam_pipelines.planning import selection
+from beam_pipelines.sources import annotations, layout
+from beam_pipelines.sources.annotations import Table
+from beam_pipelines.sources.layout import Layout
+from schemas import celeba
+from support.errors import ExitCode, UserError
+from support.files import input_errors
+from support.folders import ImageSource, Listing
+
+
+@dataclasses.dataclass(frozen=True)
+class Sources:
+    """What was found.
+
+    Attributes:
+      rows: the annotated images that exist.
+      images: where their bytes come from.
+      fingerprints: per source what identifies its content, for the manifest.
+      notes: lines that tell the user what was recognised.
+      split: the rule that the splits go by, which the sources may have changed.
+    """
+
+    rows: selection.Rows
+    images: ImageSource
+    fingerprints: dict[str, dict[str, Any]]
+    notes: tuple[str, ...]
+    split: str
+
+
+def load(
+    config: BuildConfig, expect: Callable[[int], None] = lambda _: None
+) -> Sources:
+    """Finds and reads the annotation files and lists the images.
+
+    Args:
+      config: the build's options.
+      expect: called with the number of annotated images as soon as it is known.
+
+    Raises:
+      UserError: exit 3, if something is missing, unreadable or wrong.
+    """
+    with input_errors(config.celeba_dir):
+        return _load(config, expect)
+
+
+def _load(config: BuildConfig, expect: Callable[[int], None]) -> Sources:
+    found = layout.find_layout(config.celeba_dir)
+    split = _choose_split(config, found)
+    highest = len(celeba.SPLITS) - 1
+    attributes = annotations.read_attributes(found.attributes)
+    expect(len(attributes))
+    tables = {
+        "attributes": attributes,
+        "partition": annotations.read_numbers(found.partition, highest)
+        if split == "official" and found.partition
+        else None,
+        "identity": annotations.read_numbers(found.identity)
+        if found.identity
+        else None,
+    }
+    listing = found.images.list()
+    rows = selection.join(*tables.values(), listing)
+    if not len(rows):
+        raise _no_image(rows, found)
+    _check_complete(rows, split, found)
+    fingerprints = {name: table.fingerprint for name, table in tables.items() if table}
+    described = [_describe(table) for table in tables.values() if table]
+    fingerprints["images"] = _fingerprint(rows)
+    fingerprints |= _sample(found)
+    described.append(_describe_images(rows, listing, found.images))
+    notes = [*listing.notes, *_notes(config, split, fingerprints)]
+    if found.unused and len(rows.missing):
+        notes.append(f"{found.unused} is not read, because there is a folder.")
+    return Sources(rows, found.images, fingerprints, (*described, *notes), split)
+
+
+def _choose_split(config: BuildConfig, found: Layout) -> str:
+    """Falls back from identity to official; refuses what no file supports."""
+    if config.split == "identity" and found.identity is None:
+        if found.partition:
+            return "official"
+        raise _no_file(config, celeba.IDENTITY_FILE)
+    if config.split == "official" and found.partition is None:
+        raise _no_file(config, celeba.PARTITION_FILE)
+    return config.split
+
+
+def _notes(
+    config: BuildConfig, split: str, fingerprints: dict[str, dict[str, Any]]
+) -> Iterator[str]:
+    """What was done otherwise than the flags say."""
+    if split != config.split:
+        note = f"There is no {celeba.IDENTITY_FILE}: the official split is used"
+        whole = fingerprints["partition"]["official"]
+        yield note + (", in which nobody is in two splits either." if whole else ".")
+    if split == "official" and config.split_fractions != BuildConfig.split_fractions:
+        yield "The official split has its own shares: --split_fractions is not used."
+
+
+def _check_complete(rows: selection.Rows, split: str, found: Layout):
+    """Refuses a split by a file that does not name every image."""
+    path, column, other = {
+        "identity": (found.identity, rows.identities, found.partition and "official"),
+        "official": (found.partition, rows.official, found.identity and "identity"),
+        "random": (None, np.zeros(1), None),
+    }[split]
+    unknown = np.flatnonzero(column < 0)
+    if len(unknown):
+        remedy = f"Download the complete file, or use --split={other or 'random'}"
+        raise UserError(
+            f"{path} names only {len(rows) - len(unknown):,} of the {len(rows):,} "
+            f"images; {rows.names[unknown[0]].decode()} is not in it.",
+            remedy + ("." if other else ", which may put a person into two splits."),
+            ExitCode.INPUT_DATA,
+        )
+
+
+def _no_image(rows: selection.Rows, found: Layout) -> UserError:
+    remedy = f"Put {celeba.IMAGE_FOLDER}/ or {celeba.IMAGE_ARCHIVE} of CelebA there."
+    if found.unused:
+        remedy = f"Remove that folder, and {found.unused} will be read."
+    return UserError(
+        f"{found.images} holds none of the {len(rows.missing):,} images that "
+        f"{found.attributes} names, such as {rows.missing[0].decode()}.",
+        remedy,
+        ExitCode.INPUT_DATA,
+    )
+
+
+def _no_file(config: BuildConfig, name: str) -> UserError:
+    return UserError(
+        f"--split={config.split} needs {name}, which is not in {config.celeba_dir}.",
+        "Put it there, or use --split=random, which may put a person into two splits.",
+        ExitCode.INPUT_DATA,
+    )
+
+
+def _describe(table: Table) -> str:
+    official = "official " if table.fingerprint["official"] else ""
+    spelling = f" ({table.spelling})" if table.spelling else ""
+    return f"{official}{table.fingerprint['file']}{spelling}, {len(table):,} rows"
+
+
+def _describe_images(
+    rows: selection.Rows, listing: Listing, images: ImageSource
+) -> str:
+    """How many images there are, and whether their archive is the official one."""
+    packing = f" ({listing.packing})" if listing.packing else ""
+    same = (len(rows), listing.archive_bytes)
+    official = same == (celeba.IMAGE_COUNT, celeba.IMAGE_ARCHIVE_BYTES)
+    return (
+        f"{len(rows):,} images in {images}{packing}"
+        + (", official size" if official else "")
+        + (f", {len(rows.missing):,} missing" if len(rows.missing) else "")
+    )
+
+
+def _sample(found: Layout) -> dict[str, dict[str, Any]]:
+    """What says that the faces are drawn, as a source; nothing if nothing does."""
+    if found.sample is None:
+        return {}
+    content = found.sample.read_bytes()
+    try:
+        about = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(about, dict) or about.get("format") != celeba.SAMPLE_FORMAT:
+        return {}
+    digest = hashlib.sha256(content).hexdigest()
+    return {celeba.SAMPLE: {"format": celeba.SAMPLE_FORMAT, "sha256": digest}}
+
+
+def _fingerprint(rows: selection.Rows) -> dict[str, Any]:
+    """Identifies the images by sorted names and sizes: folder and zip agree."""
+    order = np.argsort(rows.names, kind="stable")
+    digest = hashlib.sha256(b"\n".join(rows.names[order].tolist()))
+    digest.update(rows.sizes[order].astype("<i8").tobytes())
+    return {
+        "count": len(rows),
+        "bytes": int(rows.sizes.sum()),
+        "sha256": digest.hexdigest(),
+    }

@@ -1,0 +1,1 @@
+"""Writing of the planned shards with Beam, and their commit."""

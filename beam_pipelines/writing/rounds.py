@@ -1,0 +1,223 @@
+"""Writes a plan's shards, in rounds, until no image in them is unusable.
+
+Writers never replace an image, they report it; the planner fills the slot; only shards
+that changed are written again. Each finished round is on disk before the next begins,
+so a build that was killed repeats the same decisions.
+"""
+
+import collections
+import dataclasses
+import functools
+import time
+
+import numpy as np
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_pipelines.config import BuildConfig
+from beam_pipelines.planning import selection
+from beam_pipelines.planning.selection import Plan
+from beam_pipelines.sources.load import Sources
+from beam_pipelines.writing import build_progress, pipeline, runner, shards
+from beam_pipelines.writing.shards import Receipt
+from beam_pipelines.writing.staging import Rejection, Staging
+from schemas.manifest import Manifest, Shard
+from support.errors import ExitCode, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Written:
+    """All shards, as they lie in the staging folder.
+
+    Attributes:
+      plan: the plan that they follow, after all replacements.
+      receipts: of every shard, in order.
+      rejected: images that cannot be used, those that are missing included.
+      images_read: how many images this run read.
+      seconds: how long the runner took for them.
+      runner: its name and mode.
+      rounds: how many were needed, those of an interrupted run included.
+    """
+
+    plan: Plan
+    receipts: tuple[Receipt, ...]
+    rejected: tuple[Rejection, ...]
+    images_read: int
+    seconds: float
+    runner: str
+    rounds: int
+
+    @property
+    def turned(self) -> int:
+        return sum(receipt.turned for receipt in self.receipts)
+
+
+def write(
+    config: BuildConfig,
+    found: Sources,
+    plan: Plan,
+    staging: Staging,
+    options: PipelineOptions,
+) -> Written:
+    """Writes all shards of a plan into the staging folder.
+
+    Raises:
+      UserError: exit 3, for too many unusable images, for images of several sizes, or
+        if replacements run out.
+    """
+    needed = expected_bytes(plan, config)
+    task = shards.Task(found.images, staging.store, config.target_size(), needed)
+    done = staging.load_rounds()
+    for count, rejected in enumerate(done, 1):
+        # Again: the fraction may be another one than the interrupted build had.
+        _check_bad_fraction(plan, done[:count], staging, config)
+        plan = selection.replace(plan, _rows(plan, rejected), config)
+    images_read, seconds, name, first = 0, 0.0, "", True
+    while True:
+        plans = list(shards.shard_plans(plan))
+        pending = _changed(plans, staging)
+        images = sum(len(part.names) for part in pending)
+        # On the first round the writers also look at shards left by an earlier run.
+        work = plans if first else pending
+        if work:
+            started = time.perf_counter()
+            with build_progress.watch(staging.store, pending):
+                used = _run(work, task, images, options)
+            name = name or used  # later rounds have little to do
+            seconds += time.perf_counter() - started
+        images_read, first = images_read + images, False
+        receipts = tuple(staging.receipts(part.name for part in plans).values())
+        _check_sizes(receipts, staging)
+        rejected = [row for receipt in receipts for row in receipt.rejected]
+        if not rejected:
+            break
+        done.append(rejected)
+        # Before the round counts as done: the same command must fail again.
+        _check_bad_fraction(plan, done, staging, config)
+        staging.save_rounds(done)
+        plan = selection.replace(plan, _rows(plan, rejected), config)
+    left_out = (*_missing(plan), *(row for rejected in done for row in rejected))
+    return Written(plan, receipts, left_out, images_read, seconds, name, len(done) + 1)
+
+
+def manifest(config: BuildConfig, found: Sources, written: Written) -> Manifest:
+    """Describes the dataset that was written."""
+    sizes = {size for receipt in written.receipts for size in receipt.image_sizes}
+    height, width = map(int, min(sizes).split("x"))
+    return Manifest(
+        attribute=config.attribute,
+        image_shape=(height, width, 3),
+        config=config.recipe(),
+        class_weights=_class_weights(written.plan, config),
+        sources=found.fingerprints,
+        shards=tuple(
+            Shard(
+                name=receipt.name,
+                split=split,
+                records=receipt.records,
+                bytes=receipt.bytes,
+                sha256=receipt.sha256,
+                class_counts=receipt.class_counts,
+            )
+            for receipt, (_, split, _) in zip(
+                written.receipts, written.plan.shards(), strict=True
+            )
+        ),
+    )
+
+
+def check_people(plan: Plan, config: BuildConfig) -> None:
+    """Proves that a split by identity shows nobody in two splits."""
+    shared = selection.people_in_two_splits(plan)
+    if config.split == "identity" and shared:
+        raise UserError(
+            f"{shared} people are in two splits.",
+            "This is a bug: please report it with the command line.",
+            ExitCode.INTEGRITY,
+        )
+
+
+def expected_bytes(plan: Plan, config: BuildConfig) -> int:
+    """How large the dataset will be; 0 if resizing makes that unknown."""
+    if config.target_size():
+        return 0
+    return int(plan.rows.sizes[np.concatenate(plan.slots)].sum())
+
+
+def _run(
+    work: list[shards.ShardPlan],
+    task: shards.Task,
+    images: int,
+    options: PipelineOptions,
+) -> str:
+    shards.save_plans(task.store, work)
+    graph = functools.partial(pipeline.write_shards, task=task)
+    return runner.run(graph, options, images)
+
+
+def _changed(plans: list[shards.ShardPlan], staging: Staging) -> list[shards.ShardPlan]:
+    """The plans that no receipt fulfils."""
+    receipts = staging.receipts(plan.name for plan in plans)
+    done = {name: receipt.plan for name, receipt in receipts.items()}
+    return [plan for plan in plans if done.get(plan.name) != plan.digest]
+
+
+def _rows(plan: Plan, rejected: list[Rejection]) -> np.ndarray:
+    names = [name.encode() for name, _, _ in rejected]
+    return selection.match(np.array(names, "S"), plan.rows.names)
+
+
+def _missing(plan: Plan) -> list[Rejection]:
+    detail = "annotated, but there is no file"
+    names = plan.rows.missing.tolist()
+    return [(name.decode(), "missing", detail) for name in names]
+
+
+def _class_weights(plan: Plan, config: BuildConfig) -> tuple[float, float]:
+    """Weights that make both classes of the training split count the same."""
+    if config.is_balanced:
+        return 1.0, 1.0
+    zeros, ones = plan.class_counts()[0].tolist()
+    if not zeros or not ones:
+        return 1.0, 1.0
+    return (zeros + ones) / (2 * zeros), (zeros + ones) / (2 * ones)
+
+
+def _check_bad_fraction(
+    plan: Plan, done: list[list[Rejection]], staging: Staging, config: BuildConfig
+) -> None:
+    rejected = [row for part in done for row in part]
+    read = int(plan.used.sum())
+    if len(rejected) <= config.max_bad_fraction * read:
+        return
+    path = staging.write_rejected(rejected)
+    # The images may be mended before the command is given again.
+    staging.forget_rejections(name for name, _, _ in plan.shards())
+    raise UserError(
+        f"{len(rejected):,} of {read:,} images are unusable ({reasons(rejected)}); "
+        f"--max_bad_fraction={config.max_bad_fraction} does not allow that.",
+        f"See {path}; download the images again, or raise the fraction.",
+        ExitCode.INPUT_DATA,
+    )
+
+
+def reasons(rejected: list[Rejection] | tuple[Rejection, ...]) -> str:
+    """Counts by reason, for example "truncated 2, not a JPEG 1"."""
+    counts = collections.Counter(reason for _, reason, _ in rejected)
+    return ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
+
+
+def _check_sizes(receipts: tuple[Receipt, ...], staging: Staging) -> None:
+    sizes: collections.Counter[str] = collections.Counter()
+    for receipt in receipts:
+        sizes.update(receipt.image_sizes)
+    if len(sizes) <= 1:
+        return
+    staging.discard()
+    common = [f"{size} ({count:,})" for size, count in sizes.most_common(4)]
+    more = ", ..." if len(sizes) > 4 else ""
+    raise UserError(
+        f"The images have {len(sizes)} sizes, height x width: "
+        f"{', '.join(common)}{more}.",
+        "Add --image_size=S or --image_size=H,W to bring them to one size.",
+        ExitCode.INPUT_DATA,
+    )

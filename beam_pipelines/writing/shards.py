@@ -1,0 +1,233 @@
+"""One shard: what it shall hold, how it is written, and the receipt for it."""
+
+import collections
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from beam_pipelines.planning.selection import Plan
+from beam_pipelines.writing.stores import Store
+from schemas import example
+from schemas.celeba import ATTRIBUTES
+from support.folders import ImageSource
+from support.framing import frame
+from support.images import BadImage, prepare_jpeg
+
+_BATCH = 1 << 20  # bytes gathered before one write
+_PLAN_FILE = "plan.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class ShardPlan:
+    """What one shard shall hold: arrays with one entry per record.
+
+    Attributes:
+      name: the shard's file name.
+      names: (records,) bytes strings, file names of images.
+      labels: (records,) uint8, 0 or 1.
+      identities: (records,) int32.
+      attributes: (records, 5) uint8, 40 bits each.
+    """
+
+    name: str
+    names: np.ndarray
+    labels: np.ndarray
+    identities: np.ndarray
+    attributes: np.ndarray
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the content: equal plans make equal shards."""
+        digest = hashlib.sha256(b"\n".join(self.names.tolist()))
+        digest.update(self.labels.astype("<u1").tobytes())
+        digest.update(self.identities.astype("<i4").tobytes())
+        digest.update(self.attributes.tobytes())
+        return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What all shards of a build share.
+
+    Attributes:
+      source: where the images come from.
+      store: where shards and receipts go.
+      size: (height, width) to resize to, None to leave images as they are.
+      needed: bytes that the whole dataset takes, 0 if unknown.
+    """
+
+    source: ImageSource
+    store: Store
+    size: tuple[int, int] | None
+    needed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Receipt:
+    """What a writer reports of a shard, as JSON beside it.
+
+    Attributes:
+      name: the shard's file name.
+      plan: digest of the plan that was followed.
+      records: how many the shard holds.
+      bytes: its size.
+      sha256: of the file.
+      class_counts: records with label 0 and with label 1.
+      image_sizes: "height x width" -> how many images.
+      turned: images turned upright by their EXIF orientation.
+      rejected: (file name, reason, detail) of images that cannot be used.
+    """
+
+    name: str
+    plan: str
+    records: int
+    bytes: int
+    sha256: str
+    class_counts: tuple[int, int]
+    image_sizes: dict[str, int]
+    turned: int
+    rejected: tuple[tuple[str, str, str], ...]
+
+    def save(self, store: Store) -> None:
+        with store.writer(receipt_name(self.name)) as file:
+            file.write(json.dumps(dataclasses.asdict(self), indent=1).encode())
+
+    @classmethod
+    def load(cls, store: Store, name: str) -> "Receipt | None":
+        """The receipt of a shard, None if there is none or it cannot be read."""
+        try:
+            fields = json.loads(store.read(receipt_name(name)))
+            fields["class_counts"] = tuple(fields["class_counts"])
+            fields["rejected"] = tuple(tuple(row) for row in fields["rejected"])
+            return cls(**fields)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def receipt_name(shard: str) -> str:
+    return f"{shard}.json"
+
+
+def shard_plans(plan: Plan) -> Iterator[ShardPlan]:
+    """The plan of every shard, in order."""
+    for name, _, rows in plan.shards():
+        yield ShardPlan(
+            name=name,
+            names=plan.rows.names[rows],
+            labels=plan.labels[rows],
+            identities=plan.rows.identities[rows],
+            attributes=plan.rows.attributes[rows],
+        )
+
+
+def save_plans(store: Store, plans: Iterable[ShardPlan]) -> None:
+    """Writes shard plans as one compact file of arrays."""
+    plans = list(plans)
+    columns = [field.name for field in dataclasses.fields(ShardPlan)][1:]
+    with store.writer(_PLAN_FILE) as file:
+        np.savez(
+            file,
+            shards=np.array([plan.name for plan in plans], "S"),
+            ends=np.cumsum([len(plan.names) for plan in plans]),
+            **{
+                column: np.concatenate([getattr(plan, column) for plan in plans])
+                for column in columns
+            },
+        )
+
+
+def load_plans(store: Store) -> Iterator[ShardPlan]:
+    """Reads what `save_plans` wrote."""
+    with np.load(io.BytesIO(store.read(_PLAN_FILE)), allow_pickle=False) as stored:
+        columns = dict(stored)
+    shards, ends = columns.pop("shards"), columns.pop("ends")
+    start = 0
+    for shard, end in zip(shards.tolist(), ends.tolist(), strict=True):
+        parts = {key: column[start:end] for key, column in columns.items()}
+        yield ShardPlan(name=shard.decode(), **parts)
+        start = end
+
+
+def write_shard(plan: ShardPlan, task: Task) -> Receipt:
+    """Writes a shard, then its receipt; returns at once if both are right already."""
+    store = task.store
+    known = Receipt.load(store, plan.name)
+    if known and known.plan == plan.digest:
+        if store.holds(plan.name, known.bytes, known.sha256):
+            return known
+    tally = _Tally()
+    sha256 = hashlib.sha256()
+    framed = (frame(record) for record in _records(plan, task, tally))
+    size = 0
+    with store.writer(plan.name, durable=False) as file:
+        for batch in _batches(framed):
+            sha256.update(batch)
+            file.write(batch)
+            size += len(batch)
+    receipt = Receipt(
+        name=plan.name,
+        plan=plan.digest,
+        records=sum(tally.class_counts),
+        bytes=size,
+        sha256=sha256.hexdigest(),
+        class_counts=tuple(tally.class_counts),
+        image_sizes=dict(sorted(tally.image_sizes.items())),
+        turned=tally.turned,
+        rejected=tuple(tally.rejected),
+    )
+    receipt.save(store)
+    return receipt
+
+
+@dataclasses.dataclass
+class _Tally:
+    """What is counted while a shard is written."""
+
+    class_counts: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
+    image_sizes: collections.Counter = dataclasses.field(
+        default_factory=collections.Counter
+    )
+    turned: int = 0
+    rejected: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
+
+
+def _records(plan: ShardPlan, task: Task, tally: _Tally) -> Iterator[bytes]:
+    """Reads, checks and serializes the images of a shard, counting as it goes."""
+    bits = np.unpackbits(plan.attributes, axis=1, count=len(ATTRIBUTES))
+    columns = zip(
+        plan.names.tolist(),
+        plan.labels.tolist(),
+        plan.identities.tolist(),
+        bits,
+        strict=True,
+    )
+    for name, label, identity, attributes in columns:
+        image_id = name.decode()
+        try:
+            data = task.source.read(image_id)
+            image, shape, turned = prepare_jpeg(data, task.size)
+        except BadImage as error:
+            tally.rejected.append((image_id, error.reason, error.detail))
+            continue
+        tally.class_counts[label] += 1
+        tally.image_sizes[f"{shape[0]}x{shape[1]}"] += 1
+        tally.turned += turned
+        yield example.encode(
+            example.Example(image, label, image_id, identity, attributes.tobytes())
+        )
+
+
+def _batches(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Joins small parts, so that few calls hash and write them."""
+    batch, size = [], 0
+    for part in parts:
+        batch.append(part)
+        size += len(part)
+        if size >= _BATCH:
+            yield b"".join(batch)
+            batch, size = [], 0
+    yield b"".join(batch)

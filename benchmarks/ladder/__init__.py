@@ -1,0 +1,1 @@
+"""The breakdown of a training run into stages."""

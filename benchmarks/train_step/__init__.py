@@ -1,0 +1,1 @@
+"""Cases and workers of the train-step benchmark."""

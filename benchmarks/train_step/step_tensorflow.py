@@ -1,0 +1,172 @@
+"""The train step on TensorFlow, one case to a process; `benchmarks.step` runs it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# The package trainer switches oneDNN on before anything imports TensorFlow.
+import trainer.quiet  # noqa: F401
+
+# isort: split
+import keras
+import numpy as np
+import tensorflow as tf
+
+from benchmarks import flops, turns
+from benchmarks.train_step import step_settings
+from schemas import celeba
+from schemas.manifest import Manifest, Shard
+from trainer import models
+from trainer.config import TrainConfig
+from trainer.data import Dataset
+from trainer.data.input_pipeline import ATTRIBUTES, IMAGES, INDEX, LABELS, STEP
+from trainer.loop import job as jobs
+from trainer.loop import runtime, wakeup
+from trainer.loop.optimizer import Optimizer, Schedule
+from trainer.loop.runtime import Runtime
+from trainer.loop.steps import TrainStep
+from trainer.models import learner
+
+_STEPS_PER_EPOCH = 100
+#: Of CelebA's aligned images: what the warp resizes.
+_HEIGHT, _WIDTH = 218, 178
+
+
+def device() -> dict[str, str]:
+    effective = runtime.prepare(TrainConfig())
+    gpu = effective.device_name if effective.devices[0].startswith("GPU") else ""
+    return {"precision": effective.precision, "gpu": gpu}
+
+
+def prepare(task: dict[str, Any]) -> turns.Work:
+    """Builds the case `task["case"]`: ours, warp, stock or keras."""
+    config = TrainConfig(
+        model=task["model"],
+        input_size=task["size"],
+        batch_size=task["batch_size"],
+        precision=task["precision"],
+        replicas=1,
+    )
+    effective = runtime.prepare(config)
+    build = _keras if task["case"] == "keras" else _ours
+    model, step, wait = build(config, effective, task["case"])
+    gpus = tf.config.list_physical_devices("GPU")
+    multiply, operations = matmul(effective.precision, bool(gpus))
+
+    def device_bytes() -> int:
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] if gpus else 0
+
+    facts = {
+        "parameters": float(model.count_params()),
+        "trainable": float(sum(np.prod(v.shape) for v in model.trainable_variables)),
+        "GFLOP/image": flops.training(model) / 1e9,
+    }
+    return turns.Work(
+        config.batch_size, step, wait, multiply, operations, facts, device_bytes
+    )
+
+
+def _ours(config: TrainConfig, effective: Runtime, case: str) -> tuple:
+    """The trainer's own step, or with fewer of the layers that make it fast."""
+    job = jobs.build_job(config, effective, _dataset(config))
+    model, optimizer, step = job.learner, job.optimizer, job.train_step
+    if case == "stock":
+        size = config.input_size
+        with effective.strategy.scope():
+            model = models.build(config.model, size, dropout=config.dropout)
+            model = keras.Model(model.input, {learner.LOGIT: model.output})
+            optimizer = _optimizer(config, effective, model)
+    if case != "warp":
+        step = TrainStep(
+            model,
+            lambda images, *_: images,  # they are warped already
+            optimizer,
+            job.objective,
+            effective.xla,
+            effective.strategy,
+        )
+    batch = _batch(config, warped=case != "warp")
+    return model, lambda: step(batch), lambda: step.sums.numpy()
+
+
+def _batch(config: TrainConfig, warped: bool) -> dict[str, tf.Tensor]:
+    """Random examples for the trainer's step, the same every time.
+
+    Its images are (batch, size, size, 3) float32 if they are warped already, else
+    (batch, 218, 178, 3) uint8; 0..255.
+    """
+    rng, count = np.random.default_rng(0), config.batch_size
+    sides = (config.input_size, config.input_size) if warped else (_HEIGHT, _WIDTH)
+    images = rng.uniform(0, 255, (count, *sides, 3))
+    return {
+        IMAGES: tf.constant(images.astype("float32" if warped else "uint8")),
+        STEP: tf.constant(0, tf.int64),
+        INDEX: tf.range(count, dtype=tf.int64),
+        LABELS: tf.constant(rng.integers(0, 2, count).astype("float32")),
+        ATTRIBUTES: tf.zeros([count, len(celeba.ATTRIBUTES)]),
+    }
+
+
+def _optimizer(
+    config: TrainConfig, effective: Runtime, model: keras.Model
+) -> Optimizer:
+    total = _STEPS_PER_EPOCH * config.epochs
+    return Optimizer(
+        [variable.value for variable in model.trainable_variables],
+        Schedule(config.learning_rate, _STEPS_PER_EPOCH, total, cosine=True),
+        config.weight_decay,
+        config.clip_norm,
+        config.ema,
+        scale_loss=effective.precision == "float16",
+    )
+
+
+def _keras(config: TrainConfig, _effective: Runtime, _case: str) -> tuple:
+    """Plain Keras: stock layers, all else by default."""
+    model = models.build(config.model, config.input_size, dropout=step_settings.DROPOUT)
+    model.compile(
+        optimizer=keras.optimizers.AdamW(
+            step_settings.LEARNING_RATE, weight_decay=step_settings.WEIGHT_DECAY
+        ),
+        loss=keras.losses.BinaryCrossentropy(
+            from_logits=True, label_smoothing=step_settings.SMOOTHING
+        ),
+    )
+    batch = _batch(config, warped=True)
+    images, labels = batch[IMAGES], batch[LABELS][:, None]
+    # It returns the loss as a number, and so waits for every step.
+    return model, lambda: model.train_on_batch(images, labels), lambda: None
+
+
+def _dataset(config: TrainConfig) -> Dataset:
+    """A manifest without files: the job takes only counts and shapes from it."""
+    count = _STEPS_PER_EPOCH * config.batch_size
+    shard = Shard("none", "train", count, 0, "", (count // 2, count - count // 2))
+    shape = (_HEIGHT, _WIDTH, 3)
+    return Dataset(Path(), Manifest("Male", shape, {}, (1.0, 1.0), {}, (shard,)))
+
+
+def matmul(precision: str, gpu: bool) -> tuple[Callable[[], Any], float]:
+    """Multiplies large square matrices: the function, and its operations per call."""
+    side, products = step_settings.GPU_MATMUL if gpu else step_settings.CPU_MATMUL
+
+    def make():
+        first = tf.cast(tf.random.normal([side, side]), precision)
+        # The products keep their size.
+        second = tf.cast(tf.random.normal([side, side]) / side**0.5, precision)
+
+        @tf.function
+        def multiply():
+            product = first
+            for _ in range(products):
+                product = tf.matmul(product, second)
+            return product[0, 0]
+
+        return lambda: multiply().numpy()
+
+    return turns.made_once(make), 2.0 * side**3 * products
+
+
+if __name__ == "__main__":
+    with wakeup.Watch():
+        turns.serve(prepare, device)

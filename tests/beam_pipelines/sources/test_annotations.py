@@ -1,0 +1,239 @@
+"""Annotation files: every accepted spelling, and one clear line for every wrong one."""
+
+import errno
+
+import numpy as np
+import pytest
+
+from beam_pipelines.config import BuildConfig
+from beam_pipelines.sources import annotations
+from beam_pipelines.sources import load as sources
+from schemas import celeba
+from support.errors import ExitCode, UserError
+
+
+def load(small, **options):
+    return sources.load(BuildConfig(celeba_dir=str(small.folder), **options))
+
+
+def test_values_are_parsed_in_the_official_order(small_celeba):
+    table = annotations.read_attributes(small_celeba.attributes)
+    lines = small_celeba.attributes.read_text().splitlines()[2:]
+    expected = [[int(value == "1") for value in line.split()[1:]] for line in lines]
+    for column, name in enumerate(celeba.ATTRIBUTES):
+        bits = annotations.attribute_bits(table.values, name)
+        assert bits.tolist() == [row[column] for row in expected]
+    assert table.names.tolist() == [line.split()[0].encode() for line in lines]
+    assert table.fingerprint["rows"] == 60 and not table.fingerprint["official"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace(b"\n", b"\r\n"),
+        lambda text: b"\xef\xbb\xbf" + text,
+        lambda text: text.rstrip(),
+        lambda text: text + b"\n\n",
+        lambda text: text.split(b"\n", 1)[1],
+        lambda text: text.replace(b" ", b"\t"),
+        lambda text: b"image_id " + text.split(b"\n", 1)[1],
+        lambda text: text.replace(b"  ", b" ").replace(b" ", b","),
+    ],
+    ids=["CRLF", "BOM", "cut end", "blank end", "no count", "tabs", "Kaggle", "CSV"],
+)
+def test_other_spellings_of_the_same_file(small_celeba, change):
+    expected = annotations.read_attributes(small_celeba.attributes)
+    text = small_celeba.attributes.read_bytes()
+    small_celeba.attributes.write_bytes(change(text))
+    found = annotations.read_attributes(small_celeba.attributes)
+    assert np.array_equal(found.values, expected.values)
+    assert np.array_equal(found.names, expected.names)
+
+
+def test_zeros_may_stand_for_minus_ones(small_celeba):
+    expected = annotations.read_attributes(small_celeba.attributes)
+    assert expected.spelling == ""
+    text = small_celeba.attributes.read_bytes().replace(b"-1", b" 0")
+    small_celeba.attributes.write_bytes(text)
+    found = annotations.read_attributes(small_celeba.attributes)
+    assert np.array_equal(found.values, expected.values)
+    assert found.spelling == "values 0/1"
+
+
+@pytest.mark.parametrize("block", [1, 1 << 20])
+def test_a_file_holds_zeros_or_minus_ones(small_celeba, monkeypatch, block):
+    monkeypatch.setattr(annotations, "_BLOCK", block)
+    lines = small_celeba.attributes.read_text().splitlines()
+    lines[2] = "000001.jpg" + " 1" * 40  # says nothing of the others
+    zeros = [line.replace("-1", " 0") for line in lines]
+    for mixture, words in (
+        (lines[:10] + zeros[10:], ":11: value '0' in column .*, expected -1 or 1"),
+        (zeros[:10] + lines[10:], ":11: value '-1' in column .*, expected 0 or 1"),
+    ):
+        small_celeba.attributes.write_text("\n".join(mixture))
+        with pytest.raises(UserError, match=words):
+            annotations.read_attributes(small_celeba.attributes)
+
+
+def test_columns_in_another_order(small_celeba):
+    expected = annotations.read_attributes(small_celeba.attributes)
+    lines = small_celeba.attributes.read_text().splitlines()
+    words = [line.split() for line in lines[1:]]
+    turned = [" ".join(words[0][::-1])]
+    turned += [" ".join([row[0], *row[:0:-1]]) for row in words[1:]]
+    small_celeba.attributes.write_text("\n".join(turned))
+    found = annotations.read_attributes(small_celeba.attributes)
+    assert np.array_equal(found.values, expected.values)
+
+
+def test_blocks_do_not_matter(small_celeba, monkeypatch):
+    expected = annotations.read_attributes(small_celeba.attributes)
+    monkeypatch.setattr(annotations, "_BLOCK", 1)
+    found = annotations.read_attributes(small_celeba.attributes)
+    assert np.array_equal(found.values, expected.values)
+    assert np.array_equal(found.names, expected.names)
+
+
+def test_every_order_of_rows_joins(small_celeba):
+    expected = load(small_celeba).rows
+    lines = small_celeba.identity.read_text().splitlines()
+    small_celeba.identity.write_text("\n".join(lines[:30:-1] + lines[:31]))
+    found = load(small_celeba).rows
+    assert np.array_equal(found.identities, expected.identities)
+
+
+@pytest.mark.parametrize(
+    "split, other", [("identity", "official"), ("official", "identity")]
+)
+def test_a_cut_file_is_no_ground_to_split_by(small_celeba, split, other):
+    path = small_celeba.identity if split == "identity" else small_celeba.partition
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:20]))
+    small_celeba.image(60).unlink()  # what is not there need not be named
+    with pytest.raises(UserError, match=f"20 of the 59.*000021.*{other}") as caught:
+        load(small_celeba, split=split)
+    assert caught.value.exit_code == ExitCode.INPUT_DATA
+    assert len(load(small_celeba, split=other).rows) == 59
+    if split == "identity":
+        small_celeba.partition.unlink()
+        with pytest.raises(UserError, match="--split=random"):
+            load(small_celeba)
+
+
+def test_rows_that_other_files_lack(small_celeba):
+    small_celeba.edit(small_celeba.identity, "000002.jpg 1000\n", "")
+    small_celeba.image(4).unlink()
+    rows = load(small_celeba, split="official").rows
+    assert rows.identities[:4].tolist() == [1000, -1, 1000, 1001]
+    assert rows.missing.tolist() == [b"000004.jpg"] and len(rows) == 59
+
+
+@pytest.mark.parametrize(
+    "file, old, new, words",
+    [
+        ("attributes", "60\n", "61\n", [":1 ", "61 rows", "60 follow"]),
+        ("attributes", "Male ", "Mail ", [":2:", "'Mail'", "Did you mean Male"]),
+        ("attributes", "Male ", "", [":2:", "Male is missing"]),
+        ("attributes", "Young", "Male", [":2:", "Young is missing"]),
+        ("attributes", "000003.jpg", "000002.jpg", [":5:", "already on line 4"]),
+        ("attributes", "000003.jpg", "", [":5:", "40 words, expected 41"]),
+        ("attributes", "000003.jpg  1", "000003.jpg  2", [":5:", "'2'", "column 1"]),
+        ("attributes", "000003.jpg  1", "000003.jpg  0", [":5:", "expected -1 or 1"]),
+        ("partition", "000003.jpg 0", "000003.jpg 3", [":3:", "from 0 to 2"]),
+        ("partition", "000003.jpg 0", "000003.jpg", [":3:", "1 words, expected 2"]),
+        ("identity", "000003.jpg 1000", "000003.jpg x", [":3:", "'x'"]),
+        ("identity", "000003.jpg 1000", "000003.jpg -7", [":3:", "'-7'"]),
+        ("identity", "000003.jpg", "000001.jpg", [":3:", "already on line 1"]),
+    ],
+)
+def test_wrong_lines_are_named(small_celeba, file, old, new, words):
+    path = getattr(small_celeba, file)
+    if "000003.jpg  " in old:  # whatever the value is
+        lines = path.read_text().splitlines()
+        lines[4] = new + lines[4][len(old) :]
+        path.write_text("\n".join(lines))
+    else:
+        small_celeba.edit(path, old, new)
+    with pytest.raises(UserError) as caught:
+        load(small_celeba, split="official" if file == "partition" else "identity")
+    assert caught.value.exit_code == ExitCode.INPUT_DATA
+    for word in [str(path), *words]:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (
+            b"<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title>",
+            "Google Drive's 'Quota exceeded' page",
+        ),
+        (b"<html>Sign in</html>", "a web page"),
+        (b"", "is empty"),
+        (b"\x00\x01\x02", "not a text file"),
+        (b"000001.jpg 1 -1\n", "expected the header"),
+    ],
+)
+def test_files_that_are_something_else(small_celeba, content, words):
+    small_celeba.attributes.write_bytes(content)
+    with pytest.raises(UserError, match=words) as caught:
+        load(small_celeba)
+    assert caught.value.exit_code == ExitCode.INPUT_DATA
+
+
+def test_header_without_rows(small_celeba):
+    small_celeba.attributes.write_text(" ".join(celeba.ATTRIBUTES) + "\n")
+    with pytest.raises(UserError, match="has no rows"):
+        load(small_celeba)
+    small_celeba.partition.write_text("image_id,partition\n\n")
+    with pytest.raises(UserError, match="partition.*has no rows"):
+        annotations.read_numbers(small_celeba.partition)
+
+
+def test_unreadable_folders_are_input_errors(small_celeba, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr("support.folders.os.scandir", refuse)
+    with pytest.raises(UserError, match="img_align_celeba cannot be read") as caught:
+        load(small_celeba)
+    assert caught.value.exit_code == ExitCode.INPUT_DATA
+
+
+def test_missing_parts_say_what_was_looked_for_and_found(small_celeba):
+    small_celeba.attributes.rename(small_celeba.folder / "attributes.txt")
+    with pytest.raises(UserError, match="no list_attr_celeba.txt.*attributes.txt"):
+        load(small_celeba)
+
+
+def test_missing_image_folder(small_celeba):
+    folder = small_celeba.folder / celeba.IMAGE_FOLDER
+    folder.rename(small_celeba.folder / "images")
+    with pytest.raises(UserError, match="no img_align_celeba/.*identity_CelebA.txt"):
+        load(small_celeba)
+    (small_celeba.folder / "archive.zip").touch()
+    with pytest.raises(UserError, match="use --celeba_dir=.*/archive.zip"):
+        load(small_celeba)
+
+
+def test_image_folder_without_images(small_celeba):
+    for number in range(1, 61):
+        small_celeba.image(number).unlink()
+    with pytest.raises(UserError, match="none of the 60 images.*000001.jpg"):
+        load(small_celeba)
+
+
+def test_no_split_file_offers_random(small_celeba):
+    small_celeba.identity.unlink()
+    small_celeba.partition.unlink()
+    for split in ("identity", "official"):
+        with pytest.raises(UserError, match="--split=random"):
+            load(small_celeba, split=split)
+    assert load(small_celeba, split="random").split == "random"
+
+
+def test_official_files_are_recognized(small_celeba, monkeypatch):
+    digest = annotations.read_numbers(small_celeba.identity).fingerprint["sha256"]
+    monkeypatch.setitem(celeba.OFFICIAL_FILES, digest, 60)
+    notes = load(small_celeba).notes
+    assert "official identity_CelebA.txt, 60 rows" in notes
+    assert "list_attr_celeba.txt, 60 rows" in notes

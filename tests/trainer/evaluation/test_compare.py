@@ -1,0 +1,473 @@
+"""Run folders made by hand: groups, intervals, ranks, words, refusals, the page."""
+
+import csv
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from support import command
+from support.errors import ExitCode, UserError
+from trainer import compare
+from trainer.config import TrainConfig
+from trainer.evaluation import comparison, group_rates, metrics
+from trainer.reporting import comparison_page
+
+PEOPLE, IMAGES = 20, 60
+FILES = ("predictions.csv", "history.csv", "metrics.json", "flags.txt", "run.json")
+
+
+def write_run(folder, wrong=(), record=None, options=None, first_image=0):
+    """Writes a finished run whose predictions of the images `wrong` are wrong."""
+    options = options or {}
+    config = TrainConfig(run_dir=str(folder), **options)
+    numbers = np.arange(IMAGES)
+    label = numbers % 2
+    right = ~np.isin(numbers, list(wrong))
+    predictions = pd.DataFrame(
+        {
+            "image_id": [f"{number + first_image:06d}.jpg" for number in numbers],
+            "identity": numbers // 3,
+            "label": label,
+            "probability": np.where(right, label * 0.8 + 0.1, 0.9 - label * 0.8),
+        }
+    )
+    history = {"epoch": [1], "loss": [0.7], "accuracy": [0.6]}
+    history |= {"val_loss": [0.6], "val_accuracy": [0.7]}
+    folder.mkdir(parents=True)
+    # Shuffled: what counts is the image id, not the order.
+    predictions.sample(frac=1, random_state=len(wrong)).to_csv(
+        folder / "predictions.csv", index=False
+    )
+    pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
+    evaluated = metrics.evaluate(predictions, draws=20)
+    (folder / "metrics.json").write_text(json.dumps(evaluated))
+    (folder / "flags.txt").write_text(command.flags_text(config))
+    run = {
+        "status": "finished",
+        "model": config.model,
+        "regime": config.regime,
+        "seed": config.seed,
+        "attribute": "Male",
+        "manifest_digest": "a" * 64,
+        "parameters": 1_000_000,
+        "best_epoch": 1,
+        "epochs": 1,
+        "train_seconds": 60.0,
+        "images_per_second": 100.0,
+        "inference_images_per_second": 250.0,
+        "device_name": "a <processor>",
+        "data": {
+            "image_shape": [218, 178, 3],
+            "split": "identity",
+            "class_counts": dict.fromkeys(("train", "validation", "test"), [9, 9]),
+            "sources": {},
+        },
+    } | (record or {})
+    (folder / "run.json").write_text(json.dumps(run))
+    return folder
+
+
+def options(model="googlenet", seed=0, **more):
+    return {"model": model, "seed": seed, **more}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """GoogLeNet and VGG16 nearly alike, with two seeds each; ResNet50 much worse."""
+    wrongs = {
+        ("googlenet", 0): [0, 7],
+        ("googlenet", 1): [0, 7, 13, 22],
+        ("vgg16", 0): [1, 8, 14],
+        ("vgg16", 1): [1, 8, 14, 23, 31],
+        ("resnet50", 0): range(0, 60, 2),
+    }
+    return [
+        write_run(tmp_path / f"{model}-{seed}", wrong, options=options(model, seed))
+        for (model, seed), wrong in wrongs.items()
+    ]
+
+
+def compared(folders):
+    return comparison.compare(comparison.group(comparison.load(folders)))
+
+
+def test_groups_are_runs_that_differ_in_the_seed_only(tmp_path):
+    made = {
+        "a": options(seed=3),
+        "b": options(seed=1, data_dir="elsewhere", report_images=False),
+        "c": options(seed=1, ema=0.5),
+        "d": options("vgg16"),
+        "e": options(seed=2, regime="finetune", weights="imagenet"),
+    }
+    folders = [write_run(tmp_path / name, options=one) for name, one in made.items()]
+    # An older run, from before there was an option: it had what is now its default.
+    old = folders[1] / "flags.txt"
+    old.write_text(re.sub("--mixup=.*\n", "", old.read_text()))
+    groups = comparison.group(comparison.load(folders))
+    assert [(group.name, group.seeds) for group in groups] == [
+        ("GoogLeNet, scratch, ema=0.99", [1, 3]),
+        ("GoogLeNet, scratch, ema=0.5", [1]),
+        ("VGG16", [0]),
+        ("GoogLeNet, finetune", [2]),
+    ]
+    assert comparison.differing_options(groups) == {
+        "ema": ["0.99", "0.5", "0.99", "0.99"]
+    }
+
+
+def test_what_auto_became_tells_groups_apart(tmp_path):
+    folders = [
+        write_run(tmp_path / "a", options=options(), record={"precision": "float32"}),
+        write_run(tmp_path / "b", options=options(), record={"precision": "bfloat16"}),
+    ]
+    names = [group.name for group in comparison.group(comparison.load(folders))]
+    assert names == ["GoogLeNet, precision=float32", "GoogLeNet, precision=bfloat16"]
+
+
+def test_draws_equal_a_loop_over_people_and_seeds():
+    rng = np.random.default_rng(5)
+    person = rng.permutation(np.arange(30) % 8)
+    hits = [rng.integers(0, 2, (seeds, 30)).astype(float) for seeds in (3, 1, 2)]
+    drawn = comparison.draw_accuracies(hits, person, draws=6, seed=4)
+    people = np.random.default_rng(4).integers(0, 8, size=(6, 8))
+    of_seeds = np.random.default_rng([4, 1])
+    shares = {
+        seeds: of_seeds.multinomial(seeds - 1, np.full(seeds, 1 / seeds), size=6)
+        for seeds in (3, 2)
+    }
+    for draw in range(6):
+        images = np.concatenate([np.flatnonzero(person == one) for one in people[draw]])
+        expected = [
+            np.repeat(hits[0], shares[3][draw], axis=0)[:, images].mean(),
+            hits[1][0, images].mean(),
+            np.repeat(hits[2], shares[2][draw], axis=0)[:, images].mean(),
+        ]
+        np.testing.assert_allclose(drawn[draw], expected, rtol=1e-12)
+
+
+def test_the_luck_of_few_seeds_is_not_made_small():
+    """Drawing S - 1 of S seeds gives their mean the unbiased variance s² / S."""
+    rates = np.array([0.0, 0.4, 1.0])
+    hits = np.repeat(rates[:, None], 5, axis=1)
+    drawn = comparison.draw_accuracies([hits], np.arange(5), draws=20_000, seed=0)
+    assert drawn.var() == pytest.approx(rates.var(ddof=1) / 3, rel=0.03)
+    assert drawn.mean() == pytest.approx(rates.mean(), abs=0.01)
+
+
+def test_simultaneous_intervals_equal_a_loop():
+    rng = np.random.default_rng(1)
+    drawn = rng.normal([0.9, 0.8, 0.8], [0.02, 0.05, 0.01], (40, 3))
+    accuracy = np.array([0.9, 0.8, 0.81])
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    error = {(a, b): np.std(drawn[:, a] - drawn[:, b], ddof=1) for a, b in pairs}
+    largest = [
+        max(
+            abs(row[a] - row[b] - (accuracy[a] - accuracy[b])) / error[a, b]
+            for a, b in pairs
+        )
+        for row in drawn
+    ]
+    critical = np.quantile(largest, 0.95)
+    radius = comparison.simultaneous_radius(accuracy, drawn)
+    for a, b in pairs:
+        assert radius[a, b] == radius[b, a] == pytest.approx(critical * error[a, b])
+    assert critical > np.quantile(np.abs(rng.normal(size=10_000)), 0.95)
+    assert comparison.simultaneous_radius(accuracy[:1], drawn[:, :1]).tolist() == [[0]]
+
+
+def test_differences_and_ranks(runs):
+    result = compared(runs)
+    assert [group.name for group in result.groups] == ["GoogLeNet", "VGG16", "ResNet50"]
+    np.testing.assert_allclose(result.accuracy, [1 - 3 / 60, 1 - 4 / 60, 0.5])
+    np.testing.assert_allclose(result.difference[0], [0, 1 / 60, 0.45])
+    low, high = result.bounds(0, 2)
+    assert low + high == pytest.approx(2 * 0.45)
+    assert [result.ranks(number) for number in range(3)] == [(1, 2), (1, 2), (3, 3)]
+    assert (result.images, result.people) == (IMAGES, PEOPLE)
+    assert result.intervals[0][0] < 0.95 < result.intervals[0][1]
+    # The same draws for all, in any order of the runs.
+    again = compared(runs[::-1])
+    np.testing.assert_array_equal(again.radius, result.radius)
+
+
+def named(folders, identity):
+    """Other people in runs that are there."""
+    for folder in folders:
+        table = pd.read_csv(folder / "predictions.csv").sort_values("image_id")
+        table.assign(identity=identity).to_csv(folder / "predictions.csv", index=False)
+    return folders
+
+
+def words(texts):
+    return " ".join(texts).replace("\u00a0", " ")
+
+
+def test_perfect_accuracy_has_an_interval_with_a_width(tmp_path):
+    wrongs = {("vgg16", 0): [], ("vgg16", 1): [], ("vgg19", 0): range(IMAGES)}
+    wrongs |= {("resnet50", 0): [3], ("resnet50", 1): []}
+    folders = [
+        write_run(tmp_path / f"{model}-{seed}", wrong, options=options(model, seed))
+        for (model, seed), wrong in wrongs.items()
+    ]
+    result = compared(folders)
+    assert [group.name for group in result.groups] == ["VGG16", "ResNet50", "VGG19"]
+    assert result.intervals[0] == [1 - 3 / PEOPLE, 1.0]
+    assert result.intervals[2] == [0.0, 3 / PEOPLE]
+    hits = [np.stack([run.hits for run in one.candidates]) for one in result.groups]
+    person = np.arange(IMAGES) // 3
+    drawn = comparison.draw_accuracies(hits, person, comparison.DRAWS, 0)
+    assert result.intervals[1] == metrics.interval(drawn[:, 1])
+
+
+def test_rounding_makes_nothing_better(tmp_path, monkeypatch):
+    # The mean of three equal accuracies of 57 by 60 is rounded to another number.
+    third = 57 / 60
+    assert np.mean([third] * 3) != third
+    wrong = [3, 20, 41]
+    folders = [
+        write_run(tmp_path / f"a{seed}", wrong, options=options("vgg16", seed))
+        for seed in range(3)
+    ]
+    folders.append(write_run(tmp_path / "b", wrong, options=options("vgg19")))
+    monkeypatch.setattr(group_rates, "MIN_PEOPLE", 2)
+    result = compared(folders)
+    assert 0 < np.abs(result.difference).max() < 1e-15
+    assert result.radius.max() == 0
+    assert not result.better.any() and result.tied == [1]
+    half_an_image = np.array([[0, 0.5], [-0.5, 0]]) / IMAGES
+    apart = dataclasses.replace(result, difference=half_an_image)
+    assert apart.better.tolist() == [[False, True], [False, False]]
+    assert apart.tied == []
+
+
+def test_equals_at_the_top_are_said_to_be_equal(tmp_path):
+    wrongs = {"googlenet": [1, 2], "vgg16": [3, 40], "vgg19": [5, 9]}
+    folders = [
+        write_run(tmp_path / name, wrong, options=options(name))
+        for name, wrong in wrongs.items()
+    ]
+    said = words(comparison_page.sentences(compared(folders)))
+    assert "right, as many as VGG16 and VGG19. " in said
+    assert "more than any other" not in said
+    worse = write_run(tmp_path / "worse", range(9), options=options("resnet50"))
+    said = words(comparison_page.sentences(compared([*folders[:2], worse])))
+    assert "right, as many as VGG16, and more than any other. " in said
+
+
+def test_what_two_people_agree_on_is_not_certain(tmp_path, monkeypatch):
+    folders = [
+        write_run(tmp_path / "a", [], options=options("vgg16")),
+        write_run(tmp_path / "b", range(IMAGES), options=options("vgg19")),
+    ]
+    result = compared(named(folders, np.arange(IMAGES) % 2))
+    assert result.people == 2 and result.difference[0, 1] == 1
+    assert not result.better.any() and result.bounds(0, 1) is None
+    assert [result.ranks(number) for number in range(2)] == [(1, 2)] * 2
+    assert "VGG19 cannot be told apart" in comparison_page.terminal(result)
+    assert "Only two people are in" in words(comparison_page.notes(result))
+    pair = comparison_page.pairs(result)[0]
+    assert (pair["bounds"], pair["verdict"]) == ("–", "cannot be told apart")
+    # Thirty people are enough to say so.
+    result = compared(named(folders, np.arange(IMAGES) % group_rates.MIN_PEOPLE))
+    assert result.better[0, 1] and result.bounds(0, 1) == (1, 1)
+    assert "people" not in words(comparison_page.notes(result))
+
+
+def test_people_in_training_and_test_are_warned_of(tmp_path):
+    data = {"image_shape": [218, 178, 3], "sources": {}}
+    data["class_counts"] = dict.fromkeys(("train", "validation", "test"), [9, 9])
+    for split, warned in (("random", True), ("official", False), (None, False)):
+        record = {"data": data | {"split": split}}
+        folder = write_run(tmp_path / str(split), [1], record, options())
+        note = "random: the same person can be in training and test, which flatters"
+        assert (note in words(comparison_page.notes(compared([folder])))) == warned
+
+
+def test_equal_predictions_and_a_single_person_decide_nothing(tmp_path, monkeypatch):
+    folders = [
+        write_run(tmp_path / name, [5, 9], options=options(name))
+        for name in ("vgg16", "vgg19")
+    ]
+    result = compared(folders)
+    assert result.bounds(0, 1) is None  # too few people
+    assert not result.better.any()
+    with monkeypatch.context() as patch:
+        patch.setattr(group_rates, "MIN_PEOPLE", PEOPLE)
+        result = compared(folders)
+    assert result.bounds(0, 1) == (0, 0)
+    assert not result.better.any()
+    worse = write_run(tmp_path / "worse", range(30), options=options("resnet50"))
+    named([*folders, worse], 1)
+    alone = compared([*folders, worse])
+    assert alone.intervals == (None, None, None)
+    assert alone.bounds(0, 2) is None
+    assert [alone.ranks(number) for number in range(3)] == [(1, 3)] * 3
+    assert "only one person" in comparison_page.terminal(alone)
+
+
+def test_in_words(runs):
+    result = compared(runs)
+    low, high = (f"{100 * bound:.1f}" for bound in result.bounds(0, 2))
+    said = [text.replace("\u00a0", " ") for text in comparison_page.sentences(result)]
+    assert said == [
+        "GoogLeNet calls 95.0 % of 60 test images of 20 people right, more than any "
+        "other.",
+        "VGG16 cannot be told apart from it.",
+        f"ResNet50 is worse, by {low} to {high} percentage points.",
+        "VGG16 is better than ResNet50.",
+    ]
+    assert comparison_page.notes(result) == [
+        "One seed only: ResNet50. Another seed gives another model, and that luck is "
+        "not in these intervals.",
+        "Only 20 people are in these images. So few say little: intervals that "
+        "resample fewer than 30 are too narrow.",
+    ]
+    assert [pair["verdict"] for pair in comparison_page.pairs(result)] == [
+        "cannot be told apart",
+        "better",
+        "better",
+    ]
+    alone = comparison_page.sentences(compared(runs[:1]))
+    assert len(alone) == 1 and alone[0].endswith("nothing to compare it with.")
+
+
+def test_program(runs, tmp_path, capsys):
+    out = tmp_path / "new" / "out"
+    words = [f"--output_dir={out}", *map(str, runs)]
+    assert command.guard(compare.main, ["compare", *words]) == ExitCode.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        lines[1].split()
+        == ["1–2", "GoogLeNet", "0", "1", "95.0", "%"] + (lines[1].split()[6:])
+    )
+    assert lines[1].endswith(" 100         4")
+    assert lines[-1] == f"comparison: {out / 'comparison.html'}"
+    with open(out / "leaderboard.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["model"] for row in rows] == ["googlenet", "vgg16", "resnet50"]
+    first, last = rows[0], rows[2]
+    assert (first["seeds"], first["best_rank"], first["worst_rank"]) == (
+        "0 1",
+        "1",
+        "2",
+    )
+    assert float(first["lowest_seed_accuracy"]) == pytest.approx(56 / 60)
+    assert float(first["highest_seed_accuracy"]) == pytest.approx(58 / 60)
+    assert float(last["difference"]) == pytest.approx(-0.45)
+    assert float(last["difference_high"]) < 0
+    assert float(last["inference_ms_per_image"]) == 4
+    charts = (
+        "forest",
+        "differences",
+        "train-rate",
+        "parameters",
+        "train-time",
+        "inference",
+    )
+    names = {f"comparison-{name}.png" for name in charts}
+    assert {path.name for path in out.glob("*.png")} == names
+    html = (out / "comparison.html").read_text()
+    assert html.count("<svg") == 6 and "<img" not in html and "<script" not in html
+    assert set(re.findall(r'(?:src|href)="([^#]+?)"', html)) == set()
+    ids = re.findall(r' id="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    assert "a &lt;processor&gt;" in html
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    compare.main(["compare", *words])
+    assert before == {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def test_names_are_escaped_and_missing_numbers_are_dashes(tmp_path):
+    record = {"regime": "<b>$x$</b>", "inference_images_per_second": None}
+    evil = {"model": "<script>$y", "images_per_second": None, "train_seconds": None}
+    folders = [
+        write_run(tmp_path / "<i>", [3], record | evil, options("vgg16")),
+        write_run(tmp_path / "b", [4], record, options("vgg19")),
+    ]
+    compare.compare_runs(folders, tmp_path / "out")
+    html = (tmp_path / "out" / "comparison.html").read_text()
+    assert "<script" not in html and "<b>" not in html and "<i>" not in html
+    assert "&lt;script&gt;$y" in html
+    row = re.search(r"<tr><th>&lt;script.*?</tr>", html[html.index("Cost") :], re.S)[0]
+    assert re.findall(r'number">(.*?)</td>', row) == ["1,000,000", "–", "–", "–"]
+    assert "not recorded" in html
+
+
+@pytest.mark.parametrize(
+    ("record", "first_image", "message"),
+    [
+        ({"attribute": "Young"}, 0, "predict other attributes: Male, Young"),
+        ({"manifest_digest": "b" * 64}, 0, "tested on other data .manifests aaaaaaaaa"),
+        ({}, 1, "were tested on other images"),
+    ],
+)
+def test_other_data_is_refused(tmp_path, record, first_image, message):
+    one = write_run(tmp_path / "one", options=options())
+    two = write_run(tmp_path / "two", (), record, options("vgg16"), first_image)
+    with pytest.raises(UserError, match=f"one and .*two .*{message}") as caught:
+        comparison.load([one, two])
+    assert caught.value.exit_code == ExitCode.USAGE
+
+
+def test_one_run_twice_is_refused(tmp_path):
+    one = write_run(tmp_path / "one", options=options(seed=7))
+    two = write_run(tmp_path / "two", options=options(seed=7))
+    with pytest.raises(UserError, match="one run twice: the same .* seed 7") as caught:
+        comparison.group(comparison.load([one, two]))
+    assert caught.value.exit_code == ExitCode.USAGE
+
+
+def test_unfinished_and_damaged_runs_are_named(tmp_path):
+    good = write_run(tmp_path / "good", options=options())
+    bad = write_run(tmp_path / "bad", options=options("vgg16"))
+    record = json.loads((bad / "run.json").read_text())
+    table = pd.read_csv(bad / "predictions.csv")
+    flipped = table.assign(probability=1 - table["probability"])
+    measured = json.loads((bad / "metrics.json").read_text())
+    undefined = measured | {"accuracy": {"value": None, "interval": None}}
+    without = {key: value for key, value in record.items() if key != "seed"}
+    damages = [
+        ("run.json", json.dumps(record | {"status": "running"}), "no finished run"),
+        ("run.json", "{", "no finished run, or its run.json is damaged"),
+        ("run.json", json.dumps(without), "run.json has no 'seed'"),
+        ("metrics.json", "{}", "metrics.json has no 'accuracy'"),
+        ("metrics.json", json.dumps(undefined), "contradict each other"),
+        ("predictions.csv", flipped.to_csv(index=False), "contradict each other"),
+        ("predictions.csv", table.head(0).to_csv(index=False), "predictions.csv"),
+    ]
+    twice = pd.concat([table, table.head(1)])
+    damages.append(("predictions.csv", twice.to_csv(index=False), "one of them twice"))
+    for name, content, message in damages:
+        before = (bad / name).read_text()
+        (bad / name).write_text(content)
+        with pytest.raises(UserError, match=message) as caught:
+            comparison.load([good, bad])
+        assert caught.value.exit_code == ExitCode.INPUT_DATA
+        assert "bad" in caught.value.cause
+        (bad / name).write_text(before)
+    for name in FILES:
+        before = (bad / name).read_text()
+        (bad / name).unlink()
+        with pytest.raises(UserError, match=name) as caught:
+            comparison.load([good, bad])
+        assert caught.value.exit_code == ExitCode.INPUT_DATA
+        (bad / name).write_text(before)
+    with pytest.raises(UserError, match="No run .*nowhere"):
+        comparison.load([tmp_path / "nowhere"])
+    with pytest.raises(UserError, match="No run is named"):
+        compare.main(["compare"])
+
+
+def test_compare_and_sweep_start_without_tensorflow():
+    program = (
+        "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None; "
+        "import trainer.compare, trainer.sweep"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True)
+    assert done.returncode == 0, done.stderr

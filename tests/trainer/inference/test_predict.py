@@ -1,0 +1,243 @@
+"""Predictions on files, against the predictions that a run made in its evaluation."""
+
+import io
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import simplejpeg
+import tensorflow as tf
+
+from support import command, images
+from support.errors import ExitCode, UserError
+from tests.trainer import tiny_run
+from trainer import main as train_main
+from trainer import models, predict
+from trainer.config import TrainConfig
+from trainer.data import open_dataset
+from trainer.data.input_pipeline import read_images
+
+
+@pytest.fixture(scope="module")
+def run_dir(dataset_dir, tmp_path_factory):
+    """A finished run; its architecture stays in the table."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny = models.Architecture(tiny_run.backbone, models.SCALED, "", 0)
+        patch.setattr(models, "ARCHITECTURES", models.ARCHITECTURES | {"tiny": tiny})
+        config = TrainConfig(
+            model="tiny",
+            data_dir=str(dataset_dir),
+            run_dir=str(tmp_path_factory.mktemp("runs") / "run"),
+            input_size=32,
+            batch_size=8,
+            epochs=2,
+            learning_rate=0.01,
+            precision="float32",
+        )
+        train_main.main(["main", *command.flags_text(config).splitlines()])
+        yield config.run_dir
+
+
+@pytest.fixture
+def pictures(dataset_dir, tmp_path):
+    """The files of the test split, in a folder."""
+    dataset = open_dataset(dataset_dir)
+    names = [f"test-{number:03d}.jpg" for number in range(21)]
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, data in read_images(dataset, "test", names).items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def run(run_dir, *words):
+    predict.main(["predict", f"--run_dir={run_dir}", *map(str, words)])
+
+
+def test_the_data_sets_files_get_the_evaluations_probabilities(
+    run_dir, pictures, tmp_path, capsys
+):
+    output = tmp_path / "out.csv"
+    (pictures / "notes.txt").write_text("not a picture by its name: ignored")
+    run(run_dir, f"--output={output}", "--batch_size=5", pictures)
+    table = pd.read_csv(output)
+    expected = pd.read_csv(f"{run_dir}/predictions.csv").sort_values("image_id")
+    assert list(table.columns) == ["image_id", "probability", "label", "abstained"]
+    assert table["image_id"].tolist() == expected["image_id"].tolist()
+    difference = table["probability"].to_numpy() - expected["probability"].to_numpy()
+    assert np.abs(difference).max() < 1e-5
+    assert table["label"].tolist() == (table["probability"] >= 0.5).astype(int).tolist()
+    undecided = (table["probability"] - 0.5).abs() < 0.1
+    assert table["abstained"].tolist() == undecided.tolist()
+    printed = capsys.readouterr().out
+    assert (
+        "probability of (perceived) Male\nimage         probability  label" in printed
+    )
+    assert "... and 1 more\n" in printed
+    assert f"21 of 21 images predicted -> {output}" in printed
+
+
+def test_any_size_and_order_and_bad_files(run_dir, pictures, tmp_path, capsys):
+    first = pictures / "test-000.jpg"
+    pixels = images.decode_rgb(first.read_bytes())
+    png, large = tmp_path / "same.png", tmp_path / "large.jpg"
+    png.write_bytes(tf.io.encode_png(pixels).numpy())
+    large.write_bytes(simplejpeg.encode_jpeg(pixels.repeat(60, 0).repeat(80, 1)))
+    bad = {"cut.jpg": first.read_bytes()[:-200], "x.png": b"\x89PNG", "web.jpg": b"<a>"}
+    for name, data in bad.items():
+        (tmp_path / name).write_bytes(data)
+    paths = [large, *(tmp_path / name for name in bad), png, first]
+    seen = []
+    table = predict.Predictor(run_dir).predict(
+        paths, batch_size=2, progress=lambda *counts: seen.append(counts)
+    )
+    assert table["image_id"].tolist() == [path.name for path in paths]
+    assert (table["error"] != "").tolist() == [False, True, True, True, False, False]
+    assert table["label"].isna().tolist() == (table["error"] != "").tolist()
+    probability = table["probability"]
+    assert probability[4] == pytest.approx(probability[5], abs=1e-6)
+    assert probability[0] == pytest.approx(probability[5], abs=0.05)
+    assert seen[0] == (0, 0) and seen[5] == (5 + 0, 3)
+
+    output = tmp_path / "out.json"
+    run(run_dir, f"--output={output}", *paths)
+    document = json.loads(output.read_text())
+    names = [row["image_id"] for row in document["predictions"]]
+    assert names == ["large.jpg", "same.png", "test-000.jpg"]
+    assert document["skipped"][2] == {
+        "path": f"{tmp_path}/web.jpg",
+        "error": "not a JPEG: it is a web page or another text",
+    }
+    assert f"skipped {tmp_path}/web.jpg: not a JPEG" in capsys.readouterr().err
+    output.unlink()
+    with pytest.raises(UserError, match="None of 3 images") as caught:
+        run(run_dir, f"--output={output}", *(tmp_path / name for name in bad))
+    assert caught.value.exit_code == ExitCode.INPUT_DATA
+    assert not output.exists()
+
+
+def test_paths_bytes_and_arrays_agree(run_dir, pictures):
+    predictor = predict.Predictor(run_dir)
+    path = pictures / "test-003.jpg"
+    data = path.read_bytes()
+    pixels = images.decode_rgb(data)
+    many = predictor.predict([path, str(path), data, pixels])
+    assert many["image_id"].tolist() == [str(path), str(path), "[2]", "[3]"]
+    ones = [predictor.predict(one) for one in (str(path), data, pixels)]
+    ones.append(predictor.predict(np.stack([pixels, pixels])))
+    every = np.concatenate([table["probability"] for table in [many, *ones]])
+    assert len(every) == 9
+    assert np.ptp(every) < 1e-6
+    assert predictor.predict([]).empty
+
+
+def test_json_says_which_model_and_names_are_told_apart(
+    run_dir, pictures, tmp_path, capsys
+):
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.write(pictures / "test-001.jpg", "deep/test-000.jpg")
+    output, folder = tmp_path / "out.json", tmp_path / "annotated"
+    run(
+        run_dir,
+        f"--output={output}",
+        f"--annotate={folder}",
+        "--abstain=0.5",
+        f"{pictures}/test-00[01].jpg",
+        tmp_path / "more.zip",
+    )
+    document = json.loads(output.read_text())
+    record = models.read_run(run_dir)
+    assert document["model"] == {
+        "attribute": "Male",
+        "probability_of": "perceived Male",
+        "label_names": {"0": "not Male", "1": "Male"},
+        "architecture": "tiny",
+        "input_size": 32,
+        "threshold": 0.5,
+        "temperature": record["temperature"],
+        "abstain": 0.5,
+        "sha256": record["files"]["best.keras"],
+        "manifest_digest": record["manifest_digest"],
+    }
+    rows = pd.DataFrame(document["predictions"])
+    assert rows["image_id"].tolist() == [
+        f"{pictures}/test-000.jpg",
+        "test-001.jpg",
+        f"{tmp_path}/more.zip/deep/test-000.jpg",
+    ]
+    assert rows["probability"][1] == pytest.approx(rows["probability"][2], abs=1e-6)
+    assert rows["abstained"].all()
+    index = pd.read_csv(folder / "index.csv")
+    assert index["image_id"].tolist() == rows["image_id"].tolist()
+    assert {path.name for path in folder.iterdir()} == {"index.csv", *index["file"]}
+    printed = capsys.readouterr().out
+    assert "0 Male, 0 not Male, 3 undecided (less than 0.5 from 0.5)" in printed
+    assert "note: 2 images share their names" in printed
+    with pytest.raises(UserError, match="holds files already"):
+        run(run_dir, f"--annotate={folder}", pictures)
+
+
+def test_the_band_is_the_runs_own(run_dir, tmp_path):
+    assert predict.Predictor(run_dir).abstain == 0.1
+    copy = shutil.copytree(run_dir, tmp_path / "copy")
+    metrics = json.loads((copy / "metrics.json").read_text())
+    for text, expected in (
+        (json.dumps(metrics | {"abstention": {"abstain": 0.3}}), 0.3),
+        ("{}", 0.1),  # as older versions wrote it
+    ):
+        (copy / "metrics.json").write_text(text)
+        assert predict.Predictor(copy).abstain == expected
+    assert predict.Predictor(copy, abstain=0.0).abstain == 0
+    for text, problem in (
+        ("{", "is not complete JSON"),
+        ('{"abstention": {"abstain": "0.2"}}', "has abstention.abstain = "),
+    ):
+        (copy / "metrics.json").write_text(text)
+        with pytest.raises(UserError, match=f"metrics.json.* {problem}"):
+            predict.Predictor(copy)
+
+
+def test_a_terminal_sees_the_progress_but_no_control_letters(
+    run_dir, pictures, tmp_path, monkeypatch, capsys
+):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("support.live.LIVE_INTERVAL", 0.0)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    shutil.copy(pictures / "test-000.jpg", tmp_path / "a\x1b[2J.jpg")
+    run(run_dir, pictures, tmp_path / "a\x1b[2J.jpg")
+    assert "22 of 22 images predicted" in predict.sys.stderr.getvalue()
+    printed = capsys.readouterr().out
+    assert "a?[2J.jpg" in printed and "\x1b" not in printed
+    assert "more" not in printed  # without a file every row is shown
+
+
+@pytest.mark.parametrize(
+    "flags, words, code",
+    [
+        ([], "--run_dir is missing", ExitCode.USAGE),
+        (["--run_dir=r", "--output=o.txt"], "neither a .csv nor", ExitCode.USAGE),
+        (["--run_dir=r", "--output=no/o.csv"], "existing, writable", ExitCode.OUTPUT),
+        (["--run_dir=r", "--output=d.csv"], "not a file in", ExitCode.OUTPUT),
+        (["--run_dir=r", "--output=m.json"], "is no prediction of", ExitCode.OUTPUT),
+        (["--run_dir=r", "--annotate=f"], "--annotate=f is not a", ExitCode.OUTPUT),
+        (["--run_dir=r", "--abstain=0.6"], "not within 0 and 0.5", ExitCode.USAGE),
+        (["--run_dir=r", "--batch_size=0"], "is below 1", ExitCode.USAGE),
+        (["--run_dir=r", "gone.jpg"], "gone.jpg does not exist", ExitCode.INPUT_DATA),
+        (["--run_dir=r", "f"], "r is not a run folder", ExitCode.INPUT_DATA),
+        (["--run_dir=r"], "No picture is named", ExitCode.USAGE),
+    ],
+)
+def test_paths_and_flags_are_checked(tmp_path, monkeypatch, flags, words, code):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "f").touch()
+    (tmp_path / "d.csv").mkdir()
+    (tmp_path / "m.json").write_text('{"accuracy": 1}')
+    with pytest.raises(UserError, match=words) as caught:
+        predict.main(["predict", *flags])
+    assert caught.value.exit_code == code

@@ -1,0 +1,184 @@
+"""Two logical CPUs compute what one device does; shares may be uneven, or empty."""
+
+import dataclasses
+import itertools
+import json
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from support import command
+from trainer import main, models
+from trainer.data import evaluation_dataset, open_dataset
+from trainer.loop import job as jobs
+from trainer.loop import runtime, train
+from trainer.loop.scoring import predict_split
+from trainer.models.replica_dropout import ReplicaDropout
+
+
+def plain_backbone(x):
+    return keras.layers.Conv2D(4, 3, strides=4, activation="relu")(x)
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Adds an architecture without normalization."""
+    table = models.ARCHITECTURES | {
+        "plain": models.Architecture(plain_backbone, models.SCALED, "", 0)
+    }
+    monkeypatch.setattr(models, "ARCHITECTURES", table)
+    return "plain"
+
+
+def build(config):
+    keras.utils.clear_session()
+    dataset = open_dataset(config.data_dir)
+    return jobs.build_job(config, runtime.prepare(config), dataset)
+
+
+def gradients_of(job, batch):
+    """Sums and clipped gradients of a global batch, before anything is updated."""
+    strategy, step = job.runtime.strategy, job.train_step
+
+    @tf.function
+    def compute(batch):
+        return strategy.run(step._replica_step, (batch,))
+
+    sums, gradients, _ = compute(train.split_batch(batch, strategy))
+    first = [strategy.experimental_local_results(value)[0] for value in gradients]
+    return strategy.reduce("SUM", sums, axis=None).numpy(), [
+        gradient.numpy() for gradient in first
+    ]
+
+
+def first_batch(job):
+    return next(iter(job.train_dataset(start=0)))
+
+
+def check_equal(one, two, examples, tolerance):
+    """Compares one global batch and the test split on one device and on two."""
+    batch = {
+        name: tensor[:examples] if tensor.shape.rank else tensor
+        for name, tensor in first_batch(one).items()
+    }
+    (sums, gradients), (sums_2, gradients_2) = (
+        gradients_of(job, batch) for job in (one, two)
+    )
+    np.testing.assert_allclose(sums_2, sums, rtol=tolerance)
+    scale = max(np.abs(gradient).max() for gradient in gradients)
+    for got, want in zip(gradients_2, gradients, strict=True):
+        np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * scale)
+    probabilities = [
+        predict_split(
+            job.evaluation_step,
+            evaluation_dataset(job.dataset, "test", examples, as_supervised=False),
+            job.runtime.strategy,
+        )["probability"]
+        for job in (one, two)
+    ]
+    np.testing.assert_allclose(*probabilities, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("examples", [8, 7, 1])
+def test_two_replicas_compute_what_one_does(changed, plain, examples):
+    options = {"model": plain, "batch_size": 8, "dropout": 0.0}
+    one, two = (build(changed(replicas=count, **options)) for count in (1, 2))
+    check_equal(one, two, examples, 1e-5)
+
+
+def trained_weights(job, count=12):
+    for batch in itertools.islice(job.train_dataset(start=0), count):
+        job.train_step(train.split_batch(batch, job.runtime.strategy))
+    return [variable.value.numpy() for variable in job.learner.weights]
+
+
+def test_two_replicas_train_like_one(changed, plain):
+    """The warp draws by position in the global batch, however it is divided."""
+    options = {"model": plain, "batch_size": 7, "dropout": 0.0, "zoom": 0.1}
+    one, two = (
+        trained_weights(build(changed(replicas=count, **options))) for count in (1, 2)
+    )
+    start = build(changed(**options)).learner.get_weights()
+    for got, want, before in zip(two, one, start, strict=True):
+        assert np.abs(want - before).max() > 1e-3
+        np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+def test_mirrored_strategy_on_one_device_is_bit_equal_to_the_default(changed):
+    config = changed(dropout=0.3, mixup=0.2, precision="bfloat16")
+    mirrored = build(config)
+    assert type(mirrored.runtime.strategy) is tf.distribute.MirroredStrategy
+    weights = trained_weights(mirrored)
+    keras.utils.clear_session()
+    plain = dataclasses.replace(
+        runtime.prepare(config), strategy=tf.distribute.get_strategy()
+    )
+    default = jobs.build_job(config, plain, mirrored.dataset)
+    keras.mixed_precision.set_global_policy("float32")
+    for got, want in zip(weights, trained_weights(default), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.slow
+def test_two_replicas_compute_what_one_does_with_vgg16(changed):
+    options = {"model": "vgg16", "batch_size": 4, "dropout": 0.0}
+    one, two = (build(changed(replicas=count, **options)) for count in (1, 2))
+    check_equal(one, two, 3, 1e-5)
+
+
+def test_dropout_differs_between_replicas_and_is_keras_on_one_device():
+    images = tf.ones([4, 64])
+    for seed in (3, 2**32 - 1):
+        stock = keras.layers.Dropout(0.5, seed=seed)
+        ours = ReplicaDropout(0.5, seed=seed)
+        for _ in range(2):
+            np.testing.assert_array_equal(
+                ours(images, training=True), stock(images, training=True)
+            )
+    strategy = tf.distribute.MirroredStrategy(
+        ["CPU:0", "CPU:1"], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+    with strategy.scope():
+        layer = ReplicaDropout(0.5, seed=3)
+    inner = tf.function(lambda x: layer(x, training=True))
+
+    @tf.function
+    def step():
+        return strategy.run(inner, (images,))
+
+    masks = [
+        mask.numpy().tobytes()
+        for _ in range(2)
+        for mask in strategy.experimental_local_results(step())
+    ]
+    assert len(set(masks)) == 4
+    np.testing.assert_array_equal(layer(images), images)
+
+
+def test_the_learner_drops_out_per_replica(changed):
+    layers = build(changed(dropout=0.3)).learner.layers
+    assert [type(layer) for layer in layers if layer.name == "dropout"] == [
+        ReplicaDropout
+    ]
+
+
+def test_the_batch_per_replica_is_printed(changed, capsys):
+    config = changed(replicas=2, batch_size=7, epochs=1)
+    words = ["main", *command.flags_text(config).split()]
+    assert command.guard(main.main, words) == 0
+    assert "global batch 7, 3 or 4 per replica" in capsys.readouterr().out
+    report = Path(config.run_dir, "report.html").read_text()
+    assert 'alt="heat map of test-' in report
+
+
+def test_two_replicas_train_in_float16(changed):
+    config = changed(replicas=2, precision="float16", epochs=1, dropout=0.3)
+    words = ["main", *command.flags_text(config).split()]
+    assert command.guard(main.main, words) == 0
+    keras.mixed_precision.set_global_policy("float32")
+    metrics = json.loads(Path(config.run_dir, "metrics.json").read_text())
+    assert math.isfinite(metrics["log_loss"]["value"])

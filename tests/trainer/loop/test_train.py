@@ -1,0 +1,272 @@
+"""Whole runs through the real path: results, resume, replicas, precision."""
+
+import csv
+import json
+import os
+import signal
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from schemas import celeba
+from support import command
+from support.errors import ExitCode, UserError
+from tests.trainer.conftest import COUNTS
+from tests.trainer.running import job, run
+from trainer import main, models
+from trainer.data import dataset as data_module
+from trainer.loop import checkpoint, steps
+from trainer.loop import job as jobs
+
+
+@pytest.fixture(autouse=True)
+def plain_precision():
+    yield
+    keras.mixed_precision.set_global_policy("float32")
+
+
+#: The tiny model learns with these from any seed, not from a lucky one alone.
+LEARNS = {
+    "epochs": 12,
+    "ema": 0.0,
+    "patience": 0,
+    "dropout": 0.0,
+    "rotation": 0.0,
+    "width_shift": 0.0,
+    "height_shift": 0.0,
+}
+
+
+def test_a_run_leaves_what_it_promises(config, tmp_path, capsys):
+    assert run(config) == ExitCode.OK
+    folder = tmp_path / "run"
+    assert {path.name for path in folder.iterdir()} >= {
+        "flags.txt",
+        "run.json",
+        "history.csv",
+        "best.keras",
+        "metrics.json",
+        "predictions.csv",
+        "predictions-validation.csv",
+        "likely_label_errors.csv",
+        "most_uncertain.csv",
+        "curves.png",
+        "confusion_matrix.png",
+        "roc.png",
+        "precision_recall.png",
+        "report.html",
+        "manifest.json",
+        "MODEL_CARD.md",
+    }
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["precision"] == "float32"
+    assert record["replicas"] == 1
+    assert record["strategy"] == "MirroredStrategy"
+    assert record["global_batch"] == 8
+    assert record["decoded_in_memory"] == ["train", "validation"]
+    with open(folder / "predictions.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [list(row) for row in rows[:1]] == [
+        ["image_id", "identity", "label", "probability", *celeba.ATTRIBUTES]
+    ]
+    assert sorted(row["image_id"] for row in rows) == [
+        f"test-{i:03d}.jpg" for i in range(COUNTS["test"])
+    ]
+    right = [
+        (float(row["probability"]) >= 0.5) == (row["label"] == "1") for row in rows
+    ]
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert record["temperature"] == metrics["calibration"]["temperature"]
+    assert metrics["accuracy"]["value"] == pytest.approx(np.mean(right))
+    assert metrics["n"] == COUNTS["test"]
+    assert np.array(metrics["confusion_matrix"]).sum() == COUNTS["test"]
+    assert len(pd.read_csv(folder / "history.csv")) == 2
+    assert not (folder / "checkpoints").exists()
+    capsys.readouterr()
+    assert run(config) == ExitCode.OK
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_it_learns(changed, tmp_path):
+    assert run(changed(**LEARNS)) == ExitCode.OK
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["accuracy"]["value"] >= 0.95
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(changed, tmp_path):
+    # Without learning the validation loss is best in the first epoch.
+    assert run(changed(epochs=9, patience=2, learning_rate=1e-12)) == ExitCode.OK
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["epochs"] - record["best_epoch"] == 2
+
+
+def final_state(folder):
+    """The weights and the history of a run, its timings left out."""
+    history = pd.read_csv(folder / "history.csv")
+    timings = ["images_per_second", "input_wait", "seconds", "validation_seconds"]
+    weights = models.build("tiny", 32)
+    models.read_weights(weights, folder / "best.keras")
+    return history.drop(columns=timings), weights.get_weights()
+
+
+@pytest.mark.parametrize(
+    ("stop_after", "options"),
+    [
+        (2, {}),
+        (6, {"precision": "bfloat16"}),
+        (9, {}),
+        (9, {"precision": "bfloat16", "mixup": 0.2}),
+        (8, {"cache_mb": 0, "shuffle_buffer": 5}),
+        (9, {"augment": "keras", "zoom": 0.1}),
+        (4, {"augment": "erasing"}),
+    ],
+)
+def test_stopped_run_resumes_bit_equal(
+    changed, tmp_path, monkeypatch, capsys, stop_after, options
+):
+    whole = changed(run_dir=str(tmp_path / "whole"), dropout=0.3, **options)
+    assert run(whole) == ExitCode.OK
+
+    stopped = changed(run_dir=str(tmp_path / "part"), dropout=0.3, **options)
+    calls = []
+    step = steps.TrainStep.__call__
+
+    def interrupt(self, batch):
+        step(self, batch)
+        calls.append(1)
+        if len(calls) == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps.TrainStep, "__call__", interrupt)
+        assert run(stopped) == ExitCode.STOPPED
+    assert "Go on with: python -m trainer.main" in capsys.readouterr().err
+    assert run(stopped) == ExitCode.OK
+    assert "going on in epoch" in capsys.readouterr().out
+
+    history, weights = final_state(tmp_path / "whole")
+    history_2, weights_2 = final_state(tmp_path / "part")
+    pd.testing.assert_frame_equal(history_2, history, check_exact=True)
+    for got, want in zip(weights_2, weights, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_choice_to_cache_is_kept_on_resume(changed, tmp_path, monkeypatch):
+    assert run(changed(run_dir=str(tmp_path / "whole"))) == ExitCode.OK
+    step = steps.TrainStep.__call__
+
+    def interrupt(self, batch):
+        step(self, batch)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps.TrainStep, "__call__", interrupt)
+        assert run(changed(run_dir=str(tmp_path / "part"))) == ExitCode.STOPPED
+    monkeypatch.setattr(data_module, "available_memory", lambda: 0)
+    assert run(changed(run_dir=str(tmp_path / "part"))) == ExitCode.OK
+    record = json.loads((tmp_path / "part" / "run.json").read_text())
+    assert record["decoded_in_memory"] == ["train", "validation"]
+    (history, weights), (history_2, weights_2) = (
+        final_state(tmp_path / name) for name in ("whole", "part")
+    )
+    pd.testing.assert_frame_equal(history_2, history, check_exact=True)
+    for got, want in zip(weights_2, weights, strict=True):
+        np.testing.assert_array_equal(got, want)
+    record["decoded_in_memory"] = ["valid"]
+    record["status"] = "running"
+    (tmp_path / "part" / "run.json").write_text(json.dumps(record))
+    assert run(changed(run_dir=str(tmp_path / "part"))) == ExitCode.INPUT_DATA
+
+
+def test_datasets_are_made_once_a_run(changed, monkeypatch):
+    made = []
+    for name in ("train_dataset", "evaluation_dataset"):
+        make = getattr(jobs, name)
+
+        def count(*args, name=name, make=make, **kwargs):
+            made.append(name)
+            return make(*args, **kwargs)
+
+        monkeypatch.setattr(jobs, name, count)
+    assert run(changed(epochs=3)) == ExitCode.OK
+    # The training, the validation and, at the end, the test split.
+    assert made == ["train_dataset", "evaluation_dataset", "evaluation_dataset"]
+
+
+def test_checkpoints_in_mid_epoch_and_a_damaged_one(changed, tmp_path, capsys):
+    config = changed(checkpoint_every=2)
+    part = job(config)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    progress = checkpoint.Progress(step=2, best_loss=0.5)
+    checkpoint.save(folder, 2, part.variables, progress)
+    part.optimizer.step.assign(4)
+    checkpoint.save(folder, 4, part.variables, checkpoint.Progress(step=4))
+    newest = folder / "checkpoints" / "step-000000004.npz"
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(bytes(data))
+
+    restored, notes = checkpoint.restore(folder, part.variables)
+    assert restored == progress
+    assert part.optimizer.step == 0
+    assert len(notes) == 1
+    assert "step-000000004.npz is damaged and passed over" in notes[0]
+
+    (folder / "checkpoints" / "step-000000002.npz").write_bytes(b"")
+    with pytest.raises(UserError, match="None of the 2 checkpoints") as raised:
+        checkpoint.restore(folder, part.variables)
+    assert raised.value.exit_code == ExitCode.INTEGRITY
+
+
+def test_two_replicas_train_evaluate_and_save(changed, tmp_path):
+    config = changed(replicas=2, batch_size=7, **LEARNS)
+    assert run(config) == ExitCode.OK
+    folder = tmp_path / "run"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["replicas"] == 2
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["n"] == COUNTS["test"]
+    assert metrics["accuracy"]["value"] > 0.9
+    assert models.load(folder).count_params() == record["parameters"]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_other_precisions_train(changed, tmp_path, precision):
+    assert run(changed(precision=precision, epochs=1)) == ExitCode.OK
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["precision"] == precision
+    logit = models.load(tmp_path / "run").get_layer("logit")
+    assert logit.compute_dtype == "float32"
+
+
+def test_transfer_changes_only_the_last_layer(changed, tmp_path):
+    assert run(changed(epochs=1, run_dir=str(tmp_path / "first"))) == ExitCode.OK
+    first = models.load(tmp_path / "first").get_weights()
+    start = str(tmp_path / "first" / "best.keras")
+    assert run(changed(regime="transfer", weights=start)) == ExitCode.OK
+    second = models.load(tmp_path / "run").get_weights()
+    for got, want in zip(second[:-2], first[:-2], strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert not np.array_equal(second[-2], first[-2])
+
+
+def test_the_command_that_is_printed_goes_on(changed, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    step = steps.TrainStep.__call__
+
+    def interrupt(self, batch):
+        step(self, batch)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(steps.TrainStep, "__call__", interrupt)
+        assert run(changed(run_dir="")) == ExitCode.INTERRUPTED
+    printed = capsys.readouterr().err.partition("python -m trainer.main")[2].split()
+    assert command.guard(main.main, ["main", *printed]) == ExitCode.OK
+    assert "going on in epoch 1 after step 1" in capsys.readouterr().out
+    folders = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
+    assert len(folders) == 1

@@ -1,0 +1,155 @@
+"""Known sizes, safe loading, fused batch normalization, other backends."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from support.errors import ExitCode, UserError
+from trainer import models
+from trainer.models import learner
+
+IMAGES = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
+
+
+@pytest.mark.parametrize("name", models.ARCHITECTURES)
+def test_parameters_are_the_known_ones(name):
+    model = models.build(name, 64)
+    channels = model.get_layer("logit").kernel.shape[0]
+    backbone = model.count_params() - channels - 1
+    assert backbone == models.ARCHITECTURES[name].parameters
+
+
+def test_googlenet_has_torchvision_s_parameters():
+    model = models.build("googlenet", 224)
+    trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    assert trainable - (1024 + 1) + (1024 + 1) * 1000 == 6_624_904
+    assert model.get_layer("inception5b").output.shape[1:] == (7, 7, 1024)
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("resnet5", "resnet50"), ("x", "vgg16")])
+def test_an_unknown_architecture_is_refused(name, nearest):
+    with pytest.raises(UserError, match=nearest) as raised:
+        models.architecture(name)
+    assert raised.value.exit_code == ExitCode.USAGE
+
+
+def test_preprocessing_is_inside_and_by_weights():
+    pixels = np.full((1, 32, 32, 3), [255.0, 127.5, 0.0], "float32")
+    wanted = {
+        models.SCALED: [1, 0, -1],
+        models.CAFFE: [0 - 103.939, 127.5 - 116.779, 255 - 123.68],
+    }
+    for preprocessing, values in wanted.items():
+        images = keras.Input((32, 32, 3))
+        model = keras.Model(images, models._preprocess(images, preprocessing))
+        np.testing.assert_allclose(model(pixels)[0, 0, 0], values, rtol=1e-4, atol=1e-3)
+
+
+def finished_run(folder, name, preprocessing=models.SCALED):
+    """A run folder as a finished run leaves it."""
+    model = models.build(name, 32, preprocessing, dropout=0.2)
+    digest = models.save(model, folder / models.BEST)
+    run = {
+        "model": name,
+        "attribute": "Male",
+        "input_size": 32,
+        "preprocessing": preprocessing,
+        "files": {models.BEST: digest},
+    }
+    models.write_run(folder, run)
+    return model
+
+
+PREPROCESSING = (models.SCALED, models.CAFFE)
+
+
+@pytest.mark.parametrize("preprocessing", PREPROCESSING)
+def test_a_saved_model_gives_the_same_logits(tiny, tmp_path, preprocessing):
+    model = finished_run(tmp_path, tiny, preprocessing)
+    np.testing.assert_array_equal(models.load(tmp_path)(IMAGES), model(IMAGES))
+
+
+@pytest.mark.parametrize("preprocessing", PREPROCESSING)
+def test_a_saved_model_opens_in_plain_keras(tiny, tmp_path, preprocessing):
+    model = finished_run(tmp_path, tiny, preprocessing)
+    plain = keras.saving.load_model(tmp_path / models.BEST, safe_mode=True)
+    np.testing.assert_array_equal(plain(IMAGES), model(IMAGES))
+
+
+def test_a_changed_or_missing_file_is_refused(tiny, tmp_path):
+    finished_run(tmp_path, tiny)
+    path = tmp_path / models.BEST
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(UserError, match="sha256 differs") as raised:
+        models.load(tmp_path)
+    assert raised.value.exit_code == ExitCode.INTEGRITY
+    path.unlink()
+    with pytest.raises(UserError, match="no finished run") as raised:
+        models.load(tmp_path)
+    assert raised.value.exit_code == ExitCode.INPUT_DATA
+    with pytest.raises(UserError, match="not a run folder"):
+        models.load(tmp_path / "nowhere")
+
+
+def test_weights_go_on_from_a_run_and_from_a_backbone_file(tiny, tmp_path):
+    run = finished_run(tmp_path, tiny)
+    model, preprocessing = models.build_initial(
+        tiny, 32, str(tmp_path / models.BEST), dropout=0, seed=0
+    )
+    assert preprocessing == models.SCALED
+    np.testing.assert_array_equal(model(IMAGES), run(IMAGES))
+
+    images = keras.Input((32, 32, 3))
+    backbone = keras.Model(images, models.ARCHITECTURES[tiny].backbone(images))
+    backbone.set_weights(run.get_weights()[:-2])
+    backbone.save_weights(tmp_path / "backbone.weights.h5")
+    model, _ = models.build_initial(
+        tiny, 32, str(tmp_path / "backbone.weights.h5"), dropout=0, seed=0
+    )
+    for got, want in zip(model.get_weights()[:-2], run.get_weights()[:-2], strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_weights_that_do_not_fit_are_refused(tiny, tmp_path):
+    finished_run(tmp_path, tiny)
+    with pytest.raises(UserError, match="does not hold weights of"):
+        models.build_initial(
+            "googlenet", 32, str(tmp_path / models.BEST), dropout=0, seed=0
+        )
+
+
+def test_frozen_backbone_stays_and_normalizes_in_inference_mode(tiny):
+    model = learner.build(models.build(tiny, 32), 0.5)
+    models.freeze_backbone(model)
+    before = model.get_weights()
+    model(IMAGES, training=True)
+    assert [v.path.split("/")[0] for v in model.trainable_variables] == ["logit"] * 2
+    for got, want in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_models_and_warp_run_without_tensorflow():
+    program = """
+import sys
+sys.modules["tensorflow"] = None  # importing it is now an error
+import numpy as np
+from trainer import augmentation, models
+from trainer.models import googlenet
+images = np.full((2, 50, 40, 3), 100, "uint8")
+side = augmentation.compiled(32)(images, augmentation.identity(2))
+assert np.allclose(side, 100), side
+logits = models.build("googlenet", 32).predict_on_batch(side)
+print(tuple(logits.shape))
+"""
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "(2, 1)", done.stderr

@@ -1,0 +1,349 @@
+"""The model card of a run folder made by hand, its header and its chain of hashes."""
+
+import hashlib
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from schemas import celeba
+from support.errors import ExitCode, UserError
+from trainer import model_card
+from trainer.evaluation import results
+from trainer.runs import chain
+
+MODEL = b"weights"
+SHA256 = hashlib.sha256(MODEL).hexdigest()
+DIGEST = "ab" * 32
+SOURCES = {
+    "attributes": {
+        "file": "list_attr_celeba.txt",
+        "official": False,
+        "rows": 120,
+        "sha256": "12" * 32,
+    },
+    "images": {"bytes": 9, "count": 120, "sha256": "34" * 32},
+}
+
+
+def _predictions(count=120):
+    rng = np.random.default_rng(0)
+    label = np.arange(count) % 2
+    logit = (2 * label - 1) * 2.0 + rng.normal(0, 2, count)
+    columns = {
+        "image_id": [f"{number:06d}.jpg" for number in range(count)],
+        "identity": np.arange(count) // 3,
+        "label": label,
+        "logit": logit,
+    }
+    for number, name in enumerate(celeba.ATTRIBUTES):
+        values = rng.integers(0, 2, count) if number else np.zeros(count, np.int64)
+        columns[name] = label if name == "Male" else values
+    return results.calibrated(pd.DataFrame(columns), 1.5)
+
+
+def _data(sources):
+    return {
+        "image_shape": [218, 178, 3],
+        "split": "identity",
+        "class_counts": dict.fromkeys(celeba.SPLITS, [60, 60]),
+        "sources": sources,
+    }
+
+
+def write_run(run_dir, sources=SOURCES):
+    run_dir.mkdir(parents=True)
+    predictions = _predictions()
+    result = results.assess(predictions, 1.5, "test")
+    results.write(run_dir, predictions, result, "Male")
+    own = predictions[list(results.COLUMNS)]
+    own[:30].to_csv(run_dir / results.VALIDATION_PREDICTIONS, index=False)
+    history = {"epoch": [1, 2], "loss": [0.7, 0.4], "accuracy": [0.6, 0.8]}
+    history |= {"val_loss": [0.6, 0.5], "val_accuracy": [0.7, 0.85]}
+    pd.DataFrame(history).to_csv(run_dir / "history.csv", index=False)
+    flags = "--model=resnet50\n--data_dir=/home/me/data\n--weights=/home/me/w.h5\n"
+    (run_dir / "flags.txt").write_text(flags + "--epochs=2\n")
+    (run_dir / "best.keras").write_bytes(MODEL)
+    record = {
+        "status": "finished",
+        "model": "resnet50",
+        "attribute": "Male",
+        "input_size": 96,
+        "parameters": 23_589_761,
+        "best_epoch": 2,
+        "epochs": 2,
+        "seed": 3,
+        "train_seconds": 61.0,
+        "device_name": "a <processor>",
+        "manifest_digest": DIGEST,
+        "temperature": 1.5,
+        "versions": {"keras": "3.15.1"},
+        "files": {"best.keras": SHA256},
+        "data": _data(sources),
+    }
+    (run_dir / "run.json").write_text(json.dumps(record))
+    return run_dir
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    return write_run(tmp_path / "run")
+
+
+def _card(run_dir, *options):
+    model_card.main(["model_card", f"--run_dir={run_dir}", *options])
+    text = (run_dir / "MODEL_CARD.md").read_text()
+    found = re.fullmatch(r"---\n(.*?\n)---\n\n(.*)", text, re.DOTALL)
+    return yaml.safe_load(found[1]), found[2]
+
+
+def _write_export(path, model=SHA256, **changes):
+    path.write_bytes(b"exported")
+    record = {
+        "format": "onnx",
+        "file": path.name,
+        "sha256": hashlib.sha256(b"exported").hexdigest(),
+        "model_sha256": model,
+        "manifest_digest": DIGEST,
+        "attribute": "Male",
+        "largest_difference": 2.5e-7,
+    }
+    path.with_name(f"{path.name}.json").write_text(json.dumps(record | changes))
+
+
+def test_the_header_is_that_of_hugging_face(run_dir, capsys):
+    header, _ = _card(run_dir)
+    assert capsys.readouterr().out == f"{run_dir}/MODEL_CARD.md\n"
+    assert header["library_name"] == "keras"
+    assert header["pipeline_tag"] == "image-classification"
+    assert header["license"] == "other" and header["license_name"]
+    assert header["license_link"] == celeba.HOME_PAGE
+    index = header["model-index"][0]
+    assert index["name"] == "run"
+    result = index["results"][0]
+    assert result["task"]["type"] == "image-classification"
+    assert result["dataset"]["split"] == "test"
+    assert result["dataset"]["revision"] == DIGEST
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    found = {row["type"]: row["value"] for row in result["metrics"]}
+    assert found["accuracy"] == metrics["accuracy"]["value"]
+    assert found["roc_auc"] == metrics["auc"]["value"]
+    assert found["expected_calibration_error"] == metrics["ece"]["value"]
+    assert len(found) == 10
+
+
+def test_numbers_are_those_of_the_files(run_dir):
+    _, body = _card(run_dir)
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    value = f"{100 * metrics['accuracy']['value']:.1f} %"
+    low, high = (f"{100 * bound:.1f}" for bound in metrics["accuracy"]["interval"])
+    assert f"| Accuracy | {value} | {low}–{high} % |" in body
+    (tn, fp), (fn, tp) = metrics["confusion_matrix"]
+    assert f"| not Male | {tn} | {fp} |" in body and f"| Male | {fn} | {tp} |" in body
+    errors = len(pd.read_csv(run_dir / results.LABEL_ERRORS))
+    assert f"{errors} of 120 test images are likely label errors" in body
+    assert "40 people in test, 10 in validation" in body
+    assert "temperature of 1.50" in body and "sigmoid(logit / 1.5)" in body
+    # Nobody has the first attribute: too few to judge.
+    assert "Too\nsmall to judge: 5 o Clock Shadow" in body
+    assert "| Training time | 1 min 1 s |" in body
+    assert "a \\<processor\\>" in body
+    # Folders of the machine of the training are nobody's business.
+    assert "/home/me" not in body and "--weights=w.h5" in body
+    assert "<img" not in body and "![" not in body
+    for text in ("gender identity", "Identifying", "non-commercial research"):
+        assert text in body
+    for sha256 in (SHA256, DIGEST, "12" * 32, "34" * 32):
+        assert f"`{sha256}`" in body
+
+
+@pytest.mark.parametrize(
+    ("sources", "identifier", "said"),
+    [
+        (SOURCES, "celeba-layout", "cannot say what the images are"),
+        (
+            {"attributes": SOURCES["attributes"] | {"official": True}},
+            "celeba",
+            "on images of CelebA",
+        ),
+        (
+            SOURCES | {"sample": {"format": "celeba-drawn-faces", "sha256": "56" * 32}},
+            "celeba-drawn-faces",
+            "This is not CelebA",
+        ),
+    ],
+)
+def test_only_official_files_are_called_celeba(tmp_path, sources, identifier, said):
+    header, body = _card(write_run(tmp_path / "run", sources))
+    assert header["datasets"] == [identifier]
+    assert header["model-index"][0]["results"][0]["dataset"]["type"] == identifier
+    assert said in " ".join(body.split())
+    drawn = identifier == "celeba-drawn-faces"
+    assert (header["license"] == "apache-2.0") == drawn
+    assert ("labeling company" in body) != drawn
+
+
+def test_hostile_names_stay_text(tmp_path):
+    name = "a`|<b>\n---\nlicense: mit\n---\n[x](javascript:1)\u202e'\""
+    run_dir = write_run(tmp_path / name.replace("/", ""))
+    folder = run_dir / "evaluation-<i>|*x*"
+    record = json.loads((run_dir / "run.json").read_text())
+    record["device_name"] = "![x](http://a/b.png)\n\n# <script>"
+    (run_dir / "run.json").write_text(json.dumps(record))
+    folder.mkdir()
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    metrics["evaluation"] = _evaluation() | {"notes": ["see <b>\n# that"]}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    _write_export(run_dir / "x`|<u>.onnx")
+    header, body = _card(run_dir)
+    assert header["license"] == "other"
+    assert header["model-index"][0]["name"].count("\n") == 0
+    assert "javascript" in header["model-index"][0]["name"]
+    # Code blocks show what is in them.
+    body = re.sub(r"^(```+)\w*\n.*?^\1$", "", body, flags=re.M | re.S)
+    assert not re.search(r"(?<!\\)<(script|b>|/b)", body)
+    assert "\\!\\[x\\](http://a/b.png)" in body
+    assert not re.search(r"^# (?!ResNet50)", body, re.MULTILINE)
+    rows = [line for line in body.splitlines() if ".onnx" in line and "|" in line]
+    assert rows and all("<u>" in row and "``" in row for row in rows)
+    # No name ends a cell: every row has the columns of its head.
+    assert all(row.count("|") == 4 for row in rows)
+    assert "\u202e" not in body
+
+
+def _evaluation(**changes):
+    return {
+        "attribute": "Male",
+        "manifest_digest": "cd" * 32,
+        "run_manifest_digest": DIGEST,
+        "model_sha256": SHA256,
+        "data": _data({"sample": {"format": "celeba-drawn-faces"}}),
+        "notes": ["Not the dataset of the training."],
+    } | changes
+
+
+def test_evaluations_on_other_data_are_further_results(run_dir, tmp_path):
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    own, elsewhere = run_dir / "evaluation-test", tmp_path / "there"
+    for folder in (own, elsewhere, run_dir / "evaluation-other"):
+        folder.mkdir()
+    metrics["evaluation"] = _evaluation()
+    (own / "metrics.json").write_text(json.dumps(metrics))
+    metrics["split"] = "validation"
+    metrics["evaluation"]["model_sha256"] = "0" * 64
+    (run_dir / "evaluation-other" / "metrics.json").write_text(json.dumps(metrics))
+    header, body = _card(run_dir)
+    found = header["model-index"][0]["results"]
+    assert [one["dataset"]["revision"] for one in found] == [DIGEST, "cd" * 32]
+    assert found[1]["dataset"]["type"] == "celeba-drawn-faces"
+    assert (
+        "`evaluation-test` | Drawn faces in CelebA's layout | test | 120 | 40 |" in body
+    )
+    assert "Not the dataset of the training." in body
+    assert "evaluation-other" not in body
+    (elsewhere / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(UserError, match="is no evaluation of the model") as caught:
+        _card(run_dir, f"--evaluation={elsewhere}")
+    assert caught.value.exit_code == ExitCode.INTEGRITY
+
+
+def test_exports_are_taken_in_and_checked(run_dir, tmp_path, capsys):
+    _write_export(run_dir / "model.onnx")
+    _write_export(tmp_path / "there.onnx")
+    _write_export(run_dir / "strange.onnx", model="0" * 64)
+    _write_export(run_dir / "outside.onnx", file="../best.keras")
+    _, body = _card(run_dir, f"--export={tmp_path / 'there.onnx'}")
+    assert "| `model.onnx` | onnx | 2.5e-07 |" in body and "`there.onnx`" in body
+    assert "strange" not in body and "outside" not in body
+    for path, message, code in (
+        (run_dir / "strange.onnx", "was not exported from", ExitCode.INTEGRITY),
+        (run_dir / "outside.onnx", 'file = "../best.keras"', ExitCode.INPUT_DATA),
+        (run_dir / "none.onnx", "none.onnx.json cannot be read", ExitCode.INPUT_DATA),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)) as caught:
+            _card(run_dir, f"--export={path}")
+        assert caught.value.exit_code == code
+    capsys.readouterr()
+    model_card.main(["model_card", f"--run_dir={run_dir}", "--verify"])
+    out = capsys.readouterr().out
+    assert f"holds: {run_dir}/best.keras: sha256 {SHA256}" in out
+    assert f"holds: {run_dir}/model.onnx" in out and "not checked: the dataset" in out
+
+
+@pytest.mark.parametrize("name", ["best.keras", "model.onnx"])
+def test_a_changed_file_is_found(run_dir, name):
+    _write_export(run_dir / "model.onnx")
+    words = ["model_card", f"--run_dir={run_dir}", "--verify"]
+    model_card.main(words)
+    path = run_dir / name
+    path.write_bytes(path.read_bytes()[:-1] + b"X")
+    with pytest.raises(UserError, match=f"{name} was changed: its sha256") as caught:
+        model_card.main(words)
+    assert caught.value.exit_code == ExitCode.INTEGRITY
+    path.unlink()
+    with pytest.raises(UserError, match=f"{name} cannot be read") as caught:
+        model_card.main(words)
+    assert caught.value.exit_code == ExitCode.INPUT_DATA
+
+
+def test_the_dataset_is_checked(run_dir, dataset_dir, capsys):
+    words = ["model_card", f"--run_dir={run_dir}", "--verify"]
+    words.append(f"--data_dir={dataset_dir}")
+    with pytest.raises(UserError, match="not the dataset that the run") as caught:
+        model_card.main(words)
+    assert caught.value.exit_code == ExitCode.INTEGRITY
+    manifest = json.loads((dataset_dir / "manifest.json").read_text())
+    record = json.loads((run_dir / "run.json").read_text())
+    record["manifest_digest"] = manifest["digest"]
+    (run_dir / "run.json").write_text(json.dumps(record))
+    model_card.main(words)
+    assert f"manifest {manifest['digest']}, 6 shards" in capsys.readouterr().out
+    # A copy of the manifest in the run folder brings the shards into the card.
+    shutil.copy(dataset_dir / "manifest.json", run_dir)
+    _, body = _card(run_dir)
+    shard = manifest["shards"][0]
+    assert f"\n{shard['sha256']}  {shard['name']}\n" in body
+    copy = run_dir / "manifest.json"
+    model_card.main(words)
+    assert f"{copy}: manifest {manifest['digest']}" in capsys.readouterr().out
+    copy.write_text(copy.read_text().replace(shard["sha256"], "0" * 64))
+    with pytest.raises(UserError, match="json is not the manifest that the run"):
+        model_card.main(words)
+
+
+def test_a_folder_has_the_hash_of_its_listing(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "1").write_bytes(b"one")
+    (tmp_path / "a").write_bytes(b"two")
+    lines = [
+        f"{hashlib.sha256(content).hexdigest()}  ./{name}\n"
+        for name, content in (("a", b"two"), ("b/1", b"one"))
+    ]
+    expected = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert chain.sha256_of(tmp_path) == expected
+
+
+def test_older_runs_and_wrong_flags(run_dir):
+    for name in ("subgroups.json", results.VALIDATION_PREDICTIONS):
+        (run_dir / name).unlink()
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    for key in ("calibration", "abstention", "ece", "per_class", "split"):
+        del metrics[key]
+    (run_dir / "metrics.json").write_text(json.dumps(metrics))
+    _, body = _card(run_dir)
+    assert "No temperature was fitted" in body and "None were computed." in body
+    for flags, message in (
+        ([], "--run_dir is missing"),
+        (["--run_dir=x", "--data_dir=y"], "--data_dir is for --verify only"),
+        (["--run_dir=x", "--evaluation=y", "--verify"], "--evaluation is for the card"),
+    ):
+        with pytest.raises(UserError, match=message):
+            model_card.main(["model_card", *flags])
+    record = json.loads((run_dir / "run.json").read_text())
+    (run_dir / "run.json").write_text(json.dumps(record | {"files": {}}))
+    with pytest.raises(UserError, match="holds no finished run"):
+        _card(run_dir)

@@ -1,0 +1,224 @@
+"""The report of a run folder made by hand."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import simplejpeg
+
+from support.errors import ExitCode, UserError
+from trainer import report, subgroups
+from trainer.evaluation import metrics, subgroup_table
+from trainer.reporting import gallery
+
+
+def _write_run(run_dir, attribute="Male", sure=3.0):
+    rng = np.random.default_rng(0)
+    label = np.arange(60) % 2
+    logit = (2 * label - 1) * sure + rng.normal(0, 2 if sure < 9 else 0.1, 60)
+    predictions = pd.DataFrame(
+        {
+            "image_id": [f"{number:06d}.jpg" for number in range(60)],
+            "identity": np.arange(60) // 3,
+            "label": label,
+            "probability": 1 / (1 + np.exp(-logit)),
+        }
+    )
+    epochs = {"epoch": [1, 2], "loss": [0.7, 0.4], "accuracy": [0.6, 0.8]}
+    epochs |= {"val_loss": [0.6, 0.5], "val_accuracy": [0.7, 0.85]}
+    counts = {"train": [90, 90], "validation": [20, 20], "test": [30, 30]}
+    record = {
+        "model": "resnet50",
+        "attribute": attribute,
+        "parameters": 23_589_761,
+        "best_epoch": 2,
+        "epochs": 2,
+        "xla": False,
+        "devices": ["CPU:0"],
+        "data": {
+            "image_shape": [218, 178, 3],
+            "split": "identity",
+            "class_counts": counts,
+            "config": {"balance": "exact", "split_fractions": [0.6, 0.4]},
+            "sources": {"a <file>": {"rows": 60}},
+        },
+    }
+    run_dir.mkdir()
+    predictions.to_csv(run_dir / "predictions.csv", index=False)
+    pd.DataFrame(epochs).to_csv(run_dir / "history.csv", index=False)
+    (run_dir / "run.json").write_text(json.dumps(record))
+    (run_dir / "metrics.json").write_text(json.dumps(metrics.evaluate(predictions)))
+    (run_dir / "flags.txt").write_text("--model=resnet50\n--data_dir=<here>\n")
+    return predictions
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    _write_run(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_one_offline_page_and_four_figures(run_dir):
+    path = report.write_report(run_dir)
+    html = path.read_text()
+    assert path == run_dir / "report.html"
+    for name in ("curves", "confusion_matrix", "roc", "precision_recall"):
+        assert (run_dir / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "<img" not in html and "<script" not in html
+    assert set(re.findall(r'(?:src|href)="([^#]+?)"', html)) == set()
+    assert html.count("<svg") == 8
+    ids = re.findall(r' id="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    assert "perceived attribute: Male" in html
+    assert "non-commercial research" in html
+    assert "<dd>exact</dd>" in html and "<dd>0.6, 0.4</dd>" in html
+    assert "&lt;here&gt;" in html and "a &lt;file&gt;" in html
+    files = {file.name: file.read_bytes() for file in run_dir.iterdir()}
+    report.write_report(run_dir)
+    assert files == {file.name: file.read_bytes() for file in run_dir.iterdir()}
+
+
+def test_names_are_escaped_everywhere(tmp_path):
+    hostile = "<script>$x</script>"
+    _write_run(tmp_path / "run")
+    path = tmp_path / "run" / "run.json"
+    record = json.loads(path.read_text()) | {"model": hostile}
+    path.write_text(json.dumps(record))
+    html = report.write_report(tmp_path / "run").read_text()
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    path.write_text(json.dumps(record | {"attribute": hostile}))
+    with pytest.raises(UserError, match="run.json has attribute = "):
+        report.write_report(tmp_path / "run")
+
+
+def test_results_of_another_model_or_other_images_are_refused(run_dir, tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    for name in ("metrics.json", "predictions.csv"):
+        shutil.copy(run_dir / name, results)
+    metrics = json.loads((results / "metrics.json").read_text())
+    record = json.loads((run_dir / "run.json").read_text())
+    evaluation = {
+        "data": record["data"],
+        "manifest_digest": "1" * 64,
+        "model_sha256": "2" * 64,
+        "notes": [],
+    }
+    (results / "metrics.json").write_text(
+        json.dumps(metrics | {"evaluation": evaluation})
+    )
+    with pytest.raises(UserError, match="results is no evaluation of the") as caught:
+        report.write_report(run_dir, None, results)
+    assert caught.value.exit_code == ExitCode.INTEGRITY
+    predictions = report.load_run(run_dir).predictions.assign(Young=[0, 1] * 30)
+    table = subgroups.evaluate(predictions[:40], "Male", draws=20)
+    subgroup_table.write(table, run_dir)
+    with pytest.raises(UserError, match="about 40 images, not the 60 here"):
+        report.write_report(run_dir)
+
+
+def test_summary_in_words(run_dir):
+    run = report.load_run(run_dir)
+    (tn, fp), (fn, tp) = run.metrics["confusion_matrix"]
+    value = f"{100 * (tn + tp) / 60:.1f}"
+    low, high = (f"{100 * x:.1f}" for x in run.metrics["accuracy"]["interval"])
+    sentences = [text.replace("\u00a0", " ") for text in report.summary(run)]
+    assert sentences == [
+        f"ResNet50 calls {value} % of 60 test images of 20 people right "
+        f"(95 % interval {low}–{high} %, resampling people).",
+        "Always giving the more frequent label would be right for 50.0 %.",
+        f"It misses {fn} of 30 images labeled Male and calls {fp} of the 30 others "
+        "Male.",
+    ]
+
+
+def test_no_mistake_is_not_called_certain(tmp_path):
+    _write_run(tmp_path / "run", sure=9.0)
+    first = report.summary(report.load_run(tmp_path / "run"))[0]
+    assert "no mistake. An error rate of up to about 15.0" in first
+
+
+def test_gallery_chooses_what_is_telling(run_dir):
+    predictions = report.load_run(run_dir).predictions
+    groups = gallery.choose(predictions)
+    right, wrong = groups["surest_right"], groups["surest_wrong"]
+    assert right["label"].tolist() == [1] * 4 + [0] * 4
+    assert right["probability"].iloc[0] == predictions["probability"].max()
+    assert ((wrong["probability"] >= 0.5) != (wrong["label"] == 1)).all()
+    unsure = (groups["most_uncertain"]["probability"] - 0.5).abs()
+    assert unsure.tolist() == sorted((predictions["probability"] - 0.5).abs())[:8]
+    ids = gallery.image_ids(predictions)
+    assert len(ids) == len(set(ids))
+    assert set(ids) == {name for rows in groups.values() for name in rows["image_id"]}
+
+
+def test_pictures_are_inside_the_page(run_dir):
+    picture = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
+    ids = gallery.image_ids(report.load_run(run_dir).predictions)
+    jpegs = dict.fromkeys(ids, picture)
+    html = report.write_report(run_dir, gallery.Pictures(jpegs)).read_text()
+    assert set(re.findall(r'alt="([^"]+)"', html)) == set(ids)
+    assert html.count('src="data:image/jpeg;base64,') == html.count("<img")
+    assert "heat map" not in html
+    overlay = simplejpeg.encode_jpeg(np.full((8, 8, 3), 255, np.uint8))
+    pictures = gallery.Pictures(jpegs, dict.fromkeys(ids, overlay), (3, 2))
+    html = report.write_report(run_dir, pictures).read_text()
+    named = [f"heat map of {image_id}" for image_id in ids]
+    assert set(re.findall(r'alt="([^"]+)"', html)) == {*ids, *named}
+    assert "no proof of a cause" in html and "coarse, 3 × 2 cells" in html
+
+
+def test_missing_or_damaged_files_are_named(run_dir, tmp_path):
+    damages = {"run.json": "{", "metrics.json": "{}", "history.csv": "epoch\n1\n"}
+    damages["predictions.csv"] = "image_id,identity,label,probability\na,1,x,0.5\n"
+    for name, content in damages.items():
+        text = (run_dir / name).read_text()
+        (run_dir / name).write_text(content)
+        with pytest.raises(UserError, match=name) as caught:
+            report.write_report(run_dir)
+        assert caught.value.exit_code == ExitCode.INPUT_DATA
+        (run_dir / name).unlink()
+        with pytest.raises(UserError, match=f"holds no {name}"):
+            report.write_report(run_dir)
+        (run_dir / name).write_text(text)
+    with pytest.raises(UserError, match="No run .*elsewhere"):
+        report.write_report(tmp_path / "elsewhere")
+
+
+def test_program(run_dir, tmp_path, capsys):
+    report.main(["report", f"--run_dir={run_dir}"])
+    assert capsys.readouterr().out == f"{run_dir / 'report.html'}\n"
+    with pytest.raises(UserError, match="--run_dir is missing"):
+        report.main(["report"])
+    elsewhere = tmp_path / "evaluation"
+    elsewhere.mkdir()
+    for name in ("metrics.json", "predictions.csv", "report.html"):
+        (run_dir / name).rename(elsewhere / name)
+    before = (elsewhere / "report.html").read_bytes()
+    report.main(["report", f"--run_dir={run_dir}", f"--results_dir={elsewhere}"])
+    assert capsys.readouterr().out == f"{elsewhere / 'report.html'}\n"
+    assert (elsewhere / "report.html").read_bytes() == before
+    assert not (run_dir / "report.html").exists()
+
+
+def test_subgroups_are_shown_where_they_were_computed(run_dir):
+    assert "For whom it is right" not in report.write_report(run_dir).read_text()
+    predictions = report.load_run(run_dir).predictions.assign(Young=[0, 1] * 30)
+    table = subgroups.evaluate(predictions, "Male", draws=20)
+    subgroup_table.write(table, run_dir)
+    html = report.write_report(run_dir).read_text()
+    assert "For whom it is right" in html and "not Young" in html
+    (run_dir / "subgroups.json").write_text("[]")
+    with pytest.raises(UserError, match="subgroups.json is not a complete table"):
+        report.write_report(run_dir)
+
+
+def test_values_in_words():
+    assert report.percent(None) == report.interval(None) == "–"
+    assert report.interval([0.9, 0.9876]) == "0.900–0.988"
+    assert report.duration(3725) == "1\u00a0h 2\u00a0min"
+    assert report.duration(61.6) == "1\u00a0min 2\u00a0s"

@@ -1,0 +1,1 @@
+"""Metrics and statistics, without TensorFlow and matplotlib."""

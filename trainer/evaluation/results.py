@@ -1,0 +1,129 @@
+"""Test results: from predictions to metrics.json, predictions.csv and two lists."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from schemas import celeba
+from support.files import atomic_write
+from trainer import subgroups
+from trainer.evaluation import calibration, metrics, subgroup_table
+
+PREDICTIONS, METRICS = "predictions.csv", "metrics.json"
+VALIDATION_PREDICTIONS = "predictions-validation.csv"
+LABEL_ERRORS, UNCERTAIN = "likely_label_errors.csv", "most_uncertain.csv"
+LOGIT = "logit"
+
+COLUMNS = ("image_id", "identity", "label", "probability", *celeba.ATTRIBUTES)
+_LISTED = ["image_id", "identity", "label", "probability"]
+_UNCERTAIN_ROWS = 100
+_UNCALIBRATED = ("log_loss", "brier", "ece")
+
+
+def calibrated(predictions: pd.DataFrame, temperature: float) -> pd.DataFrame:
+    """The same predictions with the probabilities that a temperature gives."""
+    probability = calibration.probabilities(predictions[LOGIT], temperature)
+    return predictions.assign(probability=probability)
+
+
+def assess(
+    predictions: pd.DataFrame,
+    temperature: float,
+    split: str,
+    abstain: float = calibration.ABSTAIN,
+    target_error: float | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Everything that metrics.json says of the predictions for a split.
+
+    Args:
+      predictions: columns identity, label, logit, and probability at `temperature`.
+      temperature: what the logits were divided by.
+      split: name of the split.
+      abstain: half the width of the band around 0.5 without a decision.
+      target_error: what the band was chosen for on the validation split, if it was.
+      seed: of the bootstrap.
+
+    Returns:
+      The metrics of `metrics.evaluate` and `split`; `calibration`: the temperature,
+      the reliability bins, and under `uncalibrated` some metrics at temperature 1;
+      `abstention`: see `calibration.abstention`, with `target_error`.
+    """
+    label = predictions["label"].to_numpy()
+    probability = predictions["probability"].to_numpy()
+    result = metrics.evaluate(predictions, seed=seed)
+    plain = calibration.probabilities(predictions[LOGIT])
+    before = metrics.point_values(label, plain, result["threshold"])
+    bins = calibration.reliability(label, probability)
+    return {
+        "split": split,
+        **result,
+        "calibration": {
+            "temperature": temperature,
+            "uncalibrated": {name: before[name] for name in _UNCALIBRATED},
+            "reliability": bins.to_dict("records"),
+        },
+        "abstention": calibration.abstention(predictions, abstain, seed=seed)
+        | {"target_error": target_error},
+    }
+
+
+def write(
+    folder: Path,
+    predictions: pd.DataFrame,
+    result: dict[str, Any],
+    attribute: str,
+    seed: int = 0,
+) -> None:
+    """Writes predictions.csv, metrics.json, subgroups and lists of doubtful examples.
+
+    Args:
+      folder: an existing folder.
+      predictions: see `assess`, with the columns `COLUMNS`.
+      result: what `assess` returned, with or without additions.
+      attribute: the one that is the label.
+      seed: of the subgroups' bootstrap.
+    """
+    uncertain = calibration.most_uncertain(predictions, _UNCERTAIN_ROWS)
+    for name, table in {
+        PREDICTIONS: predictions[list(COLUMNS)],
+        LABEL_ERRORS: calibration.likely_label_errors(predictions)[_LISTED],
+        UNCERTAIN: uncertain[_LISTED],
+    }.items():
+        atomic_write(folder / name, table.to_csv(index=False))
+    subgroup_table.write(subgroups.evaluate(predictions, attribute, seed=seed), folder)
+    atomic_write(folder / METRICS, json.dumps(result, indent=1) + "\n")
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The lines that a program prints at its end."""
+    accuracy, band = result["accuracy"], result["abstention"]
+    low, high = 0.5 - band["abstain"], 0.5 + band["abstain"]
+    lines = [
+        f"{result['split']} accuracy {_estimate(accuracy)} on {result['n']} images of "
+        f"{result['people']} people",
+        f"temperature {result['calibration']['temperature']:.3f}: log loss "
+        f"{result['log_loss']['value']:.4f}, without it "
+        f"{result['calibration']['uncalibrated']['log_loss']:.4f}",
+    ]
+    if band["decided"]:
+        lines.append(
+            f"undecided between {low:.1%} and {high:.1%}: decides "
+            f"{_estimate(band['coverage'])} of the images, of these "
+            f"{_estimate(band['error'])} wrongly"
+        )
+    else:
+        lines.append(f"undecided between {low:.1%} and {high:.1%}: decides no image")
+    return "\n".join(lines)
+
+
+def _estimate(found: dict[str, Any]) -> str:
+    if not found["interval"]:
+        return f"{found['value']:.2%}"
+    low, high = found["interval"]
+    return (
+        f"{found['value']:.2%} (95 % interval {low:.2%} to {high:.2%}, resampling "
+        "people)"
+    )

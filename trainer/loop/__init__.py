@@ -1,0 +1,1 @@
+"""The training loop: state, steps, optimizer, checkpoints, devices."""

@@ -1,0 +1,1 @@
+"""Reports, plots, galleries and the model card."""

@@ -1,0 +1,126 @@
+"""Grad-CAM: where in a picture the features lay that spoke for the prediction.
+
+Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, "Grad-CAM: Visual Explanations
+from Deep Networks via Gradient-Based Localization", ICCV 2017.
+"""
+
+import contextlib
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from keras import layers
+
+from support import images
+from trainer import augmentation, models
+from trainer.data import Dataset
+from trainer.data.input_pipeline import read_images
+from trainer.reporting import gallery
+from trainer.reporting.gallery import Pictures
+
+#: Few enough for the largest architecture and input on a small machine.
+_BATCH = 8
+#: Below, a map over a face says nothing: GoogLeNet and ResNet end with 3 × 3 cells at
+#: 96 pixels, and have 6 × 6 one stage before.
+LEAST_CELLS = 4
+
+
+def report_pictures(
+    model: keras.Model, dataset: Dataset, split: str, predictions: pd.DataFrame
+) -> Pictures:
+    """Reads the pictures of the report's gallery and lays their heat maps over them.
+
+    A map of a single cell points nowhere: then there are no overlays.
+
+    Args:
+      model: what `models.build` or `models.load` returned.
+      dataset: the dataset that was predicted.
+      split: the split that was predicted.
+      predictions: columns image_id, label, probability.
+
+    Raises:
+      UserError: a shard is damaged (exit 5).
+    """
+    ids = gallery.image_ids(predictions)
+    jpegs = read_images(dataset, split, ids)
+    pixels = np.stack([images.decode_rgb(jpegs[image_id]) for image_id in ids])
+    heat = heat_maps(model, pixels)
+    cells = heat.shape[1:]
+    if cells == (1, 1):
+        return Pictures(jpegs)
+    # Stretched like the picture on its way into the model, so they lie on each other.
+    stretched = tf.image.resize(heat[..., None], pixels.shape[1:3])[..., 0].numpy()
+    overlays = {
+        image_id: gallery.overlay(picture, own)
+        for image_id, picture, own in zip(ids, pixels, stretched, strict=True)
+    }
+    return Pictures(jpegs, overlays, cells)
+
+
+def heat_maps(
+    model: keras.Model, pictures: Any, least_cells: int = LEAST_CELLS
+) -> np.ndarray:
+    """Computes Grad-CAM for the label that the model gives each picture.
+
+    The mean gradient of the label's score weights each channel of a convolutional
+    feature map; what is positive in the weighted sum speaks for the label. The score of
+    label 1 is the logit, that of label 0 its negative.
+
+    Args:
+      model: what `models.build` or `models.load` returned.
+      pictures: (n, height, width, 3) uint8 or float, 0..255, of any size; they are
+        stretched as in the evaluation.
+      least_cells: rows and columns that the map must have at least. The paper takes
+        the last one, which small inputs leave with 2 × 2 cells; this is the last one
+        that is not smaller.
+
+    Returns:
+      (n, rows, columns) float32: 0..1, each map with its own maximum as 1; all 0 where
+      nothing speaks for the label.
+    """
+    # A model casts its input to the policy of the moment, whatever its layers are.
+    with models.float32():
+        features, head = _split(model, least_cells)
+        backbone = keras.Model(model.input, features)
+    maps = []
+    for start in range(0, len(pictures), _BATCH):
+        batch = tf.constant(pictures[start : start + _BATCH])
+        # Not the compiled warp: that would compile anew for this batch size.
+        stretched = augmentation.resize(batch, model.input_shape[1])
+        maps.append(_explain(head, backbone(stretched, training=False)))
+    return np.concatenate(maps)
+
+
+def _split(model: keras.Model, least_cells: int) -> tuple[Any, keras.Model]:
+    """The last features with enough cells, and the model from there to the logit.
+
+    What a max pooling gives on is passed over: it quarters the map that goes into it,
+    which the paper takes. So is what lies in a branch of a block: only what everything
+    passes through can be cut at.
+    """
+    pool = model.get_layer(models.POOL)
+    kinds = [isinstance(layer, layers.Conv2D) for layer in model.layers]
+    first, last = kinds.index(True), model.layers.index(pool)
+    for layer in reversed(model.layers[first:last]):
+        features = layer.output
+        if isinstance(layer, layers.MaxPooling2D) or len(features.shape) != 4:
+            continue
+        if min(features.shape[1:3]) >= least_cells:
+            with contextlib.suppress(ValueError):  # not connected: in a branch
+                return features, keras.Model(features, model.output)
+    return pool.input, keras.Model(pool.input, model.output)
+
+
+def _explain(head: keras.Model, features: Any) -> np.ndarray:
+    with tf.GradientTape() as tape:
+        tape.watch(features)
+        logit = head(features, training=False)
+        score = tf.where(logit >= 0, logit, -logit)
+    gradient = tape.gradient(score, features)
+    weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
+    heat = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))
+    return tf.math.divide_no_nan(
+        heat, tf.reduce_max(heat, axis=(1, 2), keepdims=True)
+    ).numpy()
