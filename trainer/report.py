@@ -248,7 +248,9 @@ def _html(
         gallery=gallery.groups(run.predictions, pictures),
         cells=pictures and pictures.cells,
         legend=Markup(gallery.legend()),
-        subgroups=run.subgroups and Markup(subgroup_section.section(run.subgroups)),
+        subgroups=None
+        if run.subgroups is None
+        else subgroup_section.section(run.subgroups),
         data_terms=celeba.DATA_TERMS,
     )
     return page.render(f"{run.model_name}: {run.positive}", body)

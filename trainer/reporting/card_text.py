@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from schemas import celeba
-from trainer import subgroups
-from trainer.evaluation import calibration
-from trainer.evaluation.subgroup_table import Group, Table
+from trainer.evaluation import calibration, group_rates, subgroups
+from trainer.reporting import subgroup_section
 from trainer.reporting.markdown import Markdown, block, code, escape
-from trainer.reporting.wording import duration, percent
+from trainer.reporting.wording import duration, interval, percent, points
 from trainer.runs import run_record
 from trainer.runs.run_reader import Run
 
@@ -132,49 +133,46 @@ def people(run: Run, validation_people: int | None) -> str:
     return f"{how} {', '.join(counts)}.".strip()
 
 
-def subgroup_facts(table: Table | None) -> dict[str, Any] | None:
+def subgroup_facts(table: pd.DataFrame | None) -> dict[str, Any] | None:
     """What the card shows of the subgroups: sentences, rows, the small groups."""
     if table is None:
         return None
-    large = [
-        group
-        for group in table.groups
-        if not group.small and group.accuracy.value is not None
-    ]
-    lowest = sorted(large, key=lambda group: (group.accuracy.value, group.name))
-    shown = {group.name: group for group in lowest[:_LOWEST]}
-    shown |= {group.name: group for group in subgroups.telling(table, _CLEAREST)}
-    rows = sorted(shown.values(), key=lambda group: group.accuracy.value)
-    small = [group.title for group in table.groups if group.small]
+    groups = table[table["kind"] != subgroups.OVERALL].dropna(subset="accuracy")
+    lowest = groups[groups["small"] == 0].sort_values(["accuracy", "group"])[:_LOWEST]
+    clearest = subgroups.clearest_gaps(table, _CLEAREST)
+    rows = pd.concat([lowest, clearest]).drop_duplicates("group")
+    small = table["title"][(table["small"] == 1) & (table["kind"] != subgroups.OVERALL)]
     more = len(small) - _SMALL_NAMED
     named = ", ".join(escape(title) for title in small[:_SMALL_NAMED])
     return {
-        "sentences": subgroups.sentences(table),
-        "note": subgroups.NOTE,
-        "rows": [_group_row(group) for group in rows],
-        "count": len(table.groups),
-        "min_people": table.min_people,
-        "min_images": table.min_images,
+        "sentences": subgroup_section.sentences(table),
+        "note": subgroup_section.NOTE,
+        "rows": [
+            _group_row(row) for row in subgroups.records(rows.sort_values("accuracy"))
+        ],
+        "count": len(table) - 1,
+        "min_people": group_rates.MIN_PEOPLE,
+        "min_images": group_rates.MIN_IMAGES,
         "small": Markdown(named + (f" and {more:,} more" if more > 0 else "")),
     }
 
 
-def _group_row(group: Group) -> dict[str, str]:
-    rate = group.accuracy
-    gap = subgroups.points(rate.gap)
-    if rate.gap_interval:
-        low, high = (subgroups.points(bound) for bound in rate.gap_interval)
+def _group_row(row: Mapping[str, Any]) -> dict[str, str]:
+    gap, accuracy = points(row["accuracy_gap"]), percent(row["accuracy"])
+    if row["accuracy_gap_low"] is not None:
+        low, high = points(row["accuracy_gap_low"]), points(row["accuracy_gap_high"])
         gap = f"{gap} ({low} to {high})"
-    accuracy = subgroups.percent(rate.value)
-    if rate.interval:
-        accuracy += f" ({subgroups.percents(rate.interval)})"
+    if row["accuracy_low"] is not None:
+        bounds = (row["accuracy_low"], row["accuracy_high"])
+        accuracy += f" ({interval(bounds, percent)})"
+    survives = "survives" if row["accuracy_gap_survives"] else ""
     return {
-        "title": group.title,
-        "n": f"{group.n:,}",
-        "people": f"{group.people:,}",
+        "title": row["title"],
+        "n": f"{row['n']:,}",
+        "people": f"{row['people']:,}",
         "accuracy": accuracy,
         "gap": gap,
-        "mark": "small" if group.small else "survives" if rate.survives else "",
+        "mark": "small" if row["small"] else survives,
     }
 
 

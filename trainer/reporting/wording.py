@@ -28,3 +28,11 @@ def interval(bounds: tuple[float, float] | None, formatter=decimal) -> str:
 def duration(seconds: float) -> str:
     """200 -> "3 min 20 s", where no line ends between a number and its unit."""
     return re.sub(r"(?<=\d) ", "\u00a0", live.duration(seconds))
+
+
+def points(value: float | None) -> str:
+    """-0.0253 -> "−2.5", percentage points; an undefined value is a dash."""
+    if value is None:
+        return "–"
+    text = f"{100 * value:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "−")
