@@ -23,6 +23,7 @@ def render(name: str, **values: Any) -> Markup:
     environment.filters |= {
         "decimal": decimal,
         "duration": duration,
+        "number": number,
         "percent": percent,
         "points": points,
         "points_range": functools.partial(_range, formatter=points),
@@ -30,6 +31,13 @@ def render(name: str, **values: Any) -> Markup:
         "thousands": "{:,}".format,
     }
     return Markup(environment.get_template(name).render(values))
+
+
+def number(value: float | None) -> str:
+    """1234.5 -> "1,234", 4.567 -> "4.57"; an undefined value is a dash."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _range(row: dict[str, Any], name: str, formatter: Callable = percent) -> str:

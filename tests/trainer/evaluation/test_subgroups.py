@@ -319,7 +319,7 @@ def test_program(run_dir, capsys):
     words = [f"--run_dir={run_dir}", "--slices=Young,Male*Eyeglasses"]
     program.main(["subgroups", *words, f"--group_csv={run_dir / 'tone.csv'}"])
     out = capsys.readouterr().out
-    assert "lowest accuracy of the others is that of Wearing Hat" in out
+    assert "Lowest accuracy of the others: Wearing Hat, " in out
     assert "tone: 298 of 300 images have no value" in out
     assert subgroup_section.NOTE in out
     outside = groups.read_group_csv(run_dir / "tone.csv", ["0000.jpg"])
