@@ -8,7 +8,7 @@ as the person was drawn; all draws of all groups are one matrix product.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,8 +25,6 @@ RATES = ("accuracy", "false_positive_rate", "false_negative_rate")
 MIN_PEOPLE, MIN_IMAGES = 30, 50
 
 _CELLS = 4  # tn, fp, fn, tp
-#: Numbers in memory at once as sums by person: 128 MB.
-_BLOCK = 16_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,17 +121,14 @@ def measure(
       seed: seed of the draws.
     """
     people = int(person.max()) + 1
-    measured = []
-    for block in _blocks(partitions, people):
-        sums = [_sums_by_person(part, cell, person, people) for part in block]
-        columns = np.concatenate([part.reshape(people, -1) for part in sums], axis=1)
-        # The same seed draws the same people for every block.
-        weights = bootstrap.person_weights(people, len(cell), draws, seed)
-        drawn = np.concatenate([chunk @ columns for chunk in weights])
-        ends = np.cumsum([part[0].size for part in sums])
-        for part, counts in zip(sums, np.split(drawn, ends[:-1], axis=1), strict=True):
-            measured.append(_measured(part, counts.reshape(draws, -1, _CELLS)))
-    return measured
+    sums = [_sums_by_person(part, cell, person, people) for part in partitions]
+    columns = np.concatenate([part.reshape(people, -1) for part in sums], axis=1)
+    ends = np.cumsum([part[0].size for part in sums])
+    drawn = np.split(bootstrap.resample(columns, draws, seed), ends[:-1], axis=1)
+    return [
+        _measured(part, counts.reshape(draws, -1, _CELLS))
+        for part, counts in zip(sums, drawn, strict=True)
+    ]
 
 
 def adjusted_p_values(measured: Sequence[Measured]) -> list[np.ndarray]:
@@ -201,21 +196,6 @@ def equalized_odds(side: Side) -> tuple[float, np.ndarray, bool]:
     if not values:
         return np.nan, np.full(2, np.nan), False
     return max(values), bootstrap.interval(np.max(samples, axis=0)), small
-
-
-def _blocks(
-    partitions: Sequence[Partition], people: int
-) -> Iterator[Sequence[Partition]]:
-    """Cuts a list where the sums by person would grow too large."""
-    block, size = [], 0
-    for part in partitions:
-        columns = people * len(part.names) * _CELLS
-        if block and size + columns > _BLOCK:
-            yield block
-            block, size = [], 0
-        block.append(part)
-        size += columns
-    yield block
 
 
 def _sums_by_person(

@@ -139,29 +139,20 @@ def _rows(
     return pd.DataFrame(columns)
 
 
-def write(
-    folder: Path,
-    predictions: pd.DataFrame,
-    attribute: str,
-    slices: Sequence[str] = (),
-    groups: pd.DataFrame | None = None,
-    draws: int = 1000,
-    seed: int = 0,
-    threshold: float = metrics.THRESHOLD,
-) -> pd.DataFrame:
+def write(folder: Path, table: pd.DataFrame, **settings: Any) -> None:
     """Writes subgroups.json and subgroups.csv of what `evaluate` returns.
 
+    Args:
+      folder: an existing folder.
+      table: see `evaluate`.
+      **settings: how it was computed, for subgroups.json.
+
     Raises:
-      UserError: exit 4, the folder cannot be written; or see `evaluate`.
+      UserError: exit 4, the folder cannot be written.
     """
-    table = evaluate(predictions, attribute, slices, groups, draws, seed, threshold)
     lowest = lowest_accuracy(table)
-    document = {
-        "attribute": attribute,
-        "threshold": threshold,
+    document = settings | {
         "level": bootstrap.LEVEL,
-        "draws": draws,
-        "seed": seed,
         "min_people": MIN_PEOPLE,
         "min_images": MIN_IMAGES,
         "tested": tested(table),
@@ -173,7 +164,6 @@ def write(
         files.atomic_write(folder / JSON_NAME, text + "\n")
         csv = table.to_csv(index=False, columns=list(_CSV_COLUMNS))
         files.atomic_write(folder / CSV_NAME, csv)
-    return table
 
 
 def read(folder: Path) -> pd.DataFrame | None:
