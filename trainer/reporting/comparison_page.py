@@ -142,11 +142,11 @@ def notes(comparison: Comparison) -> list[str]:
             "Images were split at random: the same person can be in training and test, "
             "which flatters every number here."
         )
-    options = differing_options(groups)
-    if options.pop("device_name", None):
-        texts.append("The runs used different hardware: times and rates differ by it.")
+    options = [
+        f"{name} ({', '.join(values)})"
+        for name, values in differing_options(groups).items()
+    ]
     if options:
-        options = [f"{name} ({', '.join(found)})" for name, found in options.items()]
         texts.append(f"The groups also differ in {', '.join(options)}.")
     single = [group.name for group in groups if len(group.seeds) == 1]
     if single:
@@ -154,9 +154,7 @@ def notes(comparison: Comparison) -> list[str]:
             f"One seed only: {'; '.join(single)}. The randomness of training is not in "
             "these intervals."
         )
-    if comparison.people == 1:
-        texts.append("There is only one person to resample: no intervals.")
-    elif comparison.people < group_rates.MIN_PEOPLE:
+    if comparison.people < group_rates.MIN_PEOPLE:
         texts.append(
             f"Intervals that resample fewer than {group_rates.MIN_PEOPLE} people are "
             f"too narrow; these images show {comparison.people}."

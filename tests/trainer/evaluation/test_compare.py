@@ -309,7 +309,7 @@ def test_equal_predictions_or_one_person_are_no_evidence(tmp_path, monkeypatch):
     assert np.isnan(alone.intervals).all()
     assert alone.bounds(0, 2) is None
     assert [alone.ranks(number) for number in range(3)] == [(1, 3)] * 3
-    assert "only one person" in comparison_page.terminal(alone)
+    assert "these images show 1." in comparison_page.terminal(alone)
 
 
 def test_sentences_and_notes(runs):

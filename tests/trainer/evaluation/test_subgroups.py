@@ -366,7 +366,7 @@ def test_missing_run_is_refused(run_dir):
     with pytest.raises(UserError, match="--run_dir is missing"):
         program.main(["subgroups"])
     (run_dir / "run.json").unlink()
-    with pytest.raises(UserError, match="holds no run.json"):
+    with pytest.raises(UserError, match="no run.json"):
         program.main(["subgroups", f"--run_dir={run_dir}"])
 
 
