@@ -42,8 +42,8 @@ class Partition:
     name: str
     kind: str
     chosen: bool
-    names: tuple[str, ...]
-    titles: tuple[str, ...]
+    names: Sequence[str]
+    titles: Sequence[str]
     codes: np.ndarray
 
 
@@ -117,19 +117,18 @@ def _crossed(
         list(zip(names, values, strict=True))
         for values in itertools.product((0, 1), repeat=len(names))
     ]
+    titles = [
+        " × ".join(name if value else f"not {name}" for name, value in group)
+        for group in groups
+    ]
     return Partition(
         name=_CROSS.join(names),
         kind=CROSSING if len(names) > 1 else ATTRIBUTE,
         chosen=chosen,
-        names=tuple(
+        names=[
             _CROSS.join(f"{name}={value}" for name, value in group) for group in groups
-        ),
-        titles=tuple(
-            " × ".join("not " * (1 - value) + name for name, value in group).replace(
-                "_", " "
-            )
-            for group in groups
-        ),
+        ],
+        titles=[title.replace("_", " ") for title in titles],
         codes=codes,
     )
 
@@ -140,8 +139,8 @@ def _by_column(values: pd.Series) -> Partition:
         name=values.name,
         kind=TABLE,
         chosen=True,
-        names=tuple(f"{values.name}={category}" for category in categories),
-        titles=tuple(f"{values.name}: {category}" for category in categories),
+        names=[f"{values.name}={category}" for category in categories],
+        titles=[f"{values.name}: {category}" for category in categories],
         codes=codes,
     )
 
@@ -159,8 +158,8 @@ def read_group_csv(path: Path, image_ids: Iterable[str]) -> pd.DataFrame:
 
     Raises:
       UserError: exit 3, naming the file: it cannot be read or parsed, a column is
-        missing, has no name of its own or too many values, an image is named twice,
-        or none of the images is in it.
+        missing, badly named or of too many values, an image is named twice, or none
+        of the images is in it.
     """
     try:
         # Without a header pandas refuses longer lines, and renames no equal columns.
@@ -173,7 +172,14 @@ def read_group_csv(path: Path, image_ids: Iterable[str]) -> pd.DataFrame:
         raise _error(f"{path} cannot be read: {why}.", remedy) from error
     rows = rows.apply(lambda column: column.str.strip())
     header = list(rows.iloc[0])
-    _check_header(path, header)
+    wrong = {name for name in header if not name or header.count(name) > 1}
+    wrong |= {name for name in header if name in celeba.ATTRIBUTES}
+    if IMAGE_ID not in header or len(header) == 1 or wrong:
+        raise _error(
+            f"{path}:1 names the columns {', '.join(map(repr, header))}.",
+            f"It must name {IMAGE_ID} and columns of categories, each once, and none "
+            "like a CelebA attribute.",
+        )
     table = rows[1:].set_axis(header, axis=1).set_index(IMAGE_ID)
     twice = table.index[table.index.duplicated()]
     if len(twice):
@@ -192,25 +198,6 @@ def read_group_csv(path: Path, image_ids: Iterable[str]) -> pd.DataFrame:
             f"Its {IMAGE_ID} must be file names as in predictions.csv.",
         )
     return table
-
-
-def _check_header(path: Path, header: list[str]) -> None:
-    problems = [
-        f"the name of a CelebA attribute, {name}"
-        for name in header
-        if name in celeba.ATTRIBUTES
-    ]
-    if IMAGE_ID not in header:
-        problems.append(f"no column {IMAGE_ID}")
-    if len(header) == 1:
-        problems.append("no column of categories")
-    if "" in header or len(set(header)) < len(header):
-        problems.append("a column without a name of its own")
-    if problems:
-        raise _error(
-            f"{path}:1 has {problems[0]}.",
-            f"The first line must name {IMAGE_ID} and other columns, between commas.",
-        )
 
 
 def _error(cause: str, remedy: str) -> UserError:
