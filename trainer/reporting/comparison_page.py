@@ -10,9 +10,10 @@ from markupsafe import Markup
 from schemas import celeba
 from support import figures, files, page
 from trainer.evaluation import group_rates
-from trainer.evaluation.comparison import DRAWS, Comparison, differing_options
+from trainer.evaluation.comparison import DRAWS, Comparison, Group, differing_options
 from trainer.reporting import comparison_plots, template
 from trainer.reporting.wording import decimal, interval, percent
+from trainer.runs.run_reader import Run
 
 PAGE, TABLE = "comparison.html", "leaderboard.csv"
 
@@ -67,8 +68,8 @@ def leaderboard(comparison: Comparison) -> list[dict[str, Any]]:
                 "best_rank": best,
                 "worst_rank": worst,
                 "name": group.name,
-                "model": group.fact("model"),
-                "regime": group.fact("regime"),
+                "model": group.run.record["model"],
+                "regime": group.run.record["regime"],
                 "seeds": " ".join(map(str, group.seeds)),
                 "images": comparison.images,
                 "people": comparison.people,
@@ -80,15 +81,30 @@ def leaderboard(comparison: Comparison) -> list[dict[str, Any]]:
                 "difference": comparison.difference[number, 0],
                 "difference_low": bounds[0],
                 "difference_high": bounds[1],
-                "auc": group.mean_metric("auc"),
-                "log_loss": group.mean_metric("log_loss"),
-                "parameters": group.fact("parameters"),
-                "train_seconds": group.mean("train_seconds"),
-                "train_images_per_second": group.mean("images_per_second"),
-                "inference_ms_per_image": group.inference_milliseconds,
+                **_means(group),
             }
         )
     return rows
+
+
+def _means(group: Group) -> dict[str, Any]:
+    """Columns of the leaderboard that are means over a group's runs."""
+
+    def of_record(key: str) -> float | None:
+        return group.mean(lambda run: run.record.get(key))
+
+    def milliseconds(run: Run) -> float | None:
+        rate = run.record.get("inference_images_per_second")
+        return 1000 / rate if rate else None
+
+    return {
+        "auc": group.mean(lambda run: run.metrics["auc"]["value"]),
+        "log_loss": group.mean(lambda run: run.metrics["log_loss"]["value"]),
+        "parameters": group.run.record["parameters"],
+        "train_seconds": of_record("train_seconds"),
+        "train_images_per_second": of_record("images_per_second"),
+        "inference_ms_per_image": group.mean(milliseconds),
+    }
 
 
 def terminal(comparison: Comparison) -> str:
@@ -137,7 +153,7 @@ def notes(comparison: Comparison) -> list[str]:
     """Limits of the comparison."""
     texts, groups = [], comparison.groups
     # All were tested on one dataset, see `trainer.evaluation.comparison.load`.
-    if groups[0].fact("data")["split"] == "random":
+    if groups[0].run.record["data"]["split"] == "random":
         texts.append(
             "Images were split at random: the same person can be in training and test, "
             "which flatters every number here."
