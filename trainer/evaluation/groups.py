@@ -134,7 +134,7 @@ def _crossed(
 
 
 def _by_column(values: pd.Series) -> Partition:
-    codes, categories = pd.factorize(values.replace("", None), sort=True)
+    codes, categories = pd.factorize(values.mask(values == ""), sort=True)
     return Partition(
         name=values.name,
         kind=TABLE,
@@ -161,26 +161,7 @@ def read_group_csv(path: Path, image_ids: Iterable[str]) -> pd.DataFrame:
         missing, badly named or of too many values, an image is named twice, or none
         of the images is in it.
     """
-    try:
-        # Without a header pandas refuses longer lines, and renames no equal columns.
-        rows = pd.read_csv(
-            path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-    except (OSError, ValueError) as error:  # pandas' own are ValueErrors
-        why = getattr(error, "strerror", None) or str(error).strip()
-        remedy = f"It must be a UTF-8 CSV file with a column {IMAGE_ID}."
-        raise _error(f"{path} cannot be read: {why}.", remedy) from error
-    rows = rows.apply(lambda column: column.str.strip())
-    header = list(rows.iloc[0])
-    wrong = {name for name in header if not name or header.count(name) > 1}
-    wrong |= {name for name in header if name in celeba.ATTRIBUTES}
-    if IMAGE_ID not in header or len(header) == 1 or wrong:
-        raise _error(
-            f"{path}:1 names the columns {', '.join(map(repr, header))}.",
-            f"It must name {IMAGE_ID} and columns of categories, each once, and none "
-            "like a CelebA attribute.",
-        )
-    table = rows[1:].set_axis(header, axis=1).set_index(IMAGE_ID)
+    table = _read_table(path)
     twice = table.index[table.index.duplicated()]
     if len(twice):
         raise _error(f"{path} names {twice[0]} twice.", "Keep one line per image.")
@@ -198,6 +179,29 @@ def read_group_csv(path: Path, image_ids: Iterable[str]) -> pd.DataFrame:
             f"Its {IMAGE_ID} must be file names as in predictions.csv.",
         )
     return table
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """The fields of a CSV file by image id, and the checks of its header."""
+    try:
+        # Without a header pandas refuses longer lines, and renames no equal columns.
+        rows = pd.read_csv(
+            path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+    except (OSError, ValueError) as error:  # pandas' own are ValueErrors
+        why = getattr(error, "strerror", None) or str(error).strip()
+        remedy = f"It must be a UTF-8 CSV file with a column {IMAGE_ID}."
+        raise _error(f"{path} cannot be read: {why}.", remedy) from error
+    rows = rows.apply(lambda column: column.str.strip())
+    header = list(rows.iloc[0])
+    usable = {name for name in header if name and name not in celeba.ATTRIBUTES}
+    if IMAGE_ID not in header or len(header) == 1 or len(usable) < len(header):
+        raise _error(
+            f"{path}:1 names the columns {', '.join(map(repr, header))}.",
+            f"It must name {IMAGE_ID} and columns of categories, each once, and none "
+            "like a CelebA attribute.",
+        )
+    return rows[1:].set_axis(header, axis=1).set_index(IMAGE_ID)
 
 
 def _error(cause: str, remedy: str) -> UserError:

@@ -178,24 +178,6 @@ def notes(comparison: Comparison) -> list[str]:
     return texts
 
 
-def pairs(comparison: Comparison) -> list[dict[str, Any]]:
-    """Every pair of groups, the better first; pairs with the best group come first."""
-    rows = []
-    for first, second in zip(*np.triu_indices(len(comparison.groups), 1), strict=True):
-        low, high = comparison.bounds(first, second) or (None, None)
-        rows.append(
-            {
-                "first": comparison.groups[first].name,
-                "second": comparison.groups[second].name,
-                "difference": comparison.difference[first, second],
-                "difference_low": low,
-                "difference_high": high,
-                "better": bool(comparison.better[first, second]),
-            }
-        )
-    return rows
-
-
 def _html(
     comparison: Comparison,
     rows: list[dict[str, Any]],
@@ -211,7 +193,6 @@ def _html(
         notes=notes(comparison),
         comparison=comparison,
         rows=[row | {"ranks": ranks(row)} for row in rows],
-        pairs=pairs(comparison),
         draws=DRAWS,
         devices=sorted(
             {run.run.record.get("device_name", unknown) for run in candidates}
