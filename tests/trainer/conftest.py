@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 
+import keras
 import numpy as np
 import pytest
 import simplejpeg
@@ -92,6 +93,13 @@ def write_dataset(folder, counts=COUNTS, num_shards=2) -> Manifest:
     )
     (folder / FILE_NAME).write_text(manifest.to_json())
     return manifest
+
+
+@pytest.fixture(autouse=True)
+def float32():
+    """Training sets Keras' policy for its process: none leaves it to the next test."""
+    yield
+    keras.config.set_dtype_policy("float32")
 
 
 @pytest.fixture(scope="session")

@@ -20,12 +20,6 @@ from trainer.models import googlenet, learner
 IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
 
 
-@pytest.fixture(autouse=True)
-def plain_precision():
-    yield
-    keras.mixed_precision.set_dtype_policy("float32")
-
-
 def train_one_step(config: TrainConfig) -> tuple[jobs.Job, list[np.ndarray]]:
     """A job after its first step, and the learner's weights before it.
 

@@ -28,12 +28,6 @@ LAST_FEATURES = {
 SLOW = ("vgg19", "resnet101")
 
 
-@pytest.fixture(autouse=True)
-def plain_precision():
-    yield
-    keras.mixed_precision.set_dtype_policy("float32")
-
-
 def activation_map(model, pictures, layer):
     """What Grad-CAM is above a mean and a dense layer: Zhou et al., CVPR 2016."""
     features = keras.Model(model.input, [model.get_layer(layer).output, model.output])
