@@ -11,6 +11,7 @@ BUILD = [
     "pillow>=12.1,<13",  # EXIF and resizing
     "pyarrow>=18,<26",  # reads the annotation files
     "simplejpeg>=1.8,<2",
+    "tqdm>=4.66,<5",
 ]
 REPORT = ["matplotlib>=3.10,<4"]  # the charts of both reports
 TRAIN = [
