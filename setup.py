@@ -20,6 +20,7 @@ TRAIN = [
     "keras>=3.15,<3.16",
     "pandas>=2.3,<4",
     "pyyaml>=6,<7",  # the model card's header
+    "safetensors>=0.6,<1",  # torchvision's parameters
     "scikit-learn>=1.7,<2",
     "tensorboard>=2.20,<2.22",
     "tensorflow>=2.21,<2.22",

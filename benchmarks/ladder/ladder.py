@@ -114,7 +114,7 @@ class Ladder:
         self.waited: dict[str, list[float]] = {}
         # What one image takes of the machine: see the limits of the rungs.
         self.records = rungs_input.Records(self.part)
-        self.flops = flops.training(self.parts.job.learner)
+        self.flops = flops.training(self.parts.job.training_model)
         self.rungs = [
             rung for name in config.chosen for rung in getattr(self, f"_{name}")()
         ]
@@ -210,7 +210,7 @@ class Ladder:
         yield Rung("warp", rungs_model.warping(self.parts), limit)
 
     def _forward(self) -> Iterator[Rung]:
-        operations = flops.forward(self.parts.job.learner)
+        operations = flops.forward(self.parts.job.training_model)
         yield Rung(
             "model forward", rungs_model.forward(self.parts), self._matmul(operations)
         )

@@ -17,7 +17,7 @@ from trainer.data import Dataset, train_dataset
 from trainer.data.input_pipeline import IMAGES, INDEX, STEP, WEIGHTS
 from trainer.loop import runtime
 from trainer.loop.job import Job, build_job
-from trainer.models import learner
+from trainer.models import training_model
 
 Batch = dict[str, Any]
 _EPOCHS = 1000
@@ -102,11 +102,11 @@ def warping(parts: Parts) -> Work:
 
 def forward(parts: Parts) -> Work:
     """The model that trains, in inference mode, on images that are warped already."""
-    model = parts.job.learner
+    model = parts.job.training_model
 
     @tf.function(jit_compile=parts.job.runtime.xla)
     def predict(images):
-        return model(images, training=False)[learner.LOGIT]
+        return model(images, training=False)[training_model.LOGIT]
 
     return _repeat(
         parts, lambda: predict(parts.warped), lambda logits: logits[0, 0].numpy()

@@ -25,7 +25,7 @@ from trainer.loop import runtime, wakeup
 from trainer.loop.optimizer import Optimizer, Schedule
 from trainer.loop.runtime import Runtime
 from trainer.loop.steps import TrainStep
-from trainer.models import learner
+from trainer.models import training_model
 
 _STEPS_PER_EPOCH = 100
 #: Of CelebA's aligned images: what the warp resizes.
@@ -69,12 +69,12 @@ def prepare(task: dict[str, Any]) -> turns.Work:
 def _ours(config: TrainConfig, effective: Runtime, case: str) -> tuple:
     """The trainer's own step, or with fewer of the layers that make it fast."""
     job = jobs.build_job(config, effective, _dataset(config))
-    model, optimizer, step = job.learner, job.optimizer, job.train_step
+    model, optimizer, step = job.training_model, job.optimizer, job.train_step
     if case == "stock":
         size = config.input_size
         with effective.strategy.scope():
             model = models.build(config.model, size, dropout=config.dropout)
-            model = keras.Model(model.input, {learner.LOGIT: model.output})
+            model = keras.Model(model.input, {training_model.LOGIT: model.output})
             optimizer = _optimizer(config, effective, model)
     if case != "warp":
         step = TrainStep(

@@ -112,9 +112,8 @@ def dataset_dir(tmp_path_factory):
 @pytest.fixture
 def tiny(monkeypatch):
     """Adds an architecture `tiny` to the table."""
-    table = dict(models.ARCHITECTURES)
-    table["tiny"] = models.Architecture(tiny_run.backbone, models.SCALED, "", 0)
-    monkeypatch.setattr(models, "ARCHITECTURES", table)
+    entry = models.Architecture("Tiny", tiny_run.backbone)
+    monkeypatch.setitem(models.ARCHITECTURES, "tiny", entry)
     return "tiny"
 
 

@@ -16,16 +16,12 @@ from absl import flags
 from schemas.manifest import Manifest
 from support import command
 from support.errors import ExitCode, UserError
-from trainer import compare, models, sweep
+from trainer import compare, sweep
 from trainer.config import MODELS, TrainConfig
-from trainer.runs import run_reader, run_record
+from trainer.runs import run_record
 from trainer.sweep import SweepConfig
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-def test_models_are_the_architectures():
-    assert set(MODELS) == set(models.ARCHITECTURES) == set(run_reader.MODEL_NAMES)
 
 
 def test_plan_takes_every_model_before_the_next_seed():
