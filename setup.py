@@ -7,13 +7,13 @@ BUILD = [
     "apache-beam>=2.77,<2.78",
     # Beam writes TFRecords' checksums with it; plain apache-beam cannot.
     "google-crc32c>=1.7,<2",
+    "jinja2>=3.1,<4",  # the pages of both reports
     "numpy>=2.1,<3",
     "simplejpeg>=1.8,<2",
 ]
 REPORT = ["matplotlib>=3.10,<4"]  # the charts of both reports
 TRAIN = [
     *REPORT,
-    "jinja2>=3.1,<4",
     "keras>=3.15,<3.16",
     "pandas>=2.3,<4",
     "pyyaml>=6,<7",  # the model card's header
@@ -49,7 +49,8 @@ setup(
         include=["schemas*", "support*", "beam_pipelines*", "trainer*", "benchmarks*"]
     ),
     package_data={
-        "support": ["*.html", "*.css"],
+        "support": ["templates/*"],
+        "beam_pipelines.reporting": ["templates/*"],
         "trainer.reporting": ["templates/*"],
     },
     install_requires=BUILD,

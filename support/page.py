@@ -1,34 +1,60 @@
-"""The HTML shell of every report: one file that opens offline, on a phone, in the dark.
+"""HTML pages from Jinja templates: one file that opens offline, on a phone, in the dark.
 
-The page may load nothing: its content security policy allows inline styles and `data:`
-pictures only, so a name from a data set can neither run a script nor call home.
+A page's template begins with `{% extends "page.html" %}` and fills the blocks `title`
+and `body`; `page.css` styles plain elements and the classes `eyebrow`, `lead`, `small`,
+`note`, `grid` with `cards` or `charts`, `card`, `chart`, `scroll` (also `dense`),
+`grey`, `facts`, `images` (also `paired`, of figures with a `pair`), and `legend` with a
+`ramp` of colors. The page may load nothing: its content security policy allows inline
+styles and `data:` images only, so a name from a data set can neither run a script nor
+call home.
 """
 
 import base64
 import html
-import string
 from pathlib import Path
 
-_FOLDER = Path(__file__).parent
+import jinja2
+from markupsafe import Markup
+
+from support import text
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def environment(*folders: Path) -> jinja2.Environment:
+    """Makes the environment that all pages are rendered in.
+
+    Values are escaped, and a name that is not defined is an error. The filters
+    `percent`, `decimal`, `thousands`, `interval`, `estimate`, `duration` and `option`
+    are those of `support.text`.
+
+    Args:
+      folders: of templates; those of this package are found in any case.
+    """
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, _TEMPLATES]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for filter_ in (
+        text.percent,
+        text.decimal,
+        text.thousands,
+        text.interval,
+        text.estimate,
+        text.duration,
+        text.option,
+    ):
+        made.filters[filter_.__name__] = filter_
+    return made
 
 
 def render(title: str, body: str) -> str:
-    """Puts a body into the page.
-
-    Args:
-      title: plain text; it is escaped here.
-      body: HTML of the page's main column, already escaped. `page.css` styles plain
-        elements and the classes `eyebrow`, `lead`, `small`, `note`, `grid` with
-        `cards` or `charts`, `card`, `chart`, `scroll` (also `dense`), `grey`, `facts`,
-        `pictures` (also `paired`, of figures with a `pair`), and `legend` with a
-        `ramp` of colors.
-
-    Returns:
-      The whole HTML document.
-    """
-    shell = string.Template((_FOLDER / "page.html").read_text("utf-8"))
-    css = (_FOLDER / "page.css").read_text("utf-8")
-    return shell.substitute(title=html.escape(title), css=css, body=body.strip())
+    """Puts a body, HTML that is escaped already, into the page."""
+    template = environment().get_template("page.html")
+    return template.render(title=title, body=Markup(body.strip()))
 
 
 class Html(str):

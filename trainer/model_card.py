@@ -24,7 +24,7 @@ from trainer import report
 from trainer.evaluation import results
 from trainer.reporting import card_text
 from trainer.reporting.markdown import Markdown, block, code, escape, printable
-from trainer.reporting.wording import decimal, interval, percent
+from support.text import decimal, interval, percent
 from trainer.runs import chain, run_reader, run_record
 from trainer.runs.run_reader import Run, load_run
 

@@ -20,7 +20,7 @@ from support.errors import usage_error
 from trainer.evaluation import calibration
 from trainer.reporting import gallery, plots, subgroup_section
 from trainer.reporting.gallery import Pictures
-from trainer.reporting.wording import PERCENT, decimal, duration, interval, percent
+from support.text import PERCENT, decimal, duration, interval, percent
 from trainer.runs.run_reader import Run, load_run
 
 FILE_NAME = "report.html"

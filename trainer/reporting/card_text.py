@@ -9,7 +9,7 @@ from trainer import subgroups
 from trainer.evaluation import calibration
 from trainer.evaluation.subgroup_table import Group, Table
 from trainer.reporting.markdown import Markdown, block, code, escape
-from trainer.reporting.wording import duration, percent
+from support.text import duration, percent
 from trainer.runs import run_record
 from trainer.runs.run_reader import Run
 

@@ -14,7 +14,7 @@ from support import figures, files, page
 from trainer.evaluation import group_rates
 from trainer.evaluation.comparison import DRAWS, Comparison, differing_options
 from trainer.reporting import comparison_plots
-from trainer.reporting.wording import decimal, duration, interval, percent
+from support.text import decimal, duration, interval, percent
 
 PAGE, TABLE = "comparison.html", "leaderboard.csv"
 
