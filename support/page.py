@@ -1,4 +1,4 @@
-"""HTML pages from Jinja templates: one file that opens offline, on a phone, in the dark.
+"""HTML pages from Jinja templates: one file that opens offline, also on a phone.
 
 A page's template begins with `{% extends "page.html" %}` and fills the blocks `title`
 and `body`; `page.css` styles plain elements and the classes `eyebrow`, `lead`, `small`,

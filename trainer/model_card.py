@@ -20,11 +20,11 @@ from absl import flags
 
 from support import command, files
 from support.errors import ExitCode, UserError, usage_error
+from support.text import decimal, interval, percent
 from trainer import report
 from trainer.evaluation import results
 from trainer.reporting import card_text
 from trainer.reporting.markdown import Markdown, block, code, escape, printable
-from support.text import decimal, interval, percent
 from trainer.runs import chain, run_reader, run_record
 from trainer.runs.run_reader import Run, load_run
 

@@ -17,10 +17,10 @@ from markupsafe import Markup
 from schemas import celeba
 from support import command, figures, files, page
 from support.errors import usage_error
+from support.text import PERCENT, decimal, duration, interval, percent
 from trainer.evaluation import calibration
 from trainer.reporting import gallery, plots, subgroup_section
 from trainer.reporting.gallery import Pictures
-from support.text import PERCENT, decimal, duration, interval, percent
 from trainer.runs.run_reader import Run, load_run
 
 FILE_NAME = "report.html"

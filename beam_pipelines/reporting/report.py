@@ -115,9 +115,7 @@ def _people(numbers: Summary) -> list[list[str]]:
 def _attributes(numbers: Summary) -> list[list[str]]:
     return [
         [name.replace("_", " "), *(percent(x).removesuffix(PERCENT) for x in fractions)]
-        for name, fractions in zip(
-            celeba.ATTRIBUTES, numbers.prevalence.T, strict=True
-        )
+        for name, fractions in zip(celeba.ATTRIBUTES, numbers.prevalence.T, strict=True)
     ]
 
 

@@ -19,7 +19,10 @@ from support import text
         (text.interval([0.9, 0.9876]), "0.900–0.988"),
         (text.interval((0.928, 0.956), text.percent), "92.8–95.6\u00a0%"),
         (text.estimate(0.5, None, text.percent), "50.0\u00a0%"),
-        (text.estimate(0.5, (0.4, 0.6), text.percent), "50.0\u00a0% (40.0–60.0\u00a0%)"),
+        (
+            text.estimate(0.5, (0.4, 0.6), text.percent),
+            "50.0\u00a0% (40.0–60.0\u00a0%)",
+        ),
         (text.duration(3725), "1\u00a0h 2\u00a0min"),
         (text.duration(61.6), "1\u00a0min 2\u00a0s"),
         (text.option(False), "false"),

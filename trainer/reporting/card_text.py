@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from schemas import celeba
+from support.text import duration, percent
 from trainer import subgroups
 from trainer.evaluation import calibration
 from trainer.evaluation.subgroup_table import Group, Table
 from trainer.reporting.markdown import Markdown, block, code, escape
-from support.text import duration, percent
 from trainer.runs import run_record
 from trainer.runs.run_reader import Run
 

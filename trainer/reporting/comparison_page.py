@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from schemas import celeba
 from support import figures, files, page
+from support.text import decimal, duration, interval, percent
 from trainer.evaluation import group_rates
 from trainer.evaluation.comparison import DRAWS, Comparison, differing_options
 from trainer.reporting import comparison_plots
-from support.text import decimal, duration, interval, percent
 
 PAGE, TABLE = "comparison.html", "leaderboard.csv"
 
