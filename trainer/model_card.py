@@ -21,9 +21,8 @@ from absl import flags
 from support import command, files
 from support.errors import ExitCode, UserError, usage_error
 from support.text import decimal, interval, percent
-from trainer import report
 from trainer.evaluation import results
-from trainer.reporting import card_text
+from trainer.reporting import card_text, report
 from trainer.reporting.markdown import Markdown, block, code, escape, printable
 from trainer.runs import chain, run_reader, run_record
 from trainer.runs.run_reader import Run, load_run
@@ -240,7 +239,7 @@ def _results(run: Run, evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str
         "summary": report.summary(run),
         "rows": report.metric_rows(run),
         "share": percent(sum(run.metrics["confusion_matrix"][1]) / run.metrics["n"]),
-        "calibration": report.calibration_words(run),
+        "calibration": report.calibration_sentences(run),
         "subgroups": card_text.subgroup_facts(run.subgroups),
         "evaluations": [_evaluation_row(*item) for item in evaluations.items()],
     }

@@ -78,7 +78,7 @@ def _people(rows: Rows, members: np.ndarray) -> np.ndarray:
 
 
 def _prevalence(packed: np.ndarray) -> np.ndarray:
-    """Fraction of each attribute in rows of 40 bits, (40,), without a loop over rows."""
+    """Fraction of each attribute in rows of 40 bits, (40,); no loop over rows."""
     if not len(packed):
         return np.full(len(celeba.ATTRIBUTES), np.nan)
     bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)

@@ -30,10 +30,9 @@ from pathlib import Path
 import numpy as np
 
 from support.errors import ExitCode, UserError, usage_error
-from trainer import report
 from trainer.config import NOT_COMPARED
 from trainer.evaluation import group_rates, metrics
-from trainer.runs import run_record
+from trainer.runs import run_reader, run_record
 
 DRAWS = 1000
 
@@ -58,7 +57,7 @@ class Candidate:
     """
 
     folder: Path
-    run: report.Run
+    run: run_reader.Run
     options: dict[str, str]
     hits: np.ndarray
 
@@ -322,7 +321,7 @@ def _load(folder: Path) -> Candidate:
             f"--flagfile={folder / run_record.FLAGS}",
             ExitCode.INPUT_DATA,
         )
-    run = report.load_run(folder)
+    run = run_reader.load_run(folder)
     missing = [key for key in _KEYS if key not in run.record]
     if missing:
         raise _damaged(folder, f"{run_record.RUN} has no {missing[0]!r}")
@@ -340,7 +339,7 @@ def _load(folder: Path) -> Candidate:
     return Candidate(folder, run, _options(run), hits)
 
 
-def _options(run: report.Run) -> dict[str, str]:
+def _options(run: run_reader.Run) -> dict[str, str]:
     options = run_record.all_options(run.flags)
     options |= {key: str(run.record[key]) for key in _EFFECTIVE if key in run.record}
     left_out = {"seed", *NOT_COMPARED}

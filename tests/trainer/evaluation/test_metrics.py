@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from trainer import report
 from trainer.evaluation import metrics
+from trainer.reporting import report
 
 
 def _predictions(n: int, people: int, seed: int = 0) -> pd.DataFrame:

@@ -19,11 +19,12 @@ from schemas import manifest as manifest_schema
 from support.documents import MOST_JSON_BYTES
 from support.errors import ExitCode, UserError
 from tests.trainer.reporting import test_model_card
-from trainer import models, report
+from trainer import models
 from trainer.data import open_dataset
 from trainer.evaluation import calibration
 from trainer.loop import checkpoint
 from trainer.models import tensors, weights
+from trainer.reporting import report
 from trainer.runs import run_record
 
 ROOT = Path(__file__).parents[3]
