@@ -24,9 +24,8 @@ _TEMPLATES = Path(__file__).parent / "templates"
 def environment(*folders: Path) -> jinja2.Environment:
     """Makes the environment that all pages are rendered in.
 
-    Values are escaped, and a name that is not defined is an error. The filters
-    `percent`, `decimal`, `thousands`, `interval`, `estimate`, `duration` and `option`
-    are those of `support.text`.
+    Values are escaped, a name that is not defined is an error, and the functions of
+    `support.text` are filters.
 
     Args:
       folders: of templates; those of this package are found in any case.
@@ -38,16 +37,7 @@ def environment(*folders: Path) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for filter_ in (
-        text.percent,
-        text.decimal,
-        text.thousands,
-        text.interval,
-        text.estimate,
-        text.duration,
-        text.option,
-    ):
-        made.filters[filter_.__name__] = filter_
+    made.filters |= text.FILTERS
     return made
 
 

@@ -19,6 +19,12 @@ def decimal(value: float | None) -> str:
     return _formatted(value, "{:.3f}".format)
 
 
+def points(value: float | None) -> str:
+    """-0.0253 -> "−2.5", percentage points; None and NaN are a dash."""
+    text = _formatted(value, lambda number: f"{100 * number:+.1f}")
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
+
+
 def thousands(value: float | None) -> str:
     """1234.5 -> "1,234"; None and NaN are a dash."""
     return _formatted(value, "{:,.0f}".format)
@@ -61,3 +67,13 @@ def option(value: object) -> str:
 
 def _formatted(value: float | None, formatter: Callable[[float], str]) -> str:
     return "–" if value is None or math.isnan(value) else formatter(value)
+
+
+#: For templates, by name.
+FILTERS = {
+    function.__name__: function
+    for function in (
+        *(percent, decimal, points, thousands),
+        *(interval, estimate, duration, option),
+    )
+}

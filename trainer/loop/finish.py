@@ -16,8 +16,8 @@ from trainer.loop.checkpoint import Progress
 from trainer.loop.job import Job
 from trainer.loop.scoring import predict_split
 from trainer.loop.steps import EvaluationStep
-from trainer.model_card import write_card
 from trainer.reporting import gradcam, report
+from trainer.reporting.card import write_card
 from trainer.runs import run_folder
 
 VALIDATION, TEST = "validation", "test"

@@ -182,6 +182,7 @@ def probabilities(
     )
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set(xlim=(0, 1), xlabel="predicted probability", ylabel="images")
+    axes.margins(y=0.3)  # room for the legend
     axes.set_ylim(bottom=0.5)
     axes.set_title("Confidence")
     axes.grid(False, axis="x")
