@@ -40,10 +40,3 @@ def test_data_uri():
     kind, text = page.data_uri("image/jpeg", b"\xff\xd8").split(";base64,")
     assert kind == "data:image/jpeg"
     assert base64.b64decode(text) == b"\xff\xd8"
-
-
-def test_tags_escape_all_but_html():
-    inner = page.tag("b", "x < y & z")
-    assert inner == "<b>x &lt; y &amp; z</b>"
-    outer = page.tag("p", inner, "<i>", class_='"note"', title="")
-    assert outer == ('<p class="&quot;note&quot;"><b>x &lt; y &amp; z</b>&lt;i&gt;</p>')

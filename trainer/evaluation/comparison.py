@@ -31,7 +31,7 @@ import numpy as np
 
 from support.errors import ExitCode, UserError, usage_error
 from trainer.config import NOT_COMPARED
-from trainer.evaluation import group_rates, metrics
+from trainer.evaluation import bootstrap, group_rates
 from trainer.runs import run_reader, run_record
 
 DRAWS = 1000
@@ -205,19 +205,16 @@ def compare(groups: Sequence[Group], draws: int = DRAWS, seed: int = 0) -> Compa
     """
     groups = sorted(groups, key=lambda one: (-one.accuracies.mean(), one.name))
     predictions = groups[0].candidates[0].run.predictions
-    person, people = metrics.clusters(predictions["identity"].to_numpy(np.int64))
+    person, people = bootstrap.clusters(predictions["identity"].to_numpy(np.int64))
     accuracy = np.array([one.accuracies.mean() for one in groups])
     difference = accuracy[:, None] - accuracy
-    intervals: list[list[float] | None] = [None] * len(groups)
+    intervals = np.full((2, len(groups)), np.nan)
     radius = np.full(difference.shape, np.inf)
     np.fill_diagonal(radius, 0)
     if people > 1:
         hits = [[run.hits for run in one.candidates] for one in groups]
         drawn = draw_accuracies([np.stack(runs) for runs in hits], person, draws, seed)
-        intervals = [
-            metrics.opened(value, metrics.interval(column), people)
-            for value, column in zip(accuracy, drawn.T, strict=True)
-        ]
+        intervals = bootstrap.opened(accuracy, bootstrap.interval(drawn), people)
         radius = simultaneous_radius(accuracy, drawn)
     if people < group_rates.MIN_PEOPLE:
         # That so few people agree in every draw makes nothing certain of others.
@@ -228,7 +225,10 @@ def compare(groups: Sequence[Group], draws: int = DRAWS, seed: int = 0) -> Compa
         images=len(person),
         people=people,
         accuracy=accuracy,
-        intervals=tuple(intervals),
+        intervals=tuple(
+            None if np.isnan(low) else [float(low), float(high)]
+            for low, high in intervals.T
+        ),
         difference=difference,
         radius=radius,
     )
@@ -250,7 +250,7 @@ def draw_accuracies(
     """
     columns = [*np.concatenate(hits), np.ones(len(person))]
     sums = np.stack([np.bincount(person, column) for column in columns], axis=1)
-    drawn = metrics.resample(sums, draws, seed)
+    drawn = bootstrap.resample(sums, draws, seed)
     accuracy = drawn[:, :-1] / drawn[:, -1:]
     rng = np.random.default_rng([seed, 1])
     ends = np.cumsum([len(runs) for runs in hits])
@@ -285,7 +285,7 @@ def simultaneous_radius(accuracy: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     studentized = np.divide(
         deviation, error, where=varies, out=np.zeros_like(deviation)
     )
-    critical = np.quantile(studentized.max(axis=1), metrics.LEVEL)
+    critical = np.quantile(studentized.max(axis=1), bootstrap.LEVEL)
     radius[first, second] = radius[second, first] = np.where(
         varies, critical * error, 0
     )

@@ -1,4 +1,4 @@
-"""Rates of groups and their gaps to everybody else, with intervals and tests.
+"""Rates of groups and their gaps to all others, with intervals and tests.
 
 All intervals come from the same bootstrap draws of people as those of
 `evaluation.metrics`: within a draw a group is compared with its own complement, so that
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from trainer.evaluation import metrics
+from trainer.evaluation import bootstrap
 from trainer.evaluation.groups import Partition
 
 #: The rates, in the order of the last axis of every array here.
@@ -25,7 +25,7 @@ RATES = ("accuracy", "false_positive_rate", "false_negative_rate")
 MIN_PEOPLE, MIN_IMAGES = 30, 50
 
 _CELLS = 4  # tn, fp, fn, tp
-#: Numbers held at once as sums by person: 128 MB.
+#: Numbers in memory at once as sums by person: 128 MB.
 _BLOCK = 16_000_000
 
 
@@ -35,7 +35,7 @@ class Side:
 
     Attributes:
       counts: (groups, 4) float64, images that are tn, fp, fn, tp.
-      people: (groups, 3) int, people with an image that each rate is a share of.
+      people: (groups, 3) int, people with an image in the denominator of each rate.
       samples: (draws, groups, 3) float64, the rates of every draw, NaN if undefined.
     """
 
@@ -45,7 +45,7 @@ class Side:
 
     @functools.cached_property
     def sizes(self) -> np.ndarray:
-        """(groups, 3): the images that each rate is a share of."""
+        """(groups, 3): the images in the denominator of each rate."""
         return _sizes(self.counts)
 
     @functools.cached_property
@@ -58,11 +58,11 @@ class Side:
         """(groups, 3) bool: too few people or images to judge by."""
         return (self.people < MIN_PEOPLE) | (self.sizes < MIN_IMAGES)
 
-    def interval(self, group: int, rate: int) -> list[float] | None:
-        """The percentile interval of one rate, see also `evaluation.metrics.opened`."""
-        bounds = metrics.interval(self.samples[:, group, rate])
-        people = self.people[group, rate]
-        return metrics.opened(self.rates[group, rate], bounds, people)
+    @functools.cached_property
+    def intervals(self) -> np.ndarray:
+        """(2, groups, 3), see `bootstrap.interval` and `bootstrap.opened`."""
+        bounds = bootstrap.interval(self.samples)
+        return bootstrap.opened(self.rates, bounds, self.people)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,27 +82,28 @@ class Measured:
         """(draws, groups, 3): how far each draw's gap is from the gap."""
         return self.group.samples - self.rest.samples - self.gaps
 
-    def gap_interval(self, group: int, rate: int) -> list[float] | None:
-        """The percentile interval of one gap, from the same draws on both sides.
+    @functools.cached_property
+    def gap_intervals(self) -> np.ndarray:
+        """(2, groups, 3): percentile intervals, from the same draws on both sides.
 
-        Where one side is all right or all wrong its draws do not vary, and the sides'
+        Where one side is all correct or all wrong its draws do not vary, and the sides'
         own intervals are joined instead (Newcombe, "Interval estimation for the
         difference between independent proportions", 1998, method 10).
         """
-        draws = self.group.samples[:, group, rate] - self.rest.samples[:, group, rate]
-        bounds = metrics.interval(draws)
-        values = [side.rates[group, rate] for side in (self.group, self.rest)]
-        if bounds is None or not {0.0, 1.0}.intersection(values):
-            return bounds
-        ends = [side.interval(group, rate) for side in (self.group, self.rest)]
-        if None in ends:
-            return None
-        (value, rest), ((low, high), (rest_low, rest_high)) = values, ends
-        gap = value - rest
-        return [
-            max(-1.0, gap - float(np.hypot(value - low, rest_high - rest))),
-            min(1.0, gap + float(np.hypot(high - value, rest - rest_low))),
-        ]
+        low, high = bootstrap.interval(self.group.samples - self.rest.samples)
+        group, rest = self.group.rates, self.rest.rates
+        group_low, group_high = self.group.intervals
+        rest_low, rest_high = self.rest.intervals
+        below = self.gaps - np.hypot(group - group_low, rest_high - rest)
+        above = self.gaps + np.hypot(group_high - group, rest - rest_low)
+        constant = np.isin(group, (0, 1)) | np.isin(rest, (0, 1))
+        joined = constant & ~np.isnan(low)
+        return np.stack(
+            [
+                np.where(joined, np.maximum(-1, below), low),
+                np.where(joined, np.minimum(1, above), high),
+            ]
+        )
 
 
 def measure(
@@ -117,7 +118,7 @@ def measure(
     Args:
       partitions: see `evaluation.groups`; images of code -1 belong to neither side.
       cell: (n,) int, 0 tn, 1 fp, 2 fn, 3 tp.
-      person: (n,) numbers 0..people-1, see `evaluation.metrics.clusters`.
+      person: (n,) numbers 0..people-1, see `evaluation.bootstrap.clusters`.
       draws: number of draws.
       seed: seed of the draws.
     """
@@ -127,7 +128,7 @@ def measure(
         sums = [_sums_by_person(part, cell, person, people) for part in block]
         columns = np.concatenate([part.reshape(people, -1) for part in sums], axis=1)
         # The same seed draws the same people for every block.
-        weights = metrics.person_weights(people, len(cell), draws, seed)
+        weights = bootstrap.person_weights(people, len(cell), draws, seed)
         drawn = np.concatenate([chunk @ columns for chunk in weights])
         ends = np.cumsum([part[0].size for part in sums])
         for part, counts in zip(sums, np.split(drawn, ends[:-1], axis=1), strict=True):
@@ -178,17 +179,17 @@ def adjusted_p_values(measured: Sequence[Measured]) -> list[np.ndarray]:
     ]
 
 
-def equalized_odds(side: Side) -> tuple[float, np.ndarray, bool] | None:
-    """How far a partition's groups are from equal false-positive and -negative rates.
+def equalized_odds(side: Side) -> tuple[float, np.ndarray, bool]:
+    """Distance of a partition's groups from equal false-positive and -negative rates.
 
     The larger of two differences, each between the highest and the lowest rate of the
     groups: 0 is what Hardt, Price and Srebro ("Equality of Opportunity in Supervised
     Learning", 2016) call equalized odds; defined like `equalized_odds_difference` of
-    the library Fairlearn, but that groups in which a rate is undefined are left out.
+    the library Fairlearn, but that groups in which a rate is undefined are excluded.
 
     Returns:
-      The difference, (draws,) the same of every draw, and whether a group has too few
-      people or images for it; None if no rate is defined in two groups.
+      The difference, (2,) its interval, and whether a group has too few people or
+      images for it; NaN if no rate is defined in two groups.
     """
     values, samples, small = [], [], False
     for rate in (1, 2):
@@ -198,8 +199,8 @@ def equalized_odds(side: Side) -> tuple[float, np.ndarray, bool] | None:
             samples.append(np.ptp(side.samples[:, defined, rate], axis=1))
             small |= bool(side.small[defined, rate].any())
     if not values:
-        return None
-    return float(max(values)), np.max(samples, axis=0), small
+        return np.nan, np.full(2, np.nan), False
+    return max(values), bootstrap.interval(np.max(samples, axis=0)), small
 
 
 def _blocks(
@@ -239,13 +240,13 @@ def _measured(sums: np.ndarray, drawn: np.ndarray) -> Measured:
 
 
 def _sizes(counts: np.ndarray) -> np.ndarray:
-    """(..., 4) tn, fp, fn, tp -> (..., 3): what each rate is a share of."""
+    """(..., 4) tn, fp, fn, tp -> (..., 3): each rate's denominator."""
     tn, fp, fn, tp = np.moveaxis(counts, -1, 0)
     return np.stack([tn + fp + fn + tp, tn + fp, fn + tp], axis=-1)
 
 
 def _rates(counts: np.ndarray) -> np.ndarray:
-    """(..., 4) tn, fp, fn, tp -> (..., 3), NaN for shares of nothing."""
+    """(..., 4) tn, fp, fn, tp -> (..., 3), NaN where it is 0."""
     tn, fp, fn, tp = np.moveaxis(counts, -1, 0)
     with np.errstate(invalid="ignore"):
         return np.stack([tn + tp, fp, fn], axis=-1) / _sizes(counts)

@@ -15,7 +15,7 @@ from support import command
 from support.errors import ExitCode, UserError
 from trainer import compare
 from trainer.config import TrainConfig
-from trainer.evaluation import comparison, group_rates, metrics
+from trainer.evaluation import bootstrap, comparison, group_rates, metrics
 from trainer.reporting import comparison_page
 
 PEOPLE, IMAGES = 20, 60
@@ -222,7 +222,7 @@ def test_perfect_accuracy_has_an_interval_with_a_width(tmp_path):
     hits = [np.stack([run.hits for run in one.candidates]) for one in result.groups]
     person = np.arange(IMAGES) // 3
     drawn = comparison.draw_accuracies(hits, person, comparison.DRAWS, 0)
-    assert result.intervals[1] == metrics.interval(drawn[:, 1])
+    assert result.intervals[1] == pytest.approx(bootstrap.interval(drawn[:, 1]))
 
 
 def test_rounding_makes_nothing_better(tmp_path, monkeypatch):
