@@ -13,7 +13,6 @@ import base64
 from pathlib import Path
 
 import jinja2
-from markupsafe import Markup
 
 from support import text
 
@@ -38,12 +37,6 @@ def environment(*folders: Path) -> jinja2.Environment:
     )
     made.filters |= text.FILTERS
     return made
-
-
-def render(title: str, body: str) -> str:
-    """Puts a body, HTML that is escaped already, into the page."""
-    template = environment().get_template("page.html")
-    return template.render(title=title, body=Markup(body.strip()))
 
 
 def data_uri(media_type: str, data: bytes) -> str:

@@ -14,10 +14,9 @@ from absl import flags
 from schemas import celeba
 from support import command
 from support.errors import ExitCode, UserError, usage_error
-from support.text import percent, points
 from trainer.evaluation import subgroups
 from trainer.evaluation.groups import IMAGE_ID, parse_slice, read_group_csv
-from trainer.reporting import subgroup_section
+from trainer.reporting.subgroup_section import NOTE, excluded, sentences
 from trainer.runs import run_reader
 
 _LINES = 10
@@ -54,31 +53,31 @@ def read_predictions(path: Path) -> pd.DataFrame:
       UserError: exit 3, no such file, no CSV, a column missing, or a value out of
         range, with its line.
     """
-    remedy = "Name the predictions.csv of a finished run, or evaluate the run again."
     try:
         table = pd.read_csv(path, dtype={IMAGE_ID: str}, keep_default_na=False)
     except (OSError, ValueError, OverflowError) as error:
         why = getattr(error, "strerror", None) or "it is not a complete CSV file"
-        cause = f"{path} cannot be read: {why}."
-        raise UserError(cause, remedy, ExitCode.INPUT_DATA) from error
-    numbers = ("identity", "label", "probability", *celeba.ATTRIBUTES)
-    for name in (IMAGE_ID, *numbers):
-        if name not in table:
-            cause = f"{path}:1 has no column {name}."
-            raise UserError(cause, remedy, ExitCode.INPUT_DATA)
+        raise _error(f"{path} cannot be read: {why}.") from error
+    columns = ["identity", "label", "probability", *celeba.ATTRIBUTES]
+    missing = [name for name in (IMAGE_ID, *columns) if name not in table]
+    if missing:
+        raise _error(f"{path}:1 has no column {missing[0]}.")
     if table.empty:
-        raise UserError(f"{path} has no predictions.", remedy, ExitCode.INPUT_DATA)
-    good = {"identity": lambda values: values % 1 == 0}
-    good["probability"] = lambda values: values.between(0, 1)
-    for name in numbers:
-        values = pd.to_numeric(table[name], errors="coerce")
-        wrong = ~good.get(name, lambda values: values.isin((0, 1)))(values)
-        if wrong.any():
-            row = int(wrong.argmax())
-            cause = f"{path}:{row + 2} {name} is {str(table[name][row])!r}."
-            raise UserError(cause, remedy, ExitCode.INPUT_DATA)
-        table[name] = values
-    return table
+        raise _error(f"{path} has no predictions.")
+    numbers = table[columns].apply(pd.to_numeric, errors="coerce")
+    wrong = ~numbers.isin((0, 1))
+    wrong["identity"] = numbers["identity"] % 1 != 0
+    wrong["probability"] = ~numbers["probability"].between(0, 1)
+    if wrong.any(axis=None):
+        name = wrong.any().idxmax()
+        row = wrong[name].idxmax()
+        raise _error(f"{path}:{row + 2} {name} is {str(table[name][row])!r}.")
+    return numbers.assign(**{IMAGE_ID: table[IMAGE_ID]})
+
+
+def _error(cause: str) -> UserError:
+    remedy = "Name the predictions.csv of a finished run, or evaluate the run again."
+    return UserError(cause, remedy, ExitCode.INPUT_DATA)
 
 
 def main(argv: list[str]) -> None:
@@ -88,34 +87,23 @@ def main(argv: list[str]) -> None:
     config = command.from_flags(SubgroupsConfig, values)
     run_dir = Path(config.run_dir)
     attribute, threshold, bootstrap = run_reader.read_for_groups(run_dir)
+    settings = {"threshold": threshold}
+    settings |= {key: bootstrap[key] for key in ("draws", "seed")}
     source = Path(config.predictions or run_dir / "predictions.csv")
     predictions = read_predictions(source)
     groups = None
     if config.group_csv:
         groups = read_group_csv(Path(config.group_csv), predictions[IMAGE_ID])
-    table = subgroups.write(
-        source.parent,
-        predictions,
-        attribute,
-        config.slices,
-        groups,
-        bootstrap["draws"],
-        bootstrap["seed"],
-        threshold,
+    table = subgroups.evaluate(
+        predictions, attribute, config.slices, groups, **settings
     )
-    _print(table)
-    print(f"table: {source.parent / subgroups.CSV_NAME}")
-
-
-def _print(table: pd.DataFrame) -> None:
-    lines = subgroup_section.sentences(table) + subgroup_section.excluded(table)
-    for gap in subgroups.surviving_gaps(table).head(_LINES).itertuples():
-        lines.append(
-            f"  {points(gap.gap):>6} points ({points(gap.gap_low)} to "
-            f"{points(gap.gap_high)})  {gap.rate.replace('_', ' ')}, {gap.title}: "
-            f"{percent(gap.value)} of {gap.n:,}"
-        )
-    print("\n".join([*lines, subgroup_section.NOTE]).replace("\u00a0", " "))
+    subgroups.write(source.parent, table, attribute=attribute, **settings)
+    for text in (*sentences(table), *excluded(table)):
+        print(text.replace("\u00a0", " "))
+    gaps = subgroups.surviving_gaps(table).head(_LINES)
+    if len(gaps):
+        print(gaps.to_string(index=False, float_format="{:.1%}".format))
+    print(f"{NOTE}\ntable: {source.parent / subgroups.CSV_NAME}")
 
 
 if __name__ == "__main__":

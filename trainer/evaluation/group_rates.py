@@ -8,7 +8,7 @@ as the person was drawn; all draws of all groups are one matrix product.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,13 +25,11 @@ RATES = ("accuracy", "false_positive_rate", "false_negative_rate")
 MIN_PEOPLE, MIN_IMAGES = 30, 50
 
 _CELLS = 4  # tn, fp, fn, tp
-#: Numbers in memory at once as sums by person: 128 MB.
-_BLOCK = 16_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """Groups of one partition, or the complement of each.
+    """Groups, or the complement of each within its partition.
 
     Attributes:
       counts: (groups, 4) float64, images that are tn, fp, fn, tp.
@@ -67,7 +65,7 @@ class Side:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """The groups of a partition and their complements within it."""
+    """The groups of all partitions, and their complements."""
 
     group: Side
     rest: Side
@@ -112,7 +110,7 @@ def measure(
     person: np.ndarray,
     draws: int,
     seed: int,
-) -> list[Measured]:
+) -> Measured:
     """Counts every group and its complement, in the data and in every draw.
 
     Args:
@@ -122,21 +120,13 @@ def measure(
       draws: number of draws.
       seed: seed of the draws.
     """
-    people = int(person.max()) + 1
-    measured = []
-    for block in _blocks(partitions, people):
-        sums = [_sums_by_person(part, cell, person, people) for part in block]
-        columns = np.concatenate([part.reshape(people, -1) for part in sums], axis=1)
-        # The same seed draws the same people for every block.
-        weights = bootstrap.person_weights(people, len(cell), draws, seed)
-        drawn = np.concatenate([chunk @ columns for chunk in weights])
-        ends = np.cumsum([part[0].size for part in sums])
-        for part, counts in zip(sums, np.split(drawn, ends[:-1], axis=1), strict=True):
-            measured.append(_measured(part, counts.reshape(draws, -1, _CELLS)))
-    return measured
+    sums = [_sums_by_person(part, cell, person) for part in partitions]
+    rest = [part.sum(axis=1, keepdims=True) - part for part in sums]
+    # The same seed draws the same people for both sides.
+    return Measured(_side(sums, draws, seed), _side(rest, draws, seed))
 
 
-def adjusted_p_values(measured: Sequence[Measured]) -> list[np.ndarray]:
+def adjusted_p_values(measured: Measured) -> np.ndarray:
     """Tests every gap against none, corrected for looking at all of them.
 
     The single-step maxT procedure (Westfall and Young, "Resampling-Based Multiple
@@ -151,35 +141,23 @@ def adjusted_p_values(measured: Sequence[Measured]) -> list[np.ndarray]:
     that has few mistakes or none.
 
     Returns:
-      Per partition (groups, 3) float64, NaN where nothing is tested: an undefined gap,
-      or too few people or images in the group or outside it.
+      (groups, 3) float64, NaN where nothing is tested: an undefined gap, or too few
+      people or images in the group or outside it.
     """
-    draws = len(measured[0].group.samples)
-    highest, statistics = np.zeros(draws), []
-    for part in measured:
-        deviations = part.deviations
-        error = np.std(deviations, axis=0)
-        tested = ~(part.group.small | part.rest.small | np.isnan(error))
-        least = np.maximum(error, _pooled_error(part))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            statistic = np.where(least > 0, np.abs(part.gaps) / least, 0)
-        statistics.append(np.where(tested, statistic, np.nan))
-        varies = tested & (error > 0)
-        if varies.any():
-            extent = np.abs(deviations[:, varies] / error[varies]).max(axis=1)
-            highest = np.maximum(highest, extent)
-    highest.sort()
-    return [
-        np.where(
-            np.isnan(statistic),
-            np.nan,
-            (1 + draws - np.searchsorted(highest, statistic)) / (1 + draws),
-        )
-        for statistic in statistics
-    ]
+    deviations = measured.deviations
+    error = np.std(deviations, axis=0)
+    least = np.maximum(error, _pooled_error(measured))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = np.where(least > 0, np.abs(measured.gaps) / least, 0)
+    tested = ~(measured.group.small | measured.rest.small | np.isnan(error))
+    varies = tested & (error > 0)
+    extents = np.abs(deviations[:, varies] / error[varies])
+    highest = np.sort(extents.max(axis=1, initial=0))
+    reached = len(highest) - np.searchsorted(highest, statistic)
+    return np.where(tested, (1 + reached) / (1 + len(highest)), np.nan)
 
 
-def equalized_odds(side: Side) -> tuple[float, np.ndarray, bool]:
+def equalized_odds(side: Side, groups: slice) -> tuple[float, float, float, bool]:
     """Distance of a partition's groups from equal false-positive and -negative rates.
 
     The larger of two differences, each between the highest and the lowest rate of the
@@ -188,41 +166,27 @@ def equalized_odds(side: Side) -> tuple[float, np.ndarray, bool]:
     the library Fairlearn, but that groups in which a rate is undefined are excluded.
 
     Returns:
-      The difference, (2,) its interval, and whether a group has too few people or
-      images for it; NaN if no rate is defined in two groups.
+      The difference, low and high of its interval, and whether a group has too few
+      people or images for it; NaN if no rate is defined in two groups.
     """
     values, samples, small = [], [], False
     for rate in (1, 2):
-        defined = ~np.isnan(side.rates[:, rate])
-        if np.count_nonzero(defined) > 1:
+        defined = np.arange(len(side.rates))[groups]
+        defined = defined[~np.isnan(side.rates[defined, rate])]
+        if len(defined) > 1:
             values.append(np.ptp(side.rates[defined, rate]))
             samples.append(np.ptp(side.samples[:, defined, rate], axis=1))
             small |= bool(side.small[defined, rate].any())
     if not values:
-        return np.nan, np.full(2, np.nan), False
-    return max(values), bootstrap.interval(np.max(samples, axis=0)), small
-
-
-def _blocks(
-    partitions: Sequence[Partition], people: int
-) -> Iterator[Sequence[Partition]]:
-    """Cuts a list where the sums by person would grow too large."""
-    block, size = [], 0
-    for part in partitions:
-        columns = people * len(part.names) * _CELLS
-        if block and size + columns > _BLOCK:
-            yield block
-            block, size = [], 0
-        block.append(part)
-        size += columns
-    yield block
+        return np.nan, np.nan, np.nan, False
+    return max(values), *bootstrap.interval(np.max(samples, axis=0)), small
 
 
 def _sums_by_person(
-    part: Partition, cell: np.ndarray, person: np.ndarray, people: int
+    part: Partition, cell: np.ndarray, person: np.ndarray
 ) -> np.ndarray:
     """(people, groups, 4) float64: images of each person, group and cell."""
-    shape = (people, len(part.names), _CELLS)
+    shape = (int(person.max()) + 1, len(part.names), _CELLS)
     inside = part.codes >= 0
     place = np.ravel_multi_index(
         (person[inside], part.codes[inside], cell[inside]), shape
@@ -230,13 +194,15 @@ def _sums_by_person(
     return np.bincount(place, minlength=np.prod(shape)).reshape(shape).astype(float)
 
 
-def _measured(sums: np.ndarray, drawn: np.ndarray) -> Measured:
-    def side(by_person: np.ndarray, by_draw: np.ndarray) -> Side:
-        people = np.count_nonzero(_sizes(by_person) > 0, axis=0)
-        return Side(by_person.sum(axis=0), people, _rates(by_draw))
-
-    rest = (sums.sum(axis=1, keepdims=True) - sums, drawn.sum(1, keepdims=True) - drawn)
-    return Measured(side(sums, drawn), side(*rest))
+def _side(parts: Sequence[np.ndarray], draws: int, seed: int) -> Side:
+    """Of all partitions, from (people, groups, 4) of each."""
+    sums = np.concatenate(parts, axis=1)
+    drawn = bootstrap.resample(sums.reshape(len(sums), -1), draws, seed)
+    return Side(
+        counts=sums.sum(axis=0),
+        people=np.count_nonzero(_sizes(sums) > 0, axis=0),
+        samples=_rates(drawn.reshape(draws, -1, _CELLS)),
+    )
 
 
 def _sizes(counts: np.ndarray) -> np.ndarray:
@@ -252,9 +218,9 @@ def _rates(counts: np.ndarray) -> np.ndarray:
         return np.stack([tn + tp, fp, fn], axis=-1) / _sizes(counts)
 
 
-def _pooled_error(part: Measured) -> np.ndarray:
+def _pooled_error(measured: Measured) -> np.ndarray:
     """(groups, 3): standard error of a gap between samples of one common rate."""
-    sizes, others = part.group.sizes, part.rest.sizes
-    pooled = _rates(part.group.counts + part.rest.counts)
+    sizes, others = measured.group.sizes, measured.rest.sizes
+    pooled = _rates(measured.group.counts + measured.rest.counts)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.sqrt(pooled * (1 - pooled) * (1 / sizes + 1 / others))

@@ -92,7 +92,8 @@ def write(
         UNCERTAIN: uncertain[_LISTED],
     }.items():
         atomic_write(folder / name, table.to_csv(index=False))
-    subgroups.write(folder, predictions, attribute, seed=seed)
+    groups = subgroups.evaluate(predictions, attribute, seed=seed)
+    subgroups.write(folder, groups, attribute=attribute, seed=seed)
     atomic_write(folder / METRICS, json.dumps(result, indent=1) + "\n")
 
 

@@ -16,7 +16,7 @@ group's title, and how they were computed.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,31 +96,31 @@ def evaluate(
     cell = 2 * label + (predictions["probability"].to_numpy() >= threshold)
     person, _ = bootstrap.clusters(predictions["identity"].to_numpy(np.int64))
     measured = group_rates.measure(parts, cell, person, draws, seed)
-    p_values = group_rates.adjusted_p_values(measured)
-    rows = [_rows(*part) for part in zip(parts, measured, p_values, strict=True)]
-    return pd.concat(rows, ignore_index=True)[list(_COLUMNS)].astype(_COLUMNS)
+    columns = _values(measured, group_rates.adjusted_p_values(measured))
+    table = pd.concat(_descriptions(parts, measured.group), ignore_index=True)
+    return table.assign(**columns)[list(_COLUMNS)].astype(_COLUMNS)
 
 
-def _rows(
-    part: Partition, measured: group_rates.Measured, p_values: np.ndarray
-) -> pd.DataFrame:
-    """The table's rows of one partition."""
+def _descriptions(
+    parts: Sequence[Partition], side: group_rates.Side
+) -> Iterator[pd.DataFrame]:
+    """Names and equalized odds of the groups of each partition."""
+    end = 0
+    for part in parts:
+        start, end = end, end + len(part.names)
+        odds = group_rates.equalized_odds(side, slice(start, end))
+        columns = {"group": part.names, "title": part.titles, "kind": part.kind}
+        columns |= {"grouping": part.name, "chosen": part.chosen}
+        suffixes = ("", "_low", "_high", "_small")
+        columns |= {_ODDS + suffix: odds[n] for n, suffix in enumerate(suffixes)}
+        yield pd.DataFrame(columns)
+
+
+def _values(
+    measured: group_rates.Measured, p_values: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The columns of the rates."""
     side = measured.group
-    odds, (odds_low, odds_high), odds_small = group_rates.equalized_odds(side)
-    columns = {
-        "group": part.names,
-        "title": part.titles,
-        "kind": part.kind,
-        "grouping": part.name,
-        "chosen": part.chosen,
-        _ODDS: odds,
-        f"{_ODDS}_low": odds_low,
-        f"{_ODDS}_high": odds_high,
-        f"{_ODDS}_small": odds_small,
-        "n": side.sizes[:, 0],
-        "people": side.people[:, 0],
-        "small": side.small[:, 0],
-    }
     values = {
         "": side.rates,
         "_low": side.intervals[0],
@@ -134,34 +134,29 @@ def _rows(
         "_gap_p": p_values,
         "_gap_survives": p_values <= 1 - bootstrap.LEVEL,
     }
-    for number, rate in enumerate(RATES):
-        columns |= {rate + suffix: array[:, number] for suffix, array in values.items()}
-    return pd.DataFrame(columns)
+    columns = {
+        rate + suffix: array[:, number]
+        for number, rate in enumerate(RATES)
+        for suffix, array in values.items()
+    }
+    total = {name: columns[f"accuracy_{name}"] for name in ("n", "people", "small")}
+    return columns | total
 
 
-def write(
-    folder: Path,
-    predictions: pd.DataFrame,
-    attribute: str,
-    slices: Sequence[str] = (),
-    groups: pd.DataFrame | None = None,
-    draws: int = 1000,
-    seed: int = 0,
-    threshold: float = metrics.THRESHOLD,
-) -> pd.DataFrame:
+def write(folder: Path, table: pd.DataFrame, **settings: Any) -> None:
     """Writes subgroups.json and subgroups.csv of what `evaluate` returns.
 
+    Args:
+      folder: an existing folder.
+      table: see `evaluate`.
+      **settings: how it was computed, for subgroups.json.
+
     Raises:
-      UserError: exit 4, the folder cannot be written; or see `evaluate`.
+      UserError: exit 4, the folder cannot be written.
     """
-    table = evaluate(predictions, attribute, slices, groups, draws, seed, threshold)
     lowest = lowest_accuracy(table)
-    document = {
-        "attribute": attribute,
-        "threshold": threshold,
+    document = settings | {
         "level": bootstrap.LEVEL,
-        "draws": draws,
-        "seed": seed,
         "min_people": MIN_PEOPLE,
         "min_images": MIN_IMAGES,
         "tested": tested(table),
@@ -173,7 +168,6 @@ def write(
         files.atomic_write(folder / JSON_NAME, text + "\n")
         csv = table.to_csv(index=False, columns=list(_CSV_COLUMNS))
         files.atomic_write(folder / CSV_NAME, csv)
-    return table
 
 
 def read(folder: Path) -> pd.DataFrame | None:

@@ -27,9 +27,9 @@ def sentences(table: pd.DataFrame) -> list[str]:
     groups = table[table["kind"] != subgroups.OVERALL]
     chance = percent(1 - bootstrap.LEVEL)
     return [
-        f"Of {len(groups)} groups, {groups['small'].sum()} are small (fewer than "
-        f"{MIN_PEOPLE} people or {MIN_IMAGES} images). The lowest accuracy of the "
-        f"others is that of {lowest['title']}: {percent(lowest['accuracy'])} "
+        f"Too small to judge (fewer than {MIN_PEOPLE} people or {MIN_IMAGES} images): "
+        f"{groups['small'].sum()} of {len(groups)} groups. Lowest accuracy of the "
+        f"others: {lowest['title']}, {percent(lowest['accuracy'])} "
         f"({interval(bounds, percent)}), {lowest['n']:,} images of "
         f"{lowest['people']:,} people; all images: {percent(table['accuracy'][0])}.",
         f"{len(subgroups.surviving_gaps(table))} of {subgroups.tested(table):,} tested "
@@ -74,11 +74,11 @@ def section(table: pd.DataFrame) -> Markup:
 def _figure(rows: pd.DataFrame) -> str:
     colors = rows["accuracy_gap"].lt(0).map({True: SECONDARY, False: PRIMARY})
     panel = forest(
-        "Accuracy minus that of the rest",
+        "Accuracy gap to the rest",
         names=list(rows["title"]),
         values=rows["accuracy_gap"],
         intervals=rows[["accuracy_gap_low", "accuracy_gap_high"]].to_numpy(),
-        colors=colors.mask(rows["small"] == 1, MUTED),
+        colors=list(colors.mask(rows["small"] == 1, MUTED)),
         markers=list(rows["accuracy_gap_survives"].map({1: "o", 0: "|"})),
         zero=True,
     )

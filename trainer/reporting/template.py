@@ -17,10 +17,18 @@ def render(name: str, **values: Any) -> Markup:
     """Renders `templates/NAME`; every value that is not Markup is escaped."""
     environment = page.environment(FOLDER)
     environment.filters |= {
+        "number": number,
         "points_range": functools.partial(_range, formatter=points),
         "range": _range,
     }
     return Markup(environment.get_template(name).render(values))
+
+
+def number(value: float | None) -> str:
+    """1234.5 -> "1,234", 4.567 -> "4.57"; an undefined value is a dash."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _range(row: dict[str, Any], name: str, formatter: Callable = percent) -> str:

@@ -115,7 +115,7 @@ def test_report_refuses_results_of_another_model_or_images(run_dir, tmp_path):
         report.write_report(run_dir, None, results)
     assert caught.value.exit_code == ExitCode.INTEGRITY
     predictions = report.load_run(run_dir).predictions.assign(Young=[0, 1] * 30)
-    subgroups.write(run_dir, predictions[:40], "Male", draws=20)
+    subgroups.write(run_dir, subgroups.evaluate(predictions[:40], "Male", draws=20))
     with pytest.raises(UserError, match="about 40 images, not the 60 here"):
         report.write_report(run_dir)
 
@@ -207,7 +207,7 @@ def test_report_command(run_dir, tmp_path, capsys):
 def test_report_shows_computed_subgroups(run_dir):
     assert "Accuracy by subgroup" not in report.write_report(run_dir).read_text()
     predictions = report.load_run(run_dir).predictions.assign(Young=[0, 1] * 30)
-    subgroups.write(run_dir, predictions, "Male", draws=20)
+    subgroups.write(run_dir, subgroups.evaluate(predictions, "Male", draws=20))
     html = report.write_report(run_dir).read_text()
     assert "Accuracy by subgroup" in html and "not Young" in html
     (run_dir / "subgroups.json").write_text("[]")
