@@ -214,7 +214,7 @@ def test_checkpoints_in_mid_epoch_and_a_damaged_one(changed, tmp_path, capsys):
     assert restored == progress
     assert part.optimizer.step == 0
     assert len(notes) == 1
-    assert "step-000000004.npz is damaged and passed over" in notes[0]
+    assert "step-000000004.npz is damaged and skipped" in notes[0]
 
     (folder / "checkpoints" / "step-000000002.npz").write_bytes(b"")
     with pytest.raises(UserError, match="None of the 2 checkpoints") as raised:
