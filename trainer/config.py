@@ -23,7 +23,7 @@ IMAGENET = "imagenet"
 #: The architecture with auxiliary heads, and the input that leaves them 8×8 cells.
 AUX_HEADS_MODEL, AUX_HEADS_LEAST_SIZE = "googlenet", 128
 
-#: Options that say where and how a run goes on, not what it computes.
+#: Options that say where and how a run works, not what it computes.
 NOT_COMPARED = (
     "data_dir",
     "run_dir",

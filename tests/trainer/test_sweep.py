@@ -249,7 +249,7 @@ def test_a_sweep_stops_goes_on_survives_a_failure_and_compares(dataset_dir, tmp_
         rest = process.communicate()
     go_on = f"python -m trainer.sweep --flagfile={folder / sweep.FLAGS}"
     assert process.returncode == ExitCode.STOPPED, rest
-    assert f"Go on with: {go_on}" in rest[1]
+    assert f"Resume with: {go_on}" in rest[1]
     assert "run 2 of 4" not in rest[0]
 
     with started(*go_on.split()[3:]) as process:

@@ -14,10 +14,10 @@ from trainer.augmentation import Augmenter
 from trainer.config import TrainConfig
 from trainer.data import Dataset, evaluation_dataset, train_dataset
 from trainer.data.input_pipeline import prefetch_onto
-from trainer.loop import trace
 from trainer.loop.optimizer import Optimizer, Schedule
 from trainer.loop.runtime import Runtime
 from trainer.loop.steps import EvaluationStep, Objective, TrainStep
+from trainer.loop.tensorboard import check_profile_steps
 from trainer.models.training_model import build as build_training_model
 from trainer.models.training_model import shared_weights
 
@@ -143,7 +143,7 @@ def build_job(
     """
     steps_per_epoch = _steps_per_epoch(config, runtime, dataset)
     total = steps_per_epoch * config.epochs
-    trace.check_steps(config, total)
+    check_profile_steps(config, total)
     strategy = runtime.strategy
     with strategy.scope():
         model, training_model, preprocessing = _build_models(

@@ -15,8 +15,9 @@ from support import command
 from trainer import main, models
 from trainer.data import evaluation_dataset, open_dataset
 from trainer.loop import job as jobs
-from trainer.loop import runtime, train
+from trainer.loop import runtime
 from trainer.loop.scoring import predict_split
+from trainer.loop.steps import split_batch
 from trainer.models.layers import ReplicaDropout
 
 
@@ -46,7 +47,7 @@ def gradients_of(job, batch):
     def compute(batch):
         return strategy.run(step._replica_step, (batch,))
 
-    sums, gradients, _ = compute(train.split_batch(batch, strategy))
+    sums, gradients, _ = compute(split_batch(batch, strategy))
     first = [strategy.experimental_local_results(value)[0] for value in gradients]
     return strategy.reduce("SUM", sums, axis=None).numpy(), [
         gradient.numpy() for gradient in first
@@ -90,7 +91,7 @@ def test_two_replicas_compute_what_one_does(changed, plain, examples):
 
 def trained_weights(job, count=12):
     for batch in itertools.islice(job.train_dataset(start=0), count):
-        job.train_step(train.split_batch(batch, job.runtime.strategy))
+        job.train_step(split_batch(batch, job.runtime.strategy))
     return [variable.value.numpy() for variable in job.training_model.weights]
 
 
