@@ -35,6 +35,7 @@ EXPORT = [
 ]
 DEV = [
     "jax>=0.10,<0.11",  # the models must also run on Keras' JAX backend
+    "psutil>=7,<8",  # memory and processor time of the build's benchmark
     "pytest>=8.4,<10",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.17,<0.18",
