@@ -8,11 +8,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from schemas import celeba
-from support import figures, files, page
+from support import figures, files
+from support.text import decimal, interval, percent
 from trainer.evaluation import group_rates
 from trainer.evaluation.comparison import DRAWS, Comparison, Group, differing_options
 from trainer.reporting import comparison_plots, template
-from trainer.reporting.wording import decimal, interval, percent
 from trainer.runs.run_reader import Run
 
 PAGE, TABLE = "comparison.html", "leaderboard.csv"
@@ -186,7 +186,7 @@ def _html(
     candidates = [run for group in comparison.groups for run in group.candidates]
     positive = candidates[0].run.positive
     unknown = "hardware that is not recorded"
-    body = template.render(
+    return template.render(
         PAGE,
         positive=positive,
         sentences=sentences(comparison),
@@ -202,7 +202,6 @@ def _html(
         },
         data_terms=celeba.DATA_TERMS,
     )
-    return page.render(f"Comparison: {positive}", body)
 
 
 def _bounds(row: dict[str, Any], name: str) -> tuple[float, float] | None:

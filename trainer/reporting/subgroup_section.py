@@ -5,11 +5,11 @@ from markupsafe import Markup
 
 from support import figures
 from support.figures import MUTED, PRIMARY, SECONDARY
+from support.text import interval, percent
 from trainer.evaluation import bootstrap, subgroups
 from trainer.evaluation.group_rates import MIN_IMAGES, MIN_PEOPLE, RATES
 from trainer.reporting import template
 from trainer.reporting.forest import forest
-from trainer.reporting.wording import interval, percent
 
 NOTE = (
     "The labels that make the groups were perceived by annotators and are noisy "

@@ -5,30 +5,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from trainer.reporting.wording import PERCENT, decimal, duration, percent, points
+from support import page
+from support.text import PERCENT, percent, points
+
+FOLDER = Path(__file__).parent / "templates"
 
 
 def render(name: str, **values: Any) -> Markup:
     """Renders `templates/NAME`; every value that is not Markup is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page.environment(FOLDER)
     environment.filters |= {
-        "decimal": decimal,
-        "duration": duration,
         "number": number,
-        "percent": percent,
-        "points": points,
         "points_range": functools.partial(_range, formatter=points),
         "range": _range,
-        "thousands": "{:,}".format,
     }
     return Markup(environment.get_template(name).render(values))
 
