@@ -101,7 +101,7 @@ def partitions(
     if outside is not None:
         rows = outside.reindex(predictions[IMAGE_ID])
         parts += [_by_column(rows[column]) for column in outside]
-    return parts
+    return [part for part in parts if part.names]
 
 
 def _crossed(

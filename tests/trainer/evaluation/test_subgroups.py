@@ -243,8 +243,8 @@ def test_invalid_slices_are_refused(text, message):
 def test_outside_table_makes_groups(tmp_path):
     path = tmp_path / "tone.csv"
     path.write_text(
-        "\ufeffimage_id, tone,light\n0.jpg,dark,\n\n1.jpg,pale,in\n4.jpg,dark ,in\n"
-        "99.jpg,x,x\n"
+        "\ufeffimage_id, tone,light,empty\n0.jpg,dark,,\n\n1.jpg,pale,in,\n"
+        "4.jpg,dark ,in,\n99.jpg,x,x,\n"
     )
     predictions = _twelve()
     outside = groups.read_group_csv(path, predictions["image_id"])
