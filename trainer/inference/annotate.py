@@ -1,11 +1,10 @@
 """Images with their predictions in a strip below."""
 
-import contextlib
 import functools
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -132,21 +131,24 @@ def write(
     Raises:
       UserError: exit 4, the disk is full or not writable.
     """
+    folder = Path(os.path.realpath(folder))
     targets = file_names(table["image_id"].tolist())
     columns = (table[name] for name in ("probability", "label", "abstained"))
     rows = zip(images, targets, zip(*columns, strict=True), strict=True)
     errors = []
-    with (
-        output_errors(Path(folder).absolute().parent),
-        _published(folder) as unfinished,
-    ):
-        annotate = functools.partial(_annotate, unfinished, names)
-        for error in thread_map(annotate, rows, ahead=2 * cores()):
-            errors.append(error)
-            progress(len(errors))
-        index = pd.DataFrame({"file": targets, "image_id": table["image_id"]})
-        written = np.array(errors) == ""
-        index[written].to_csv(unfinished / INDEX, index=False)
+    with output_errors(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
+            unfinished = Path(temporary, folder.name)
+            unfinished.mkdir()
+            annotate = functools.partial(_annotate, unfinished, names)
+            for error in thread_map(annotate, rows, ahead=2 * cores()):
+                errors.append(error)
+                progress(len(errors))
+            index = pd.DataFrame({"file": targets, "image_id": table["image_id"]})
+            written = np.array(errors) == ""
+            index[written].to_csv(unfinished / INDEX, index=False)
+            os.replace(unfinished, folder)  # an empty directory gives way
     return errors
 
 
@@ -164,18 +166,3 @@ def _annotate(
         simplejpeg.encode_jpeg(drawn, quality=JPEG_QUALITY, colorsubsampling="444")
     )
     return ""
-
-
-@contextlib.contextmanager
-def _published(folder: str | os.PathLike) -> Iterator[Path]:
-    """A directory that takes its name only when the block succeeds."""
-    folder = Path(os.path.realpath(folder))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        os.replace(unfinished, folder)  # an empty folder gives way
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
