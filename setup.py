@@ -9,7 +9,10 @@ BUILD = [
     "google-crc32c>=1.7,<2",
     "jinja2>=3.1,<4",  # the pages of both reports
     "numpy>=2.1,<3",
+    "pillow>=12.1,<13",  # EXIF and resizing
+    "pyarrow>=18,<26",  # reads the annotation files
     "simplejpeg>=1.8,<2",
+    "tqdm>=4.66,<5",
 ]
 REPORT = ["matplotlib>=3.10,<4"]  # the charts of both reports
 TRAIN = [
@@ -17,7 +20,7 @@ TRAIN = [
     "keras>=3.15,<3.16",
     "pandas>=2.3,<4",
     "pyyaml>=6,<7",  # the model card's header
-    "pillow>=11,<13",  # writes the predictions on pictures
+    "safetensors>=0.6,<1",  # torchvision's parameters
     "scikit-learn>=1.7,<2",
     "scipy>=1.15,<2",
     "tensorboard>=2.20,<2.22",
@@ -32,6 +35,7 @@ EXPORT = [
 ]
 DEV = [
     "jax>=0.10,<0.11",  # the models must also run on Keras' JAX backend
+    "psutil>=7,<8",  # memory and processor time of the build's benchmark
     "pytest>=8.4,<10",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.17,<0.18",

@@ -21,16 +21,9 @@ from support.documents import (
     read_text,
 )
 from support.errors import ExitCode, UserError
+from trainer.architectures import ARCHITECTURES
 from trainer.evaluation import subgroups
 from trainer.runs.run_record import BEST, DATA_SHAPE, RUN_SHAPE, is_attribute
-
-MODEL_NAMES = {
-    "googlenet": "GoogLeNet",
-    "resnet50": "ResNet50",
-    "resnet101": "ResNet101",
-    "vgg16": "VGG16",
-    "vgg19": "VGG19",
-}
 
 _REQUIRED = ("attribute", "best_epoch", "data", "epochs", "model", "parameters")
 _RUN_SHAPE = RUN_SHAPE | {key: RUN_SHAPE[key].shape for key in _REQUIRED}
@@ -115,7 +108,8 @@ class Run:
 
     @property
     def model_name(self) -> str:
-        return MODEL_NAMES.get(self.record["model"], self.record["model"])
+        name = self.record["model"]
+        return ARCHITECTURES[name].title if name in ARCHITECTURES else name
 
     @property
     def split(self) -> str:

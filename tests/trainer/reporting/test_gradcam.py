@@ -23,15 +23,10 @@ LAST_FEATURES = {
     "googlenet": ("inception5b", (2, 2)),
     "resnet50": ("conv5_block3_out", (2, 2)),
     "resnet101": ("conv5_block3_out", (2, 2)),
+    "efficientnetv2b0": ("top_activation", (2, 2)),
 }
 
 SLOW = ("vgg19", "resnet101")
-
-
-@pytest.fixture(autouse=True)
-def plain_precision():
-    yield
-    keras.mixed_precision.set_dtype_policy("float32")
 
 
 def activation_map(model, images, layer):
@@ -176,9 +171,7 @@ def test_report_images_of_a_dataset(tiny, dataset_dir, monkeypatch):
         resized = tf.image.resize(heat, image.shape[:2]).numpy()[0, ..., 0]
         assert overlay == gallery.overlay(image, resized)
     # One cell would say nothing about where.
-    single = models.Architecture(
-        lambda x: layers.Conv2D(4, 32, name="whole")(x), models.SCALED, "", 0
-    )
+    single = models.Architecture("Single", layers.Conv2D(4, 32, name="whole"))
     monkeypatch.setitem(models.ARCHITECTURES, "single", single)
     model = models.build("single", 32)
     images = gradcam.report_images(model, dataset, "test", predictions)
