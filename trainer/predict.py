@@ -14,7 +14,6 @@ paths as they were given. Decoding, resize and model are those of the evaluation
 files of a dataset get the probabilities of `predictions.csv`.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -33,7 +32,7 @@ import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 from support import command, files
 from support.errors import ExitCode, UserError, usage_error
 from support.images import require_local
-from support.live import Meter
+from support.progress import Progress
 from trainer.evaluation import calibration
 from trainer.inference import annotate, images
 from trainer.inference.images import InputImage
@@ -132,10 +131,10 @@ def predict(config: PredictConfig, words: Sequence[str]) -> None:
     found = images.find(words)
     predictor = Predictor(config.run_dir, config.abstain)
     with (
-        _meter(len(found), "predicted") as meter,
+        Progress(len(found), "predicting") as progress,
         runtime.memory_errors(config.batch_size),
     ):
-        table = predictor.predict(found, config.batch_size, meter.update)
+        table = predictor.predict(found, config.batch_size, progress.update)
     skipped = _report_skipped(found, table["error"])
     readable = table[table["error"] == ""]
     if readable.empty:
@@ -148,9 +147,9 @@ def predict(config: PredictConfig, words: Sequence[str]) -> None:
         _write(Path(config.output), readable, predictor.facts, skipped)
     if config.annotate:
         shown = [found[number] for number in readable.index]
-        with _meter(len(shown), "annotated") as meter:
+        with Progress(len(shown), "annotating") as progress:
             errors = annotate.write(
-                config.annotate, shown, readable, predictor.label_names, meter.update
+                config.annotate, shown, readable, predictor.label_names, progress.update
             )
         _report_skipped(shown, errors)
     _show(readable, predictor, _ROWS_SHOWN if config.output else len(readable))
@@ -161,11 +160,6 @@ def predict(config: PredictConfig, words: Sequence[str]) -> None:
     outputs = ", ".join(name for name in (config.output, config.annotate) if name)
     arrow = f" -> {outputs}" if outputs else ""
     print(f"{len(readable):,} of {len(table):,} images predicted{arrow}")
-
-
-def _meter(total: int, done: str) -> contextlib.closing:
-    # Standard output can be piped elsewhere.
-    return contextlib.closing(Meter(total, done, sys.stderr, rejected="skipped"))
 
 
 def _report_skipped(

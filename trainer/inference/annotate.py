@@ -111,7 +111,7 @@ def write(
     images: Sequence[InputImage],
     table: pd.DataFrame,
     names: Sequence[str],
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], object] = lambda count: None,
 ) -> list[str]:
     """Writes images with their predictions as JPEG files, and a list of them.
 
@@ -123,7 +123,7 @@ def write(
       images: those that were predicted.
       table: a row for each: image_id, probability, label, abstained.
       names: of the labels 0 and 1.
-      progress: called with the number of images done.
+      progress: called with the number of images done since the last call.
 
     Returns:
       For each image "", or why it can no longer be read.
@@ -144,7 +144,7 @@ def write(
             annotate = functools.partial(_annotate, unfinished, names)
             for error in thread_map(annotate, rows, ahead=2 * cores()):
                 errors.append(error)
-                progress(len(errors))
+                progress(1)
             index = pd.DataFrame({"file": targets, "image_id": table["image_id"]})
             written = np.array(errors) == ""
             index[written].to_csv(unfinished / INDEX, index=False)

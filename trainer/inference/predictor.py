@@ -93,7 +93,7 @@ class Predictor:
         self,
         sources: Source | Iterable[Source],
         batch_size: int = 64,
-        progress: Callable[[int, int], None] = lambda done, bad: None,
+        progress: Callable[[int], object] = lambda count: None,
     ) -> pd.DataFrame:
         """Predicts images of any size, resized to the model's input.
 
@@ -104,7 +104,7 @@ class Predictor:
             pixels (height, width, 3) uint8, 0..255, RGB, or (height, width) gray; what
             `images.find` found in directories, zip files and patterns.
           batch_size: images per step; changes no result.
-          progress: called with how many are done, and how many of them are unreadable.
+          progress: called with the number of images that were done since the last call.
 
         Returns:
           One row per image, in the order given: image_id (the file's name; where
@@ -121,23 +121,21 @@ class Predictor:
             sources = [sources]
         found, errors, logits = [], [], []
         batch: list[np.ndarray] = []
-        bad = 0
-        progress(0, bad)
         for image, resized in self._prepared(sources, batch_size):
             found.append(image)
             if isinstance(resized, str):
                 errors.append(resized)
-                bad += 1
-            else:
-                errors.append("")
-                batch.append(resized)
+                progress(1)
+                continue
+            errors.append("")
+            batch.append(resized)
             if len(batch) == batch_size:
                 logits.append(self._model.predict_on_batch(np.stack(batch)))
+                progress(len(batch))
                 batch = []
-            progress(len(found) - len(batch), bad)
         if batch:
             logits.append(self._model.predict_on_batch(np.stack(batch)))
-            progress(len(found), bad)
+            progress(len(batch))
         return self._table(images.image_ids(found), errors, logits)
 
     def _table(

@@ -91,7 +91,7 @@ def test_predict_any_size_and_order_and_bad_files(run_dir, image_dir, tmp_path, 
     paths = [large, *(tmp_path / name for name in bad), png, first]
     seen = []
     table = predict.Predictor(run_dir).predict(
-        paths, batch_size=2, progress=lambda *counts: seen.append(counts)
+        paths, batch_size=2, progress=seen.append
     )
     assert table["image_id"].tolist() == [path.name for path in paths]
     assert (table["error"] != "").tolist() == [False, True, True, True, False, False]
@@ -99,7 +99,7 @@ def test_predict_any_size_and_order_and_bad_files(run_dir, image_dir, tmp_path, 
     probability = table["probability"]
     assert probability[4] == pytest.approx(probability[5], abs=1e-6)
     assert probability[0] == pytest.approx(probability[5], abs=0.05)
-    assert seen[0] == (0, 0) and seen[5] == (5 + 0, 3)
+    assert sorted(seen) == [1, 1, 1, 1, 2]
 
     output = tmp_path / "out.json"
     run(run_dir, f"--output={output}", *paths)
@@ -206,11 +206,11 @@ def test_terminal_shows_progress_and_no_control_characters(
         def isatty(self):
             return True
 
-    monkeypatch.setattr("support.live.LIVE_INTERVAL", 0.0)
+    monkeypatch.setattr("support.progress.LIVE_INTERVAL", 0.0)
     monkeypatch.setattr("sys.stderr", Terminal())
     shutil.copy(image_dir / "test-000.jpg", tmp_path / "a\x1b[2J.jpg")
     run(run_dir, image_dir, tmp_path / "a\x1b[2J.jpg")
-    assert "22 of 22 images predicted" in predict.sys.stderr.getvalue()
+    assert "22/22" in predict.sys.stderr.getvalue()
     printed = capsys.readouterr().out
     assert "a?[2J.jpg" in printed and "\x1b" not in printed
     assert "more" not in printed  # without a file every row is shown
