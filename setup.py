@@ -22,6 +22,7 @@ TRAIN = [
     "pyyaml>=6,<7",  # the model card's header
     "safetensors>=0.6,<1",  # torchvision's parameters
     "scikit-learn>=1.7,<2",
+    "scipy>=1.15,<2",
     "tensorboard>=2.20,<2.22",
     "tensorflow>=2.21,<2.22",
     "tensorflow-datasets>=4.9.9,<5",
@@ -34,6 +35,7 @@ EXPORT = [
 ]
 DEV = [
     "jax>=0.10,<0.11",  # the models must also run on Keras' JAX backend
+    "psutil>=7,<8",  # memory and processor time of the build's benchmark
     "pytest>=8.4,<10",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.17,<0.18",

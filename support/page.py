@@ -10,11 +10,9 @@ call home.
 """
 
 import base64
-import html
 from pathlib import Path
 
 import jinja2
-from markupsafe import Markup
 
 from support import text
 
@@ -41,34 +39,6 @@ def environment(*folders: Path) -> jinja2.Environment:
     return made
 
 
-def render(title: str, body: str) -> str:
-    """Puts a body, HTML that is escaped already, into the page."""
-    template = environment().get_template("page.html")
-    return template.render(title=title, body=Markup(body.strip()))
-
-
-class Html(str):
-    """Text that is HTML already: `tag` does not escape it again."""
-
-
-def tag(name: str, *content: str, **attributes: str) -> Html:
-    """An element: its content is escaped unless it is `Html`, its attributes are.
-
-    `tag("td", "a < b", class_="number")` is `<td class="number">a &lt; b</td>`; an
-    attribute without a value is left out.
-    """
-    words = [name]
-    words += [
-        f'{key.rstrip("_")}="{html.escape(value)}"'
-        for key, value in attributes.items()
-        if value
-    ]
-    inner = "".join(
-        part if isinstance(part, Html) else html.escape(part) for part in content
-    )
-    return Html(f"<{' '.join(words)}>{inner}</{name}>")
-
-
 def data_uri(media_type: str, data: bytes) -> str:
-    """A picture as text for `src`, for example of media type "image/jpeg"."""
+    """An image as text for `src`, for example of media type "image/jpeg"."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"

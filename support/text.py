@@ -46,7 +46,7 @@ def estimate(
     formatter: Callable[[float], str] = decimal,
 ) -> str:
     """0.943, (0.928, 0.956) -> "94.3 % (92.8–95.6 %)"; without bounds the value."""
-    if not bounds:
+    if not bounds or None in bounds:
         return formatter(value)
     return f"{formatter(value)} ({interval(bounds, formatter)})"
 

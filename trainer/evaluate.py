@@ -159,7 +159,7 @@ def _choose_band(config: EvaluateConfig, run_dir: Path) -> float:
     if config.target_error is None:
         return config.abstain
     table = run_reader.read_csv(run_dir, results.VALIDATION_PREDICTIONS)
-    band = calibration.smallest_band(
+    band = calibration.smallest_threshold(
         table["label"].to_numpy(), table["probability"].to_numpy(), config.target_error
     )
     if band is None:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 import yaml
 
 from schemas import celeba
 from support import files, text
 from support.errors import ExitCode, UserError
-from trainer.evaluation import calibration, results
-from trainer.reporting import card_text, markdown, report
+from trainer.evaluation import calibration, group_rates, results, subgroups
+from trainer.reporting import markdown, report, subgroup_section, template
 from trainer.reporting.markdown import Markdown, printable
 from trainer.runs import chain, run_reader, run_record
 from trainer.runs.run_reader import Run, load_run
@@ -25,6 +26,8 @@ from trainer.runs.run_reader import Run, load_run
 FILE_NAME = "MODEL_CARD.md"
 _TEMPLATE = "model_card.md"
 _MOST_SHARDS = 200
+#: Groups that the card lists: of the lowest accuracy, of the clearest gaps, and small.
+_LOWEST, _CLEAREST, _SMALL = 5, 12, 12
 _EXAMPLE = """from trainer.predict import Predictor
 
 predictor = Predictor({name})  # compares the sha256 first
@@ -186,7 +189,7 @@ def dataset_name(run: Run) -> str:
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(report.TEMPLATES),
+        loader=jinja2.FileSystemLoader(template.FOLDER),
         autoescape=False,  # that is for HTML; `escape` does it for Markdown
         finalize=markdown.escape,
         undefined=jinja2.StrictUndefined,
@@ -223,7 +226,7 @@ def _values(run_dir: Path, run: Run) -> dict[str, Any]:
         "rows": report.metric_rows(run),
         "calibration": report.calibration_sentences(run),
         "percent": text.percent,
-        "subgroups": card_text.subgroup_facts(run.subgroups),
+        "subgroups": _subgroups(run.subgroups),
         "weights": "random weights" if weights == "none" else f"weights {weights}",
         "options": "\n".join(
             f"--{key}={weights if key == 'weights' else value}"
@@ -236,6 +239,27 @@ def _values(run_dir: Path, run: Run) -> dict[str, Any]:
         "shard_lines": "\n".join(f"{shard.sha256}  {shard.name}" for shard in shards)
         if len(shards) <= _MOST_SHARDS
         else "",
+    }
+
+
+def _subgroups(table: pd.DataFrame | None) -> dict[str, Any] | None:
+    """What the card shows of the subgroups: sentences, rows, titles of small groups."""
+    if table is None:
+        return None
+    groups = table[table["kind"] != subgroups.OVERALL]
+    large = groups[groups["small"] == 0].dropna(subset="accuracy")
+    lowest = large.sort_values(["accuracy", "group"]).head(_LOWEST)
+    clearest = subgroups.clearest_gaps(table, _CLEAREST)
+    rows = pd.concat([lowest, clearest]).drop_duplicates("group")
+    small = groups["title"][groups["small"] == 1].tolist()
+    return {
+        "sentences": [*subgroup_section.sentences(table), subgroup_section.NOTE],
+        "rows": subgroups.records(rows.sort_values("accuracy")),
+        "count": len(groups),
+        "min_people": group_rates.MIN_PEOPLE,
+        "min_images": group_rates.MIN_IMAGES,
+        "small": small[:_SMALL],
+        "more_small": len(small) - _SMALL,
     }
 
 

@@ -8,15 +8,14 @@ from typing import Any
 from markupsafe import Markup
 
 from schemas import celeba
-from support import figures, files, page
+from support import figures, files
 from support.text import PERCENT, decimal, estimate, interval, percent
 from trainer.evaluation import calibration
-from trainer.reporting import gallery, plots, subgroup_section
+from trainer.reporting import gallery, plots, subgroup_section, template
 from trainer.reporting.gallery import Images
 from trainer.runs.run_reader import Run, load_run
 
 FILE_NAME = "report.html"
-TEMPLATES = Path(__file__).parent / "templates"
 
 #: Key of `metrics.json` -> (name, meaning, formatter).
 METRICS = {
@@ -234,33 +233,32 @@ def _html(run: Run, panels: Mapping[str, figures.Panel], images: Images | None) 
     if run.evaluation is not None:
         notes = run.evaluation["notes"]
     best_epoch = run.history["epoch"] == run.record["best_epoch"]
-    return (
-        page.environment(TEMPLATES)
-        .get_template(FILE_NAME)
-        .render(
-            run=run.record,
-            metrics=run.metrics,
-            flags=run.flags,
-            model=run.model_name,
-            positive=run.positive,
-            split=run.split,
-            evaluation=run.evaluation,
-            summary=[*summary(run), *notes],
-            rows=metric_rows(run),
-            best=run.history[best_epoch].iloc[0],
-            charts=charts,
-            calibration=calibration_sentences(run),
-            doubtful={
-                "Likely label errors": calibration.likely_label_errors(run.predictions),
-                "Most uncertain images": calibration.most_uncertain(
-                    run.predictions, _LISTED
-                ),
-            },
-            listed=_LISTED,
-            gallery=gallery.groups(run.predictions, images),
-            cells=images and images.cells,
-            legend=Markup(gallery.legend()),
-            subgroups=run.subgroups and Markup(subgroup_section.section(run.subgroups)),
-            data_terms=celeba.DATA_TERMS,
-        )
+    return template.render(
+        FILE_NAME,
+        run=run.record,
+        metrics=run.metrics,
+        flags=run.flags,
+        model=run.model_name,
+        positive=run.positive,
+        split=run.split,
+        evaluation=run.evaluation,
+        summary=[*summary(run), *notes],
+        rows=metric_rows(run),
+        best=run.history[best_epoch].iloc[0],
+        charts=charts,
+        calibration=calibration_sentences(run),
+        doubtful={
+            "Likely label errors": calibration.likely_label_errors(run.predictions),
+            "Most uncertain images": calibration.most_uncertain(
+                run.predictions, _LISTED
+            ),
+        },
+        listed=_LISTED,
+        gallery=gallery.groups(run.predictions, images),
+        cells=images and images.cells,
+        legend=Markup(gallery.legend()),
+        subgroups=None
+        if run.subgroups is None
+        else subgroup_section.section(run.subgroups),
+        data_terms=celeba.DATA_TERMS,
     )

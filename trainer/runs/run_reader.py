@@ -22,7 +22,7 @@ from support.documents import (
 )
 from support.errors import ExitCode, UserError
 from trainer.architectures import ARCHITECTURES
-from trainer.evaluation import subgroup_table
+from trainer.evaluation import subgroups
 from trainer.runs.run_record import BEST, DATA_SHAPE, RUN_SHAPE, is_attribute
 
 _REQUIRED = ("attribute", "best_epoch", "data", "epochs", "model", "parameters")
@@ -99,7 +99,7 @@ class Run:
     history: pd.DataFrame
     predictions: pd.DataFrame
     flags: str
-    subgroups: subgroup_table.Table | None
+    subgroups: pd.DataFrame | None
 
     @property
     def positive(self) -> str:
@@ -140,11 +140,11 @@ def load_run(run_dir: Path, results_dir: Path | None = None) -> Run:
     model = record.get("files", {}).get(BEST)
     if evaluation and evaluation["model_sha256"] != model:
         raise _foreign(results_dir, f"no evaluation of the model in {run_dir}")
-    subgroups = subgroup_table.read(results_dir)
-    if subgroups and subgroups.overall.n != metrics["n"]:
+    groups = subgroups.read(results_dir)
+    if groups is not None and groups["n"][0] != metrics["n"]:
         raise _foreign(
-            results_dir / subgroup_table.JSON_NAME,
-            f"about {subgroups.overall.n:,} images, not the {metrics['n']:,} here",
+            results_dir / subgroups.JSON_NAME,
+            f"about {groups['n'][0]:,} images, not the {metrics['n']:,} here",
         )
     replaced = {key: evaluation[key] for key in _OF_DATA if key in evaluation}
     history = read_csv(run_dir, "history.csv")
@@ -158,7 +158,7 @@ def load_run(run_dir: Path, results_dir: Path | None = None) -> Run:
         history=history,
         predictions=read_csv(results_dir, "predictions.csv"),
         flags=_checked(run_dir, "flags.txt", read_text),
-        subgroups=subgroups,
+        subgroups=groups,
     )
 
 

@@ -11,8 +11,7 @@ import simplejpeg
 
 from support.errors import ExitCode, UserError
 from trainer import report as command
-from trainer import subgroups
-from trainer.evaluation import metrics, subgroup_table
+from trainer.evaluation import metrics, subgroups
 from trainer.reporting import gallery, report
 
 
@@ -116,8 +115,7 @@ def test_report_refuses_results_of_another_model_or_images(run_dir, tmp_path):
         report.write_report(run_dir, None, results)
     assert caught.value.exit_code == ExitCode.INTEGRITY
     predictions = report.load_run(run_dir).predictions.assign(Young=[0, 1] * 30)
-    table = subgroups.evaluate(predictions[:40], "Male", draws=20)
-    subgroup_table.write(table, run_dir)
+    subgroups.write(run_dir, subgroups.evaluate(predictions[:40], "Male", draws=20))
     with pytest.raises(UserError, match="about 40 images, not the 60 here"):
         report.write_report(run_dir)
 
@@ -207,12 +205,11 @@ def test_report_command(run_dir, tmp_path, capsys):
 
 
 def test_report_shows_computed_subgroups(run_dir):
-    assert "For whom it is right" not in report.write_report(run_dir).read_text()
+    assert "Accuracy by subgroup" not in report.write_report(run_dir).read_text()
     predictions = report.load_run(run_dir).predictions.assign(Young=[0, 1] * 30)
-    table = subgroups.evaluate(predictions, "Male", draws=20)
-    subgroup_table.write(table, run_dir)
+    subgroups.write(run_dir, subgroups.evaluate(predictions, "Male", draws=20))
     html = report.write_report(run_dir).read_text()
-    assert "For whom it is right" in html and "not Young" in html
+    assert "Accuracy by subgroup" in html and "not Young" in html
     (run_dir / "subgroups.json").write_text("[]")
     with pytest.raises(UserError, match="subgroups.json is not a complete table"):
         report.write_report(run_dir)

@@ -1,8 +1,8 @@
-"""The ladder's options."""
+"""Options of the stage breakdown."""
 
 import dataclasses
+import re
 
-from benchmarks import budget
 from support import command
 from support.errors import did_you_mean, usage_error
 from support.images import require_local
@@ -10,7 +10,7 @@ from trainer.config import MODELS, PRECISIONS, TrainConfig
 
 ALL = "all"
 #: In the order in which an image meets them.
-RUNGS = (
+STAGES = (
     "read",
     "parse",
     "decode",
@@ -22,25 +22,24 @@ RUNGS = (
     "train",
     "evaluation",
 )
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
 @dataclasses.dataclass(frozen=True)
-class LadderConfig:
-    """What to measure."""
+class StagesConfig:
+    """Dataset, training options and stages to measure."""
 
-    data_dir: str = command.option("data/tfrecords", "Dataset folder to read from.")
+    data_dir: str = command.option("data/tfrecords", "Dataset directory to read from.")
     model: str = command.option("googlenet", "Architecture of the train step.")
     input_size: int = command.option(96, "Side of the square model input, pixels.")
     batch_size: int = command.option(32, "Examples per batch.")
     precision: str = command.option("auto", "auto, float32, bfloat16 or float16.")
-    rungs: tuple[str, ...] = command.option(
-        (ALL,), f"Some of {', '.join(RUNGS)}, or all."
+    stages: tuple[str, ...] = command.option(
+        (ALL,), f"Some of {', '.join(STAGES)}, or all."
     )
     budget: str = command.option(
         "5m", "Time for all of it, like 60s or 5m: the work is made to fit."
-    )
-    try_suggestion: bool = command.option(
-        False, "Also train with the suggested flag, and say what it changes."
     )
     write: bool = command.option(False, "Write the result to benchmarks/results.")
 
@@ -49,33 +48,38 @@ class LadderConfig:
         choices = {
             "model": ((self.model,), MODELS),
             "precision": ((self.precision,), PRECISIONS),
-            "rungs": (self.rungs, (ALL, *RUNGS)),
+            "stages": (self.stages or ("",), (ALL, *STAGES)),
         }
         for flag, (values, known) in choices.items():
-            for value in values or ("",):
+            for value in values:
                 if value not in known:
                     raise usage_error(
                         f"--{flag}={value} is none of {', '.join(known)}.",
                         did_you_mean(value, known),
                     )
-        budget.parse_duration(self.budget, "budget")
+        if not self.seconds > 0:
+            raise usage_error(
+                f"--budget={self.budget} is not a duration above 0.",
+                "Write it like --budget=60s or --budget=5m.",
+            )
         self.train_config()  # checks the rest
 
     @property
     def seconds(self) -> float:
-        """Of the budget."""
-        return budget.parse_duration(self.budget, "budget")
+        """Seconds of the budget; 0 if it is not a duration."""
+        match = _DURATION.fullmatch(self.budget.strip().lower())
+        return float(match[1]) * _UNITS[match[2]] if match else 0.0
 
     @property
     def chosen(self) -> tuple[str, ...]:
-        """The rungs to measure, in their order; training is compared with the step."""
-        wanted = set(RUNGS if ALL in self.rungs else self.rungs)
-        if "train" in wanted:
-            wanted.add("step")
-        return tuple(rung for rung in RUNGS if rung in wanted)
+        """The stages to measure, in order; training is compared with the step."""
+        names = set(STAGES if ALL in self.stages else self.stages)
+        if "train" in names:
+            names.add("step")
+        return tuple(stage for stage in STAGES if stage in names)
 
     def train_config(self) -> TrainConfig:
-        """What `trainer.main` would be told, on one device."""
+        """Options of `trainer.main`, on one device."""
         return TrainConfig(
             model=self.model,
             data_dir=self.data_dir,

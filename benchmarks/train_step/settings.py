@@ -1,7 +1,6 @@
-"""What every framework's train step is given alike; imported by all, imports nothing.
+"""Settings of every framework's train step; imported by all, imports nothing.
 
-The rates do not depend on most of it: it is the trainer's own, so that all do the same
-work.
+The rates hardly depend on them: they are the trainer's own, so that all do the same.
 """
 
 LEARNING_RATE, WEIGHT_DECAY, SMOOTHING, DROPOUT = 1.5e-3, 0.05, 0.1, 0.2

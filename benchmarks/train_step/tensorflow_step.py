@@ -12,23 +12,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import flops, turns
-from benchmarks.train_step import step_settings
+from benchmarks import flops, programs
+from benchmarks.train_step import settings
 from schemas import celeba
 from schemas.manifest import Manifest, Shard
 from trainer import models
 from trainer.config import TrainConfig
 from trainer.data import Dataset
 from trainer.data.input_pipeline import ATTRIBUTES, IMAGES, INDEX, LABELS, STEP
-from trainer.loop import job as jobs
 from trainer.loop import runtime, wakeup
-from trainer.loop.optimizer import Optimizer, Schedule
+from trainer.loop.job import build_job
 from trainer.loop.runtime import Runtime
 from trainer.loop.steps import TrainStep
-from trainer.models import training_model
 
 _STEPS_PER_EPOCH = 100
-#: Of CelebA's aligned images: what the warp resizes.
+#: Size of CelebA's aligned images, which the warp resizes.
 _HEIGHT, _WIDTH = 218, 178
 
 
@@ -38,8 +36,8 @@ def device() -> dict[str, str]:
     return {"precision": effective.precision, "gpu": gpu}
 
 
-def prepare(task: dict[str, Any]) -> turns.Work:
-    """Builds the case `task["case"]`: ours, warp, stock or keras."""
+def prepare(task: dict[str, Any]) -> programs.Step:
+    """Builds the case `task["case"]`: ours, warp or keras."""
     config = TrainConfig(
         model=task["model"],
         input_size=task["size"],
@@ -48,8 +46,10 @@ def prepare(task: dict[str, Any]) -> turns.Work:
         replicas=1,
     )
     effective = runtime.prepare(config)
-    build = _keras if task["case"] == "keras" else _ours
-    model, step, wait = build(config, effective, task["case"])
+    if task["case"] == "keras":
+        model, start, wait = _keras(config)
+    else:
+        model, start, wait = _ours(config, effective, task["case"] == "warp")
     gpus = tf.config.list_physical_devices("GPU")
     multiply, operations = matmul(effective.precision, bool(gpus))
 
@@ -61,32 +61,43 @@ def prepare(task: dict[str, Any]) -> turns.Work:
         "trainable": float(sum(np.prod(v.shape) for v in model.trainable_variables)),
         "GFLOP/image": flops.training(model) / 1e9,
     }
-    return turns.Work(
-        config.batch_size, step, wait, multiply, operations, facts, device_bytes
+    return programs.Step(
+        config.batch_size, start, wait, multiply, operations, facts, device_bytes
     )
 
 
-def _ours(config: TrainConfig, effective: Runtime, case: str) -> tuple:
-    """The trainer's own step, or with fewer of the layers that make it fast."""
-    job = jobs.build_job(config, effective, _dataset(config))
-    model, optimizer, step = job.training_model, job.optimizer, job.train_step
-    if case == "stock":
-        size = config.input_size
-        with effective.strategy.scope():
-            model = models.build(config.model, size, dropout=config.dropout)
-            model = keras.Model(model.input, {training_model.LOGIT: model.output})
-            optimizer = _optimizer(config, effective, model)
-    if case != "warp":
+def _ours(config: TrainConfig, effective: Runtime, warp: bool) -> tuple:
+    """The trainer's own step, or the same on images that are warped already."""
+    job = build_job(config, effective, _dataset(config))
+    step = job.train_step
+    if not warp:
         step = TrainStep(
-            model,
-            lambda images, *_: images,  # they are warped already
-            optimizer,
+            job.training_model,
+            lambda images, *_: images,
+            job.optimizer,
             job.objective,
             effective.xla,
             effective.strategy,
         )
-    batch = _batch(config, warped=case != "warp")
-    return model, lambda: step(batch), lambda: step.sums.numpy()
+    batch = _batch(config, not warp)
+    return job.training_model, lambda: step(batch), lambda: step.sums.numpy()
+
+
+def _keras(config: TrainConfig) -> tuple:
+    """Plain Keras: stock layers, all else by default."""
+    model = models.build(config.model, config.input_size, dropout=settings.DROPOUT)
+    model.compile(
+        keras.optimizers.AdamW(
+            settings.LEARNING_RATE, weight_decay=settings.WEIGHT_DECAY
+        ),
+        keras.losses.BinaryCrossentropy(
+            from_logits=True, label_smoothing=settings.SMOOTHING
+        ),
+    )
+    batch = _batch(config, warped=True)
+    images, labels = batch[IMAGES], batch[LABELS][:, None]
+    # It returns the loss as a number, and so waits for every step.
+    return model, lambda: model.train_on_batch(images, labels), lambda: None
 
 
 def _batch(config: TrainConfig, warped: bool) -> dict[str, tf.Tensor]:
@@ -107,37 +118,6 @@ def _batch(config: TrainConfig, warped: bool) -> dict[str, tf.Tensor]:
     }
 
 
-def _optimizer(
-    config: TrainConfig, effective: Runtime, model: keras.Model
-) -> Optimizer:
-    total = _STEPS_PER_EPOCH * config.epochs
-    return Optimizer(
-        [variable.value for variable in model.trainable_variables],
-        Schedule(config.learning_rate, _STEPS_PER_EPOCH, total, cosine=True),
-        config.weight_decay,
-        config.clip_norm,
-        config.ema,
-        scale_loss=effective.precision == "float16",
-    )
-
-
-def _keras(config: TrainConfig, _effective: Runtime, _case: str) -> tuple:
-    """Plain Keras: stock layers, all else by default."""
-    model = models.build(config.model, config.input_size, dropout=step_settings.DROPOUT)
-    model.compile(
-        optimizer=keras.optimizers.AdamW(
-            step_settings.LEARNING_RATE, weight_decay=step_settings.WEIGHT_DECAY
-        ),
-        loss=keras.losses.BinaryCrossentropy(
-            from_logits=True, label_smoothing=step_settings.SMOOTHING
-        ),
-    )
-    batch = _batch(config, warped=True)
-    images, labels = batch[IMAGES], batch[LABELS][:, None]
-    # It returns the loss as a number, and so waits for every step.
-    return model, lambda: model.train_on_batch(images, labels), lambda: None
-
-
 def _dataset(config: TrainConfig) -> Dataset:
     """A manifest without files: the job takes only counts and shapes from it."""
     count = _STEPS_PER_EPOCH * config.batch_size
@@ -148,7 +128,7 @@ def _dataset(config: TrainConfig) -> Dataset:
 
 def matmul(precision: str, gpu: bool) -> tuple[Callable[[], Any], float]:
     """Multiplies large square matrices: the function, and its operations per call."""
-    side, products = step_settings.GPU_MATMUL if gpu else step_settings.CPU_MATMUL
+    side, products = settings.GPU_MATMUL if gpu else settings.CPU_MATMUL
 
     def make():
         first = tf.cast(tf.random.normal([side, side]), precision)
@@ -164,9 +144,9 @@ def matmul(precision: str, gpu: bool) -> tuple[Callable[[], Any], float]:
 
         return lambda: multiply().numpy()
 
-    return turns.made_once(make), 2.0 * side**3 * products
+    return programs.made_once(make), 2.0 * side**3 * products
 
 
 if __name__ == "__main__":
     with wakeup.Watch():
-        turns.serve(prepare, device)
+        programs.serve(prepare, device)

@@ -1,4 +1,4 @@
-"""The ladder's stages on the host: from shards to batches. No device is needed."""
+"""Stages on the host, from shards to batches. No device is needed."""
 
 import dataclasses
 import itertools
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.harness import Timed
-from benchmarks.ladder import page_cache
-from benchmarks.ladder.limits import Work, timed
+from benchmarks.harness import Timed, Work
+from benchmarks.stages import page_cache
+from benchmarks.stages.bounds import timed
 from schemas import example as example_schema
 from support.hardware import available_memory
 from support.pool import cores
@@ -21,8 +21,6 @@ from trainer.data import Dataset, input_pipeline
 #: enough: an epoch must not be so short that starting it counts.
 _MEMORY_FRACTION, _ENOUGH = 8, 8192
 _SAMPLE, _BATCH = 512, 32  # records that are parsed and decoded, and at a time
-#: Splits whose shards are used.
-_SPLITS = ("train", "validation")
 
 
 def part_of(dataset: Dataset) -> Dataset:
@@ -34,7 +32,7 @@ def part_of(dataset: Dataset) -> Dataset:
     size = int(np.prod(manifest.image_shape))
     most = min(_ENOUGH, available_memory() // _MEMORY_FRACTION // size)
     shards = []
-    for split in _SPLITS:
+    for split in ("train", "validation"):
         count = 0
         for shard in manifest.split(split):
             if count and count + shard.records > most:
@@ -45,12 +43,17 @@ def part_of(dataset: Dataset) -> Dataset:
 
 
 def shard_paths(dataset: Dataset) -> list[Path]:
-    """The training shards' files."""
+    """Files of the training shards."""
     return [dataset.path(shard) for shard in dataset.manifest.split("train")]
 
 
 class Records:
-    """The training records, read as the trainer reads them, and some of them."""
+    """The training records, read as the trainer reads them, and some of them.
+
+    Attributes:
+      jpegs: of some records.
+      record_bytes: of a record, in the mean.
+    """
 
     def __init__(self, dataset: Dataset):
         self._paths = shard_paths(dataset)

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 
 from benchmarks.harness import Measurement
-from benchmarks.turns import ProgramFailed
+from benchmarks.programs import ProgramFailed
 from support.hardware import available_memory
 
-#: Of a measurement's facts: what its process took, MiB.
+#: Name of the fact that says what a measurement's process took, MiB.
 MEMORY = "memory, MiB"
 #: Rates that differ by less are called the same, however little their samples scatter.
 LEAST_NOISE = 0.02
@@ -16,13 +16,7 @@ LEAST_NOISE = 0.02
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """What a search found.
-
-    Attributes:
-      best: the batch size.
-      tried: batch size -> its measurement.
-      ended: why no larger one was tried, or what happened to it.
-    """
+    """The best batch size, the measurement of each one tried, why the search ended."""
 
     best: int
     tried: dict[int, Measurement]
@@ -45,45 +39,32 @@ def search(
       ProgramFailed: nothing could be measured: a batch of one does not fit either, or
         another reason than memory.
     """
-    began, size, tried = time.monotonic(), first, {}
-    too_large: tuple[int, ProgramFailed] | None = None
-    best = first
-    while True:
+    began, size, best, tried = time.monotonic(), first, first, {}
+    failed: dict[int, ProgramFailed] = {}
+    while size not in failed:
         started = time.monotonic()
         try:
             tried[size] = measure(size)
         except ProgramFailed as error:
-            if tried:
-                return Search(best, tried, f"batch {size}: {error}")
-            if not error.out_of_memory or size == 1:
-                raise
-            too_large, size = (size, error), size // 2
+            failed[size] = error
+            if not tried:
+                if not error.out_of_memory or size == 1:
+                    raise
+                size //= 2
             continue
-        if len(tried) > 1 and not faster(tried[size], tried[best]):
+        if len(tried) > 1 and not _faster(tried[size], tried[best]):
             return Search(best, tried, f"batch {size} is no faster")
-        best = size
-        if too_large and 2 * size >= too_large[0]:
-            return Search(best, tried, f"batch {too_large[0]}: {too_large[1]}")
-        ended = time.monotonic()
+        best, ended = size, time.monotonic()
         if ended - began + 2 * (ended - started) > limit_seconds:
             return Search(best, tried, f"the time limit, {limit_seconds:g} s")
         # The kernel might end another program than the one that takes too much.
         if 2 * tried[size].facts.get(MEMORY, 0) * 2**20 > available_memory():
             return Search(best, tried, f"batch {2 * size} might not fit into memory")
         size *= 2
+    return Search(best, tried, f"batch {size}: {failed[size]}")
 
 
-def faster(one: Measurement, other: Measurement) -> bool:
+def _faster(one: Measurement, other: Measurement) -> bool:
     """Whether one rate is higher than another by more than noise."""
     noise = max(LEAST_NOISE, one.spread, other.spread)
     return one.median > other.median * (1 + noise)
-
-
-def fits(found: Search, programs: int) -> int:
-    """The largest batch size, up to the best, with which programs fit side by side."""
-    sizes = [size for size in found.tried if size <= found.best]
-    for size in reversed(sizes):
-        taken = programs * found.tried[size].facts.get(MEMORY, 0) * 2**20
-        if taken <= available_memory():
-            return size
-    return sizes[0]

@@ -1,4 +1,4 @@
-"""The ladder's rungs on the device: transfer, warp, model, training, evaluation."""
+"""Stages on the device: transfer, warp, model, training, evaluation."""
 
 import dataclasses
 import itertools
@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.harness import Timed
-from benchmarks.ladder.limits import Work
+from benchmarks.harness import Timed, Work
 from trainer.augmentation import Augmenter
 from trainer.config import TrainConfig
 from trainer.data import Dataset, train_dataset
@@ -20,12 +19,12 @@ from trainer.loop.job import Job, build_job
 from trainer.models import training_model
 
 Batch = dict[str, Any]
-_EPOCHS = 1000
+_EPOCHS = 1000  # more than are measured
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What the rungs on the device share.
+    """Objects that the stages on the device share.
 
     Attributes:
       job: as `trainer.main` builds it.
@@ -60,6 +59,65 @@ class Parts:
     def gpu(self) -> bool:
         return self.job.runtime.devices[0].startswith("GPU")
 
+    def transfer(self) -> Work:
+        """Brings the batch's images from the host to the GPU."""
+        with tf.device("CPU:0"):
+            images = tf.identity(self.batch[IMAGES])
+
+        def move() -> tf.Tensor:
+            with tf.device("GPU:0"):
+                return tf.identity(images)
+
+        return self._repeat(move, lambda moved: moved[0, 0, 0, 0].numpy())
+
+    def warp(self) -> Work:
+        return self._repeat(
+            lambda: self.augment(self.batch), lambda warped: warped[0, 0, 0, 0].numpy()
+        )
+
+    def forward(self) -> Work:
+        """The model that trains, in inference mode, on images that are warped."""
+        model = self.job.training_model
+
+        @tf.function(jit_compile=self.job.runtime.xla)
+        def predict(images):
+            return model(images, training=False)[training_model.LOGIT]
+
+        return self._repeat(
+            lambda: predict(self.warped), lambda logits: logits[0, 0].numpy()
+        )
+
+    def step(self) -> Work:
+        """The complete train step, warp included, on the same batch every time."""
+        step = self.job.train_step
+        return self._repeat(lambda: step(self.batch), lambda _: step.sums.numpy())
+
+    def evaluate(self) -> Work:
+        """Reads, decodes and evaluates the validation split, in float32."""
+        batches = self.job.evaluation_dataset("validation").repeat()
+
+        def work(units: int) -> Timed:
+            done, started = 0, time.perf_counter()
+            for batch in itertools.islice(batches, units):
+                self.job.evaluation_step(batch[IMAGES]).numpy()
+                done += int(np.sum(batch[WEIGHTS].numpy()))
+            return Timed(done, time.perf_counter() - started)
+
+        return work
+
+    def _repeat(self, do: Callable[[], Any], wait: Callable[[Any], Any]) -> Work:
+        """Work of which a unit is one call on a batch; waits for the last one only."""
+
+        def work(units: int) -> Timed:
+            started = time.perf_counter()
+            for _ in range(units):
+                result = do()
+            wait(result)
+            seconds = time.perf_counter() - started
+            return Timed(units * self.job.config.batch_size, seconds)
+
+        return work
+
 
 def long_run(job: Job, cache: bool = False) -> tf.data.Dataset:
     """Batches of more epochs than are measured.
@@ -80,62 +138,22 @@ def long_run(job: Job, cache: bool = False) -> tf.data.Dataset:
     )
 
 
-def transfer(parts: Parts) -> Work:
-    """Brings a batch's images from the host to the GPU."""
-    with tf.device("CPU:0"):
-        images = tf.identity(parts.batch[IMAGES])
-
-    def move() -> Any:
-        with tf.device("GPU:0"):
-            return tf.identity(images)
-
-    return _repeat(parts, move, lambda moved: moved[0, 0, 0, 0].numpy())
-
-
-def warping(parts: Parts) -> Work:
-    return _repeat(
-        parts,
-        lambda: parts.augment(parts.batch),
-        lambda warped: warped[0, 0, 0, 0].numpy(),
-    )
-
-
-def forward(parts: Parts) -> Work:
-    """The model that trains, in inference mode, on images that are warped already."""
-    model = parts.job.training_model
-
-    @tf.function(jit_compile=parts.job.runtime.xla)
-    def predict(images):
-        return model(images, training=False)[training_model.LOGIT]
-
-    return _repeat(
-        parts, lambda: predict(parts.warped), lambda logits: logits[0, 0].numpy()
-    )
-
-
-def stepping(parts: Parts) -> Work:
-    """The whole train step, warp included, on the same batch again and again."""
-    step = parts.job.train_step
-    return _repeat(parts, lambda: step(parts.batch), lambda _: step.sums.numpy())
-
-
 def training(
-    job: Job,
-    batches: tf.data.Dataset,
-    waited: list[float],
-    between: Callable[[], None] = lambda: None,
+    job: Job, cache: bool, waited: list[float], between: Callable[[], None]
 ) -> Work:
-    """Training from batches, from the second one on: what was made ahead in a pause
-    would flatter it.
+    """Training on a stream of batches, from the second batch on.
+
+    The first was made in a pause, and would flatter the rate.
 
     Args:
       job: whose step it is.
-      batches: see `long_run`.
-      waited: takes the share of the time that each turn waited for batches.
+      cache: keep the decoded images in memory; all are decoded before the first turn.
+      waited: takes the fraction of the time that each turn waited for batches.
       between: called twice in every epoch, between two steps; its time counts.
     """
-
-    half = max(1, job.steps_per_epoch // 2)
+    batches, half = long_run(job, cache), max(1, job.steps_per_epoch // 2)
+    if cache:
+        next(iter(batches))
 
     def work(units: int) -> Timed:
         stream = iter(batches)
@@ -152,33 +170,5 @@ def training(
         seconds = time.perf_counter() - started
         waited.append(waiting / seconds)
         return Timed(units * job.config.batch_size, seconds)
-
-    return work
-
-
-def evaluating(job: Job, split: str = "validation") -> Work:
-    """Reads, decodes and evaluates, in float32, with the averaged weights' model."""
-    batches = job.evaluation_dataset(split)
-
-    def work(units: int) -> Timed:
-        done, started = 0, time.perf_counter()
-        for batch in itertools.islice(batches.repeat(), units):
-            job.evaluation_step(batch[IMAGES]).numpy()
-            done += int(np.sum(batch[WEIGHTS].numpy()))
-        return Timed(done, time.perf_counter() - started)
-
-    return work
-
-
-def _repeat(parts: Parts, do: Callable[[], Any], wait: Callable[[Any], Any]) -> Work:
-    """Work of which a unit is one call on a batch; only the last is waited for."""
-
-    def work(units: int) -> Timed:
-        started = time.perf_counter()
-        for _ in range(units):
-            result = do()
-        wait(result)
-        seconds = time.perf_counter() - started
-        return Timed(units * parts.job.config.batch_size, seconds)
 
     return work
