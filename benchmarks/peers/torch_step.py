@@ -13,6 +13,7 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import programs
 from benchmarks.train_step.settings import (
@@ -149,27 +150,17 @@ def _step(
 
 
 def _facts(model: nn.Module, images: torch.Tensor) -> dict[str, float]:
-    """Size and cost, the cost counted while one image passes through."""
-    operations = []
-
-    def count(layer, _inputs, output):
-        positions = math.prod(output.shape[2:])
-        operations.append(2 * positions * layer.weight.numel())
-
-    counted = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(count) for layer in counted]
-    with torch.no_grad():
+    """Size, and the operations of one image."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(images[:1])
-        model.train()
-    for hook in hooks:
-        hook.remove()
+    model.train()
     trainable = sum(parameter.numel() for parameter in model.parameters())
-    # Not the counters of batches that torch keeps beside the moving statistics.
+    # Not the counters of batches that torch keeps with the moving statistics.
     statistics = sum(b.numel() for b in model.buffers() if b.is_floating_point())
     return {
         "parameters": float(trainable + statistics),
         "trainable": float(trainable),
-        "GFLOP/image": TRAIN_PASSES * sum(operations) / 1e9,
+        "GFLOP/image": TRAIN_PASSES * counter.get_total_flops() / 1e9,
     }
 
 

@@ -20,7 +20,7 @@ from trainer import models
     ("options", "words"),
     [
         ({"models": ("resnet5",)}, "--models=resnet5 .*Did you mean resnet50"),
-        ({"models": ()}, "--models is empty"),
+        ({"models": ()}, "--models= is none of"),
         ({"sizes": (128, 16)}, "--sizes=16 is not between 32 and 1024"),
         ({"precision": ("bfloat",)}, "Did you mean bfloat16"),
         ({"cases": ("torch",)}, "Did you mean pytorch"),
