@@ -1,17 +1,14 @@
 """Where inputs come from: files, folders of images, and archives.
 
-All that a build reads goes through the protocols here, so that a folder, a zip file and
-a bucket look alike. Local files are here too, `zips.py` looks into archives, and the
-build adds what Beam's file systems serve.
+The protocols make a folder, a zip file and a bucket look alike. Local files are here,
+`zips.py` looks into archives, and the build adds what Beam's file systems serve.
 """
 
+import contextlib
 import dataclasses
-import functools
 import os
-import weakref
 from collections.abc import Hashable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
@@ -62,24 +59,20 @@ class InputFile(Protocol):
         """All its bytes."""
 
 
-class RandomAccess(Protocol):
-    """A large file that is read in parts. It pickles as its path, its text too."""
-
-    @property
-    def name(self) -> str:
-        """The file's name without folder."""
-
-    def size(self) -> int:
-        """Its bytes."""
+class Archive(Protocol):
+    """A large file that is read in parts. It pickles small; its text is its path."""
 
     def version(self) -> Hashable:
         """Something that changes when the file's content does."""
 
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Up to `length` bytes from `offset`: fewer only where the file ends."""
+    def open(self) -> BinaryIO:
+        """Opens it for reading at any position."""
 
-    def nearby(self) -> "RandomAccess":
+    def nearby(self) -> "Archive":
         """The same content where many small reads are cheap."""
+
+    def errors(self) -> contextlib.AbstractContextManager[None]:
+        """Turns what a failed read raises into a `UserError`, exit 3."""
 
 
 class ImageSource(Protocol):
@@ -97,84 +90,36 @@ class ImageSource(Protocol):
         """
 
 
-class Folder(Protocol):
-    """A folder that is looked into; names inside it may hold slashes."""
-
-    def names(self) -> list[str]:
-        """Some of what it holds, for messages."""
-
-    def text(self, name: str) -> InputFile | None:
-        """A file to read whole, if it is there."""
-
-    def archive(self, name: str) -> RandomAccess | None:
-        """A file to read in parts, if it is there."""
-
-    def images(self, name: str) -> ImageSource | None:
-        """The images in a folder inside this one, if it is there."""
-
-
 @dataclasses.dataclass(frozen=True)
 class LocalFile:
-    """A file of this machine; opened once, and safe to share between threads."""
+    """A file of this machine: an `InputFile` and an `Archive`."""
 
     path: str
 
     def __str__(self) -> str:
         return self.path
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return LocalFile, (self.path,)
-
     @property
     def name(self) -> str:
         return os.path.basename(self.path)
 
-    @functools.cached_property
-    def _descriptor(self) -> int:
-        descriptor = os.open(self.path, os.O_RDONLY)
-        weakref.finalize(self, os.close, descriptor)
-        return descriptor
-
-    def size(self) -> int:
-        with input_errors(self.path):
-            return os.stat(self.path).st_size
+    def read_bytes(self) -> bytes:
+        with self.errors(), self.open() as file:
+            return file.read()
 
     def version(self) -> Hashable:
-        with input_errors(self.path):
+        with self.errors():
             status = os.stat(self.path)
         return status.st_size, status.st_mtime_ns, status.st_ino
 
-    def read_at(self, offset: int, length: int) -> bytes:
-        with input_errors(self.path):
-            return os.pread(self._descriptor, length, offset)
+    def open(self) -> BinaryIO:
+        return open(self.path, "rb")
 
-    def nearby(self) -> RandomAccess:
+    def nearby(self) -> "LocalFile":
         return self
 
-
-@dataclasses.dataclass(frozen=True)
-class LocalFolder:
-    """A folder of this machine."""
-
-    path: Path
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def names(self) -> list[str]:
-        return sorted(os.listdir(self.path))
-
-    def text(self, name: str) -> InputFile | None:
-        path = self.path / name
-        return path if path.is_file() else None
-
-    def archive(self, name: str) -> RandomAccess | None:
-        path = self.path / name
-        return LocalFile(str(path)) if path.is_file() else None
-
-    def images(self, name: str) -> ImageSource | None:
-        path = self.path / name
-        return FolderSource(str(path)) if path.is_dir() else None
+    def errors(self) -> contextlib.AbstractContextManager[None]:
+        return input_errors(self.path)
 
 
 @dataclasses.dataclass(frozen=True)

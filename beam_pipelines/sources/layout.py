@@ -1,14 +1,14 @@
 """Where the parts of CelebA lie: in a folder, in a zip file, here or in a bucket."""
 
 import dataclasses
-from collections.abc import Iterator
+import itertools
+import os
 from pathlib import Path
 
 from beam_pipelines.sources import remote
-from beam_pipelines.writing import stores
 from schemas import celeba
 from support.errors import ExitCode, UserError
-from support.folders import Folder, ImageSource, InputFile, LocalFolder
+from support.folders import FolderSource, ImageSource, InputFile, LocalFile
 from support.zips import ZipSource
 
 #: Folders inside the CelebA folder where a file may lie: the official archive's own.
@@ -65,78 +65,96 @@ def find_layout(location: str) -> Layout:
         what = f"{celeba.IMAGE_FOLDER}/ and no {celeba.IMAGE_ARCHIVE}"
         raise _not_found(folder, what, _IMAGE_FOLDERS)
     unused = None if images is beside else beside
-    sample = folder.text(celeba.SAMPLE_FILE)
+    sample = _file(folder, celeba.SAMPLE_FILE)
     return Layout(*texts.values(), sample=sample, images=images, unused=unused)
 
 
-def _open(location: str) -> tuple[Folder, str]:
+def _open(location: str) -> tuple[str, str]:
     """Returns the folder to look into, and the name of the zip file in it or ""."""
-    if stores.is_remote(location):
+    if remote.is_remote(location):
         location = location.rstrip("/")
-        parent, _, name = location.rpartition("/")
-        if name.lower().endswith(".zip"):
-            return remote.RemoteFolder(parent), name
-        return remote.RemoteFolder(location), ""
-    path = Path(location)
-    if path.is_file():
-        return LocalFolder(path.parent), path.name
-    if path.is_dir():
-        return LocalFolder(path), ""
+        is_file, is_folder = location.lower().endswith(".zip"), True
+    else:
+        location = str(Path(location))
+        is_file, is_folder = os.path.isfile(location), os.path.isdir(location)
+    if is_file:
+        folder, name = os.path.split(location)
+        return folder or ".", name
+    if is_folder:
+        return location, ""
     raise _input_error(
-        f"The CelebA folder {path} does not exist.",
+        f"The CelebA folder {location} does not exist.",
         f"Give --celeba_dir the folder that holds {celeba.ATTRIBUTES_FILE} and "
         f"{celeba.IMAGE_FOLDER}/, or make a sample with "
         "python -m beam_pipelines.synthesize.",
     )
 
 
-def _find_text(folder: Folder, source: ZipSource | None, name: str) -> InputFile | None:
+def _file(*parts: str) -> LocalFile | remote.RemoteFile | None:
+    path = os.path.join(*parts)
+    if remote.is_remote(path):
+        file = remote.RemoteFile(path)
+        return file if file.exists() else None
+    return LocalFile(path) if os.path.isfile(path) else None
+
+
+def _folder(*parts: str) -> ImageSource | None:
+    path = os.path.join(*parts)
+    if remote.is_remote(path):  # which may know only prefixes of names
+        return remote.RemoteSource(path) if remote.match(f"{path}/*", 1) else None
+    return FolderSource(path) if os.path.isdir(path) else None
+
+
+def _names(folder: str) -> list[str]:
+    """Some of what a folder holds, for messages."""
+    if not remote.is_remote(folder):
+        return sorted(os.listdir(folder))
+    paths = [entry.path for entry in remote.match(f"{folder}/**", 100)]
+    return sorted({path[len(folder) + 1 :].partition("/")[0] for path in paths})
+
+
+def _find_text(folder: str, source: ZipSource | None, name: str) -> InputFile | None:
     """The official text file or a CSV copy of it; in the zip file first."""
     spellings = (name, Path(name).stem + ".csv")
-    found: Iterator[InputFile | None] = (
-        source.member(spelling) for spelling in spellings if source
-    )
-    beside = (
-        folder.text(_inside(place, spelling))
+    inside = (source.member(spelling) for spelling in spellings if source)
+    outside = (
+        _file(folder, place, spelling)
         for place in _TEXT_FOLDERS
         for spelling in spellings
     )
-    return next((file for files in (found, beside) for file in files if file), None)
+    return next(filter(None, itertools.chain(inside, outside)), None)
 
 
-def _find_folder(folder: Folder) -> ImageSource | None:
-    for name in (_DOUBLED, celeba.IMAGE_FOLDER):
-        for place in _IMAGE_FOLDERS[::-1]:
-            source = folder.images(_inside(place, name))
-            if source:
-                return source
-    return None
+def _find_folder(folder: str) -> ImageSource | None:
+    found = (
+        _folder(folder, place, name)
+        for name in (_DOUBLED, celeba.IMAGE_FOLDER)
+        for place in _IMAGE_FOLDERS[::-1]
+    )
+    return next(filter(None, found), None)
 
 
-def _find_zip(folder: Folder) -> ZipSource | None:
-    places = (_inside(place, celeba.IMAGE_ARCHIVE) for place in _IMAGE_FOLDERS)
-    found = (_zip_source(folder, place) for place in places)
-    return next((source for source in found if source), None)
+def _find_zip(folder: str) -> ZipSource | None:
+    found = (
+        _zip_source(folder, place, celeba.IMAGE_ARCHIVE) for place in _IMAGE_FOLDERS
+    )
+    return next(filter(None, found), None)
 
 
-def _zip_source(folder: Folder, name: str) -> ZipSource | None:
-    file = folder.archive(name)
+def _zip_source(*parts: str) -> ZipSource | None:
+    file = _file(*parts)
     if file is None:
         return None
     official = file.name == celeba.IMAGE_ARCHIVE
     return ZipSource(file, celeba.IMAGE_ARCHIVE_BYTES if official else 0)
 
 
-def _inside(place: str, name: str) -> str:
-    return f"{place}/{name}" if place else name
-
-
 def _not_found(
-    folder: Folder, what: str, places: tuple[str, ...], archive: str = ""
+    folder: str, what: str, places: tuple[str, ...], archive: str = ""
 ) -> UserError:
-    found = folder.names()
+    found = _names(folder)
     shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
-    looked = [_inside(str(folder), place).rstrip("/") for place in places]
+    looked = [os.path.join(folder, place).rstrip("/") for place in places]
     if archive:
         looked.insert(0, f"{folder}/{archive}")
     zips = [name for name in found if name.lower().endswith(".zip")]

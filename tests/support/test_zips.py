@@ -53,7 +53,7 @@ def test_members_are_read_by_the_last_part_of_their_paths(tmp_path, method):
         ("ü.jpg", b"name"),
         ("x" * 600 + "/long.jpg", b"long"),
     ]
-    source = make(tmp_path / "a.zip", [*members.items(), *more], method, b"PK\5\6 hi")
+    source = make(tmp_path / "a.zip", [*members.items(), *more], method, b"a comment")
     expected = {name[4:].encode(): len(data) for name, data in members.items()}
     expected |= {b"up.jpg": 2, b"abs.jpg": 3, b"back.jpg": 4, "ü.jpg".encode(): 4}
     assert found(source) == expected
@@ -66,13 +66,6 @@ def test_members_are_read_by_the_last_part_of_their_paths(tmp_path, method):
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
     names = {zipfile.ZIP_STORED: "stored", zipfile.ZIP_DEFLATED: "deflated"}
     assert names[method] in source.list().packing
-
-
-def test_blocks_do_not_matter(tmp_path, monkeypatch):
-    monkeypatch.setattr(zips, "_BLOCK", 2)
-    members = [(f"{'d' * i}/{i}.jpg", bytes(i)) for i in range(7)]
-    source = make(tmp_path / "a.zip", members)
-    assert found(source) == {f"{i}.jpg".encode(): i for i in range(7)}
 
 
 def test_of_a_repeated_entry_the_last_one_counts(tmp_path):
@@ -135,7 +128,6 @@ def test_a_local_header_may_be_longer_than_its_entry(tmp_path):
         (10, struct.pack("<H", 12), "compression"),
         (16, struct.pack("<L", 0), "damaged"),
         (20, struct.pack("<L", 64_000_001), "too large"),
-        (20, struct.pack("<L", 60_000), "truncated"),
         (20, struct.pack("<L", 20), "damaged"),
         (24, struct.pack("<L", 64_000_001), "too large"),
         (24, struct.pack("<L", 9), "damaged"),
@@ -225,7 +217,7 @@ def test_a_part_of_a_split_zip(tmp_path):
     path = tmp_path / "a.zip"
     make(path, [("1.jpg", b"data")])
     data = bytearray(path.read_bytes())
-    data[data.index(b"PK\5\6") + 4] = 3
+    data[data.index(b"PK\1\2") + 34] = 3  # the disk that the member is on
     path.write_bytes(data)
     assert "several parts" in error_of(zips.ZipSource(LocalFile(str(path))))
 

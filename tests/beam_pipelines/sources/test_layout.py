@@ -13,6 +13,7 @@ from beam_pipelines.sources import remote
 from schemas import celeba
 from support.errors import ExitCode, UserError
 from support.images import BadImage
+from support.zips import ZipSource
 from tests.beam_pipelines.fake_gcs import FakeGcs, bucket  # noqa: F401  a fixture
 
 TEXTS = (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE)
@@ -134,7 +135,7 @@ def test_damaged_members_are_replaced_and_listed(builder, small_celeba, tmp_path
     builder.celeba_dir = archive
     assert builder("--max_bad_fraction=0.1") == ExitCode.OK
     rejected = (builder.output / "rejected.csv").read_text().splitlines()
-    assert rejected[1].startswith("000007.jpg,damaged,its checksum in the zip")
+    assert rejected[1].startswith("000007.jpg,damaged,it cannot be unpacked: Bad CRC")
     assert sum(sum(shard.class_counts) for shard in builder.manifest.shards) == 58
 
 
@@ -193,6 +194,8 @@ def test_remote_errors_are_plain(small_celeba, bucket):  # noqa: F811
     with pytest.raises(BadImage, match="missing"):
         source.read("1.jpg")
     file = remote.RemoteFile("gs://bucket/gone.zip")
+    with pytest.raises(UserError, match="gone.zip cannot be read"):
+        ZipSource(file).list()
     with pytest.raises(
         UserError, match="gs://bucket/gone.zip cannot be read"
     ) as caught:
@@ -204,7 +207,7 @@ def test_remote_errors_are_plain(small_celeba, bucket):  # noqa: F811
 def test_schemes_that_beam_cannot_read(bucket, monkeypatch):  # noqa: F811
     BuildConfig(celeba_dir="gs://bucket/celeba")
     for path, words in (
-        ("foo://x/y", r"foo:// is not available here; what is: gs://. Copy or mount"),
+        ("foo://x/y", r"foo:// is not available here. Copy or mount"),
         ("gs://bucket/[a]", "for patterns"),
         ("~/celeba", "the shell"),
         ("", "no folder"),
