@@ -6,8 +6,9 @@ import math
 from support.command import option, outside_ranges
 from support.errors import did_you_mean, usage_error
 from support.images import require_local
+from trainer.architectures import ARCHITECTURES, architecture
 
-MODELS = ("vgg16", "vgg19", "googlenet", "resnet50", "resnet101")
+MODELS = tuple(ARCHITECTURES)
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SWITCHES = ("auto", "on", "off")
 DEVICES = ("auto", "cpu", "gpu")
@@ -22,7 +23,7 @@ IMAGENET = "imagenet"
 #: The architecture with auxiliary heads, and the input that leaves them 8×8 cells.
 AUX_HEADS_MODEL, AUX_HEADS_LEAST_SIZE = "googlenet", 128
 
-#: Options that say where and how a run goes on, not what it computes.
+#: Options that say where and how a run works, not what it computes.
 NOT_COMPARED = (
     "data_dir",
     "run_dir",
@@ -59,9 +60,7 @@ class Augmentation:
 class TrainConfig(Augmentation):
     """Everything that `python -m trainer.main` can be told; each field is a flag."""
 
-    model: str = option(
-        "googlenet", "Architecture: vgg16, vgg19, googlenet, resnet50 or resnet101."
-    )
+    model: str = option("googlenet", f"Architecture: {', '.join(MODELS)}.")
     data_dir: str = option("data/tfrecords", "Dataset folder, as the build wrote it.")
     run_dir: str = option("", "Run folder; empty: a dated one under runs/.")
     input_size: int = option(96, "Side of the square model input, pixels.", INPUT_SIZES)
@@ -141,6 +140,13 @@ class TrainConfig(Augmentation):
                     f"--{name}={value} is none of {', '.join(choices)}.",
                     did_you_mean(value, choices),
                 )
+        smallest = architecture(self.model).smallest_input
+        if self.input_size < smallest:
+            raise usage_error(
+                f"{self.model} takes images of {smallest} pixels or more, not of "
+                f"--input_size={self.input_size}.",
+                f"Use --input_size={smallest} or more.",
+            )
         if self.learning_rate <= 0:
             raise usage_error(
                 f"--learning_rate={self.learning_rate} is not above 0.",

@@ -152,7 +152,7 @@ class Predictor:
             )
         label = pd.array((probability >= metrics.THRESHOLD).astype("int64"), "Int64")
         label[~readable] = pd.NA
-        abstained = readable & ~calibration.decided(probability, self.abstain)
+        abstained = readable & ~calibration.covered(probability, self.abstain)
         columns = (ids, probability, label, abstained)
         return pd.DataFrame(
             dict(zip(COLUMNS, columns, strict=True)) | {"error": errors}

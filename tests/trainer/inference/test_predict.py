@@ -25,8 +25,8 @@ from trainer.data.input_pipeline import read_images
 def run_dir(dataset_dir, tmp_path_factory):
     """A finished run; its architecture stays in the table."""
     with pytest.MonkeyPatch.context() as patch:
-        tiny = models.Architecture(tiny_run.backbone, models.SCALED, "", 0)
-        patch.setattr(models, "ARCHITECTURES", models.ARCHITECTURES | {"tiny": tiny})
+        tiny = models.Architecture("Tiny", tiny_run.backbone)
+        patch.setitem(models.ARCHITECTURES, "tiny", tiny)
         config = TrainConfig(
             model="tiny",
             data_dir=str(dataset_dir),

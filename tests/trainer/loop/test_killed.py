@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from support import command
 from trainer import models
 
-PROGRAM = Path(__file__).with_name("tiny_run.py")
+PROGRAM = Path(__file__).parents[1] / "tiny_run.py"
 TIMINGS = ["images_per_second", "input_wait", "seconds", "validation_seconds"]
 #: One start of the program each. Six steps an epoch, a checkpoint every four.
 MOMENTS = (

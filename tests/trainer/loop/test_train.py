@@ -143,9 +143,9 @@ def test_stopped_run_resumes_bit_equal(
     with monkeypatch.context() as patch:
         patch.setattr(steps.TrainStep, "__call__", interrupt)
         assert run(stopped) == ExitCode.STOPPED
-    assert "Go on with: python -m trainer.main" in capsys.readouterr().err
+    assert "Resume with: python -m trainer.main" in capsys.readouterr().err
     assert run(stopped) == ExitCode.OK
-    assert "going on in epoch" in capsys.readouterr().out
+    assert "resuming in epoch" in capsys.readouterr().out
 
     history, weights = final_state(tmp_path / "whole")
     history_2, weights_2 = final_state(tmp_path / "part")
@@ -214,7 +214,7 @@ def test_checkpoints_in_mid_epoch_and_a_damaged_one(changed, tmp_path, capsys):
     assert restored == progress
     assert part.optimizer.step == 0
     assert len(notes) == 1
-    assert "step-000000004.npz is damaged and passed over" in notes[0]
+    assert "step-000000004.npz is damaged and skipped" in notes[0]
 
     (folder / "checkpoints" / "step-000000002.npz").write_bytes(b"")
     with pytest.raises(UserError, match="None of the 2 checkpoints") as raised:
@@ -254,7 +254,7 @@ def test_transfer_changes_only_the_last_layer(changed, tmp_path):
     assert not np.array_equal(second[-2], first[-2])
 
 
-def test_the_command_that_is_printed_goes_on(changed, tmp_path, monkeypatch, capsys):
+def test_printed_command_resumes(changed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     step = steps.TrainStep.__call__
 
@@ -267,6 +267,6 @@ def test_the_command_that_is_printed_goes_on(changed, tmp_path, monkeypatch, cap
         assert run(changed(run_dir="")) == ExitCode.INTERRUPTED
     printed = capsys.readouterr().err.partition("python -m trainer.main")[2].split()
     assert command.guard(main.main, ["main", *printed]) == ExitCode.OK
-    assert "going on in epoch 1 after step 1" in capsys.readouterr().out
+    assert "resuming in epoch 1 after step 1" in capsys.readouterr().out
     folders = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
     assert len(folders) == 1
