@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from pyarrow.csv import ConvertOptions, ReadOptions, read_csv
 
+from beam_pipelines.sources.files import File, name_foreign_file
 from schemas import celeba
-from support.errors import ExitCode, UserError, did_you_mean
-from support.folders import InputFile, name_foreign_file
+from support.errors import UserError, did_you_mean, input_error
 
 _NAME = "image_id"  # the column of file names, in copies with a header
 _LONGEST_NAME = 255
@@ -46,7 +46,7 @@ class Table:
         return len(self.names)
 
 
-def read_attributes(path: InputFile) -> Table:
+def read_attributes(path: File) -> Table:
     """Parses `list_attr_celeba.txt`: values -1 and 1, or 0 and 1, become bits 0 and 1.
 
     Raises:
@@ -66,7 +66,7 @@ def read_attributes(path: InputFile) -> Table:
     return Table(names, bits, text.fingerprint(len(names)), spelling)
 
 
-def read_numbers(path: InputFile, highest: int = _HIGHEST) -> Table:
+def read_numbers(path: File, highest: int = _HIGHEST) -> Table:
     """Parses a file of names and numbers: the partition or the identities.
 
     Args:
@@ -107,7 +107,7 @@ class _Text:
       rows: the bytes from there on.
     """
 
-    def __init__(self, path: InputFile, header: bool):
+    def __init__(self, path: File, header: bool):
         self._path = path
         data = _read(path)
         self._sha256 = hashlib.sha256(data).hexdigest()
@@ -169,7 +169,7 @@ class _Text:
           UserError: exit 3, naming the wrong line.
         """
         if not self.rows.strip():
-            raise _input_error(f"{self._path} has no rows.", _AGAIN)
+            raise input_error(f"{self._path} has no rows.", _AGAIN)
         numbers = [str(place) for place in range(len(self.columns))]
         used = [numbers[place] for place in (self.columns.index(_NAME), *places)]
         options |= {"include_columns": used, "null_values": []}
@@ -184,7 +184,7 @@ class _Text:
         except pa.ArrowInvalid as error:
             raise self._translate(str(error), rule) from error
         if self._count not in (None, len(table)):
-            raise _input_error(
+            raise input_error(
                 f"{self._path}:1 announces {self._count:,} rows, but {len(table):,} "
                 "follow.",
                 "The file is cut or edited: download it again, or correct that line.",
@@ -210,7 +210,7 @@ class _Text:
         found = _ERROR.search(error)
         if not found:
             what = " ".join(error.split())[:200]
-            return _input_error(f"{self._path} cannot be parsed: {what}.", _AGAIN)
+            return input_error(f"{self._path} cannot be parsed: {what}.", _AGAIN)
         complaint = f"{found['count']} words, expected {len(self.columns)}"
         if found["count"] is None:
             complaint = _wrong(found["value"], found["column"], rule)
@@ -231,19 +231,16 @@ class _Text:
         return known | {"rows": rows, "official": official}
 
 
-def _read(path: InputFile) -> bytes:
+def _read(path: File) -> bytes:
     """The file without its byte order mark, if it is text."""
     data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    foreign = name_foreign_file(data[:65_536])
+    binary = "a binary file" if b"\0" in data else None
+    foreign = name_foreign_file(data[:65_536]) or binary
     if foreign:
-        raise _input_error(
+        raise input_error(
             f"{path} is not an annotation file but {foreign}.",
             f"Download it again, later or in a browser, from {celeba.HOME_PAGE}.",
         )
-    if not data.strip():
-        raise _input_error(f"{path} is empty.", _AGAIN)
-    if b"\0" in data:
-        raise _input_error(f"{path} is not a text file.", _AGAIN)
     try:
         data.decode()
     except UnicodeDecodeError as error:
@@ -271,17 +268,13 @@ def _wrong(value: str, column: int | str, rule: str) -> str:
 
 
 def _line_error(
-    path: InputFile,
+    path: File,
     line: int,
     complaint: str,
     remedy: str = "Correct the line or download the file again.",
 ) -> UserError:
-    return _input_error(f"{path}:{line}: {complaint}.", remedy)
+    return input_error(f"{path}:{line}: {complaint}.", remedy)
 
 
 def _show(word: str) -> str:
     return repr(word[:40])
-
-
-def _input_error(cause: str, remedy: str) -> UserError:
-    return UserError(cause, remedy, ExitCode.INPUT_DATA)

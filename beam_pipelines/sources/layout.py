@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 from beam_pipelines.sources import remote
+from beam_pipelines.sources.archive import ZipSource
+from beam_pipelines.sources.files import File
+from beam_pipelines.sources.images import FolderSource, ImageSource
 from schemas import celeba
-from support.errors import ExitCode, UserError
-from support.folders import FolderSource, ImageSource, InputFile, LocalFile
-from support.zips import ZipSource
+from support.errors import UserError, input_error
 
 #: Folders inside the CelebA folder where a file may lie: the official archive's own.
 _TEXT_FOLDERS = ("", "Anno", "Eval")
@@ -29,10 +30,10 @@ class Layout:
       unused: a zip file of the images beside the folder that is read instead.
     """
 
-    attributes: InputFile
-    partition: InputFile | None
-    identity: InputFile | None
-    sample: InputFile | None
+    attributes: File
+    partition: File | None
+    identity: File | None
+    sample: File | None
     images: ImageSource
     unused: ZipSource | None
 
@@ -82,7 +83,7 @@ def _open(location: str) -> tuple[str, str]:
         return folder or ".", name
     if is_folder:
         return location, ""
-    raise _input_error(
+    raise input_error(
         f"The CelebA folder {location} does not exist.",
         f"Give --celeba_dir the folder that holds {celeba.ATTRIBUTES_FILE} and "
         f"{celeba.IMAGE_FOLDER}/, or make a sample with "
@@ -90,30 +91,30 @@ def _open(location: str) -> tuple[str, str]:
     )
 
 
-def _file(*parts: str) -> LocalFile | remote.RemoteFile | None:
-    path = os.path.join(*parts)
-    if remote.is_remote(path):
-        file = remote.RemoteFile(path)
-        return file if file.exists() else None
-    return LocalFile(path) if os.path.isfile(path) else None
+def _file(*parts: str) -> File | None:
+    file = File(os.path.join(*parts))
+    return file if file.exists() else None
 
 
 def _folder(*parts: str) -> ImageSource | None:
     path = os.path.join(*parts)
-    if remote.is_remote(path):  # which may know only prefixes of names
-        return remote.RemoteSource(path) if remote.match(f"{path}/*", 1) else None
-    return FolderSource(path) if os.path.isdir(path) else None
+    # Remote file systems may know only prefixes of names.
+    there = (
+        remote.match(f"{path}/*", 1) if remote.is_remote(path) else os.path.isdir(path)
+    )
+    return FolderSource(path) if there else None
 
 
 def _names(folder: str) -> list[str]:
     """Some of what a folder holds, for messages."""
     if not remote.is_remote(folder):
-        return sorted(os.listdir(folder))
+        with remote.read_errors(folder):
+            return sorted(os.listdir(folder))
     paths = [entry.path for entry in remote.match(f"{folder}/**", 100)]
     return sorted({path[len(folder) + 1 :].partition("/")[0] for path in paths})
 
 
-def _find_text(folder: str, source: ZipSource | None, name: str) -> InputFile | None:
+def _find_text(folder: str, source: ZipSource | None, name: str) -> File | None:
     """The official text file or a CSV copy of it; in the zip file first."""
     spellings = (name, Path(name).stem + ".csv")
     inside = (source.member(spelling) for spelling in spellings if source)
@@ -161,12 +162,8 @@ def _not_found(
     remedy = "Put it there, or give --celeba_dir the folder that holds it."
     if zips and not archive:
         remedy = f"If {zips[0]} holds it, use --celeba_dir={folder}/{zips[0]}."
-    return _input_error(
+    return input_error(
         f"There is no {what}: looked in {' and '.join(looked)}; "
         f"{folder} holds {shown or 'nothing'}.",
         remedy,
     )
-
-
-def _input_error(cause: str, remedy: str) -> UserError:
-    return UserError(cause, remedy, ExitCode.INPUT_DATA)

@@ -180,8 +180,8 @@ def test_wrong_lines_are_named(small_celeba, file, old, new, words):
             "Google Drive's 'Quota exceeded' page",
         ),
         (b"<html>Sign in</html>", "a web page"),
-        (b"", "is empty"),
-        (b"\x00\x01\x02", "not a text file"),
+        (b"", "but an empty file"),
+        (b"\x00\x01\x02", "but a binary file"),
         (b"000001.jpg 1 -1\n", "expected the header"),
         (b'"' + b"x" * 200_000 + b'",1\n', "expected the header"),
         (b"5_o_Clock_Shadow\xff\n", ":1: the text is not UTF-8"),
@@ -229,7 +229,7 @@ def test_unreadable_folders_are_input_errors(small_celeba, monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
-    monkeypatch.setattr("support.folders.os.scandir", refuse)
+    monkeypatch.setattr("beam_pipelines.sources.images.os.scandir", refuse)
     with pytest.raises(UserError, match="img_align_celeba cannot be read") as caught:
         load(small_celeba)
     assert caught.value.exit_code == ExitCode.INPUT_DATA
