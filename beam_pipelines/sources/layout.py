@@ -1,9 +1,10 @@
 """Where the parts of CelebA lie: in a folder, in a zip file, here or in a bucket."""
 
 import dataclasses
-import itertools
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from beam_pipelines.sources import remote
 from beam_pipelines.sources.archive import ZipSource
@@ -12,6 +13,9 @@ from beam_pipelines.sources.images import FolderSource, ImageSource
 from schemas import celeba
 from support.errors import UserError, input_error
 
+_Place = TypeVar("_Place")
+
+_TEXTS = (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE)
 #: Folders inside the CelebA folder where a file may lie: the official archive's own.
 _TEXT_FOLDERS = ("", "Anno", "Eval")
 _IMAGE_FOLDERS = ("", "Img")
@@ -49,25 +53,26 @@ def find_layout(location: str) -> Layout:
       UserError: exit 3, saying what was looked for and what is there.
     """
     folder, archive = _open(location)
-    source = _zip_source(folder, archive) if archive else None
-    texts = {
-        name: _find_text(folder, source, name)
-        for name in (
-            celeba.ATTRIBUTES_FILE,
-            celeba.PARTITION_FILE,
-            celeba.IDENTITY_FILE,
+    source = _archive(folder, archive) if archive else None
+    texts = [_first(_texts(folder, source, name)) for name in _TEXTS]
+    if texts[0] is None:
+        raise _not_found(folder, _TEXTS[0], _TEXT_FOLDERS, archive)
+    images, unused = source, None
+    if images is None:
+        unused = _first(
+            _archive(folder, place, celeba.IMAGE_ARCHIVE) for place in _IMAGE_FOLDERS
         )
-    }
-    if texts[celeba.ATTRIBUTES_FILE] is None:
-        raise _not_found(folder, celeba.ATTRIBUTES_FILE, _TEXT_FOLDERS, archive)
-    beside = None if source else _find_zip(folder)
-    images = source or _find_folder(folder) or beside
+        images = _first(
+            _folder(folder, place, name)
+            for name in (_DOUBLED, celeba.IMAGE_FOLDER)
+            for place in _IMAGE_FOLDERS[::-1]
+        )
+    if images is None:
+        images, unused = unused, None
     if images is None:
         what = f"{celeba.IMAGE_FOLDER}/ and no {celeba.IMAGE_ARCHIVE}"
         raise _not_found(folder, what, _IMAGE_FOLDERS)
-    unused = None if images is beside else beside
-    sample = _file(folder, celeba.SAMPLE_FILE)
-    return Layout(*texts.values(), sample=sample, images=images, unused=unused)
+    return Layout(*texts, _file(folder, celeba.SAMPLE_FILE), images, unused)
 
 
 def _open(location: str) -> tuple[str, str]:
@@ -98,10 +103,10 @@ def _file(*parts: str) -> File | None:
 
 def _folder(*parts: str) -> ImageSource | None:
     path = os.path.join(*parts)
-    # Remote file systems may know only prefixes of names.
-    there = (
-        remote.match(f"{path}/*", 1) if remote.is_remote(path) else os.path.isdir(path)
-    )
+    if remote.is_remote(path):
+        there = remote.match(f"{path}/*", 1)  # it may know only prefixes of names
+    else:
+        there = os.path.isdir(path)
     return FolderSource(path) if there else None
 
 
@@ -114,40 +119,26 @@ def _names(folder: str) -> list[str]:
     return sorted({path[len(folder) + 1 :].partition("/")[0] for path in paths})
 
 
-def _find_text(folder: str, source: ZipSource | None, name: str) -> File | None:
-    """The official text file or a CSV copy of it; in the zip file first."""
+def _texts(folder: str, source: ZipSource | None, name: str) -> Iterator[File | None]:
+    """The official text file and CSV copies of it; those in the zip file first."""
     spellings = (name, Path(name).stem + ".csv")
-    inside = (source.member(spelling) for spelling in spellings if source)
-    outside = (
-        _file(folder, place, spelling)
-        for place in _TEXT_FOLDERS
-        for spelling in spellings
-    )
-    return next(filter(None, itertools.chain(inside, outside)), None)
+    if source:
+        yield from map(source.member, spellings)
+    for place in _TEXT_FOLDERS:
+        for spelling in spellings:
+            yield _file(folder, place, spelling)
 
 
-def _find_folder(folder: str) -> ImageSource | None:
-    found = (
-        _folder(folder, place, name)
-        for name in (_DOUBLED, celeba.IMAGE_FOLDER)
-        for place in _IMAGE_FOLDERS[::-1]
-    )
-    return next(filter(None, found), None)
-
-
-def _find_zip(folder: str) -> ZipSource | None:
-    found = (
-        _zip_source(folder, place, celeba.IMAGE_ARCHIVE) for place in _IMAGE_FOLDERS
-    )
-    return next(filter(None, found), None)
-
-
-def _zip_source(*parts: str) -> ZipSource | None:
+def _archive(*parts: str) -> ZipSource | None:
     file = _file(*parts)
     if file is None:
         return None
     official = file.name == celeba.IMAGE_ARCHIVE
     return ZipSource(file, celeba.IMAGE_ARCHIVE_BYTES if official else 0)
+
+
+def _first(found: Iterable[_Place | None]) -> _Place | None:
+    return next((place for place in found if place), None)
 
 
 def _not_found(
