@@ -83,7 +83,8 @@ def read_numbers(path: File, highest: int = _HIGHEST) -> Table:
         raise _line_error(path, text.first - 1, complaint)
     rule = f"a whole number from 0 to {highest}"
     names, (values,) = text.parse(places, rule, pa.uint32())
-    for row in np.flatnonzero(values > highest)[:1].tolist():
+    if values.max() > highest:
+        row = int((values > highest).argmax())
         raise text.error(row, _wrong(str(values[row]), places[0], rule))
     return Table(names, values.astype(np.int32), text.fingerprint(len(names)))
 
@@ -193,16 +194,13 @@ class _Text:
         return names, np.stack([column.to_numpy() for column in table.columns[1:]])
 
     def _check_names(self, names: list[bytes]) -> np.ndarray:
-        lengths = np.array(list(map(len, names)))
-        wrong = np.flatnonzero((lengths == 0) | (lengths > _LONGEST_NAME))
-        if len(wrong):
-            how = "long" if lengths[wrong[0]] else "short"
-            raise self.error(wrong[0], f"the file name is too {how}")
-        if len(set(names)) < len(names):
-            first = {name: row for row, name in reversed(list(enumerate(names)))}
-            row, name = next(x for x in enumerate(names) if first[x[1]] < x[0])
-            complaint = f"{_show(name.decode())} was already on line"
-            raise self.error(row, f"{complaint} {self._line(first[name])}")
+        seen: dict[bytes, int] = {}
+        for row, name in enumerate(names):
+            if not 0 < len(name) <= _LONGEST_NAME:
+                raise self.error(row, "the file name is empty or too long")
+            if seen.setdefault(name, row) < row:
+                complaint = f"{_show(name.decode())} was already on line"
+                raise self.error(row, f"{complaint} {self._line(seen[name])}")
         return np.array(names, "S")
 
     def _translate(self, error: str, rule: str) -> UserError:

@@ -198,8 +198,8 @@ def test_files_that_are_something_else(small_celeba, content, words):
     "content, words",
     [
         ("image_id,identity,age\n1.jpg,1,2\n", ":1: 2 columns of numbers, expected 1"),
-        ("image_id;identity\n1.jpg;1\n;2\n", ":3: the file name is too short"),
-        ("1.jpg 1\n" + "x" * 300 + " 2\n", ":2: the file name is too long"),
+        ("image_id;identity\n1.jpg;1\n;2\n", ":3: the file name is empty or"),
+        ("1.jpg 1\n" + "x" * 300 + " 2\n", ":2: the file name is empty or too long"),
         ("1.jpg,1\n2.jpg,\n", ":2: 1 words, expected 2"),
         (
             "1.jpg 1\n2.jpg 4294967296\n",
