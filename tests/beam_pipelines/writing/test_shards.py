@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from beam_pipelines.sources.images import FolderSource
 from beam_pipelines.writing import shards
 from beam_pipelines.writing.shards import Receipt, ShardPlan
 from beam_pipelines.writing.stores import LocalStore
 from schemas import celeba, example
-from support.folders import FolderSource
 from support.framing import DamagedRecord, frame, read_records
 
 NAME = "celeba-train.tfrecord-00000-of-00001"
