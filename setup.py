@@ -8,6 +8,7 @@ BUILD = [
     # Beam writes TFRecords' checksums with it; plain apache-beam cannot.
     "google-crc32c>=1.7,<2",
     "numpy>=2.1,<3",
+    "pillow>=12.1.1,<13",
     "simplejpeg>=1.8,<2",
 ]
 REPORT = ["matplotlib>=3.10,<4"]  # the charts of both reports
@@ -17,7 +18,6 @@ TRAIN = [
     "keras>=3.15,<3.16",
     "pandas>=2.3,<4",
     "pyyaml>=6,<7",  # the model card's header
-    "pillow>=11,<13",  # writes the predictions on pictures
     "scikit-learn>=1.7,<2",
     "tensorboard>=2.20,<2.22",
     "tensorflow>=2.21,<2.22",

@@ -1,120 +1,76 @@
-"""The colors of one drawn image, and everything else its parts share."""
-
-import dataclasses
+"""Colors of the synthetic faces: (3,) float arrays of red, green, blue, 0..255."""
 
 import numpy as np
 
-from beam_pipelines.sample.canvas import Canvas, Color, mix, rgb
-from beam_pipelines.sample.people import Person
-
-DARK = rgb(42, 32, 34)
-WHITE = rgb(250, 248, 246)
-
-_SKINS = np.array(
-    [(104, 66, 48), (156, 104, 74), (206, 152, 114), (238, 190, 156), (252, 218, 192)],
-    np.float32,
+DARK, WHITE = np.array([42.0, 32.0, 34.0]), np.array([250.0, 248.0, 246.0])
+BLUSH, COPPER, THROAT = np.array([(232, 88, 98), (150, 70, 50), (104, 34, 40)])
+METALS = np.array([(236, 200, 86), (232, 236, 243)])
+CLOTHES = np.array(
+    [(52, 64, 92), (70, 74, 82), (36, 38, 44), (128, 58, 60), (226, 222, 214)]
+    + [(74, 122, 120), (196, 150, 74), (148, 106, 146), (204, 120, 116), (96, 130, 84)]
 )
-_PALE = rgb(255, 240, 232)
-_WARM = rgb(0.6, 0.0, -1.0)  # how an undertone shifts red, green, blue
-_HAIR = {
-    "Black_Hair": (rgb(30, 26, 30), rgb(52, 42, 42)),
-    "Brown_Hair": (rgb(84, 52, 34), rgb(132, 88, 54)),
-    "Blond_Hair": (rgb(206, 164, 92), rgb(246, 216, 142)),
-    "Gray_Hair": (rgb(136, 136, 142), rgb(206, 206, 208)),
-}
-_OTHER_HAIR = (rgb(58, 42, 36), rgb(176, 94, 52))
-_EYES = np.array(
-    [(72, 46, 32), (110, 76, 44), (96, 122, 72), (82, 128, 170), (120, 150, 168)],
-    np.float32,
+BACKGROUNDS = np.array(
+    [(170, 194, 210), (214, 200, 180), (190, 206, 184), (208, 186, 194)]
+    + [(112, 124, 140), (156, 172, 166), (222, 214, 198), (90, 102, 116)]
 )
 _LIPSTICKS = np.array(
-    [(206, 44, 66), (224, 96, 116), (170, 42, 78), (200, 72, 62), (214, 110, 130)],
-    np.float32,
+    [(206, 44, 66), (224, 96, 116), (170, 42, 78), (200, 72, 62), (214, 110, 130)]
 )
-_CLOTHES = np.array(
-    [(52, 64, 92), (70, 74, 82), (36, 38, 44), (128, 58, 60), (226, 222, 214)]
-    + [(74, 122, 120), (196, 150, 74), (148, 106, 146), (204, 120, 116), (96, 130, 84)],
-    np.float32,
-)
-_BACKGROUNDS = np.array(
-    [(170, 194, 210), (214, 200, 180), (190, 206, 184), (208, 186, 194)]
-    + [(112, 124, 140), (156, 172, 166), (222, 214, 198), (90, 102, 116)],
-    np.float32,
-)
+# Ramps, from dark to light.
+_SKINS = [(104, 66, 48), (156, 104, 74), (206, 152, 114), (238, 190, 156)]
+_SKINS = np.array([*_SKINS, (252, 218, 192)])
+_EYES = [(72, 46, 32), (110, 76, 44), (96, 122, 72), (82, 128, 170), (120, 150, 168)]
+_EYES = np.array(_EYES)
+_EYE_SHADOWS = np.array([(150, 84, 120), (96, 100, 140)])
+_HAIR = {
+    "Black_Hair": np.array([(30, 26, 30), (52, 42, 42)]),
+    "Brown_Hair": np.array([(84, 52, 34), (132, 88, 54)]),
+    "Blond_Hair": np.array([(206, 164, 92), (246, 216, 142)]),
+    "Gray_Hair": np.array([(136, 136, 142), (206, 206, 208)]),
+}
+_OTHER_HAIR = np.array([(58, 42, 36), (176, 94, 52)])
 
 
-@dataclasses.dataclass(frozen=True)
-class Scene:
-    """One image while it is drawn.
-
-    Attributes:
-      canvas: the picture.
-      person: who is on it.
-      traits: the person's measures, changed by the image's attributes where these
-        say so (a chubby face is wider).
-      has: the attributes present.
-      rng: what varies from image to image.
-      skin, shade, hair, lips: colors; `shade` is skin in shadow.
-    """
-
-    canvas: Canvas
-    person: Person
-    traits: dict[str, float]
-    has: frozenset[str]
-    rng: np.random.Generator
-    skin: Color
-    shade: Color
-    hair: Color
-    lips: Color
+def mix(first: np.ndarray, second: np.ndarray, amount: float) -> np.ndarray:
+    """Blends `amount` (0..1) of the second color into the first."""
+    return first + (second - first) * amount
 
 
-def skin_color(person: Person, has: frozenset[str]) -> Color:
-    place = 2.9 + 0.85 * person.traits["skin"]
-    color = _along(_SKINS, place) * (1 + 0.03 * person.traits["undertone"] * _WARM)
-    if "Pale_Skin" in has:
-        color = mix(color, _PALE, 0.65)
-    return color.clip(0, 255).astype(np.float32)
+def pick(colors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Picks one of the colors, (n, 3), and varies it a little."""
+    return (colors[rng.integers(len(colors))] + rng.normal(0, 12, 3)).clip(10, 250)
 
 
-def shade_color(skin: Color) -> Color:
-    return skin * rgb(0.80, 0.70, 0.66)
+def skin_color(traits: dict[str, float], has: frozenset[str]) -> np.ndarray:
+    color = _along(_SKINS, 2.9 + 0.85 * traits["skin"])
+    color = color * (1 + traits["undertone"] * np.array([0.018, 0.0, -0.03]))
+    return mix(color, np.array([255, 240, 232]), 0.65 * ("Pale_Skin" in has))
 
 
-def hair_color(person: Person, has: frozenset[str]) -> Color:
-    pair = next((_HAIR[name] for name in _HAIR if name in has), _OTHER_HAIR)
-    return mix(*pair, (person.traits["hair_tone"] + 2) / 4)
+def hair_color(traits: dict[str, float], has: frozenset[str]) -> np.ndarray:
+    ramp = next((_HAIR[name] for name in _HAIR if name in has), _OTHER_HAIR)
+    return _along(ramp, (traits["hair_tone"] + 2) / 4)
 
 
-def lip_color(
-    person: Person, has: frozenset[str], skin: Color, rng: np.random.Generator
-) -> Color:
+def eye_color(traits: dict[str, float]) -> np.ndarray:
+    return _along(_EYES, 1.6 + 1.1 * traits["eye_color"])
+
+
+def shadow_color(traits: dict[str, float]) -> np.ndarray:
+    """Returns the eye shadow; a person keeps theirs."""
+    return _along(_EYE_SHADOWS, traits["style"] / 2 + 0.5)
+
+
+def lip_color(face, rng: np.random.Generator) -> np.ndarray:
     # Natural lips run from skin to rose, which overlaps with faint lipstick.
-    red = min(max(person.traits["lip_red"], 0.0), 0.8)
-    natural = mix(skin * rgb(0.86, 0.66, 0.64), rgb(206, 92, 92), red)
-    if "Wearing_Lipstick" not in has:
-        return natural
-    strength = rng.uniform(0.5, 1.0)
-    return mix(natural, _LIPSTICKS[rng.integers(len(_LIPSTICKS))], strength)
+    red = min(max(face.traits["lip_red"], 0.0), 0.8)
+    natural = mix(face.skin * (0.86, 0.66, 0.64), np.array([206, 92, 92]), red)
+    lipstick = _LIPSTICKS[rng.integers(len(_LIPSTICKS))]
+    amount = rng.uniform(0.5, 1.0) * ("Wearing_Lipstick" in face.has)
+    return mix(natural, lipstick, amount)
 
 
-def eye_color(person: Person) -> Color:
-    return _along(_EYES, 1.6 + 1.1 * person.traits["eye_color"])
-
-
-def clothes_color(rng: np.random.Generator) -> Color:
-    return _vary(_CLOTHES[rng.integers(len(_CLOTHES))], rng)
-
-
-def background_color(rng: np.random.Generator) -> Color:
-    return _vary(_BACKGROUNDS[rng.integers(len(_BACKGROUNDS))], rng)
-
-
-def _vary(color: Color, rng: np.random.Generator) -> Color:
-    return (color + rng.normal(0, 12, 3)).clip(10, 250).astype(np.float32)
-
-
-def _along(colors: np.ndarray, place: float) -> Color:
-    """The color at a place of a ramp, interpolated; places beyond its ends are cut."""
-    place = min(max(place, 0.0), len(colors) - 1.001)
-    index = int(place)
-    return mix(colors[index], colors[index + 1], place - index)
+def _along(ramp: np.ndarray, place: float) -> np.ndarray:
+    """Interpolates the color at a place, 0..n-1, of a ramp (n, 3)."""
+    place = min(max(place, 0.0), len(ramp) - 1.001)
+    return mix(ramp[int(place)], ramp[int(place) + 1], place % 1)

@@ -7,7 +7,6 @@ is present where the score exceeds the threshold that gives its frequency. So th
 frequencies given `Male` are CelebA's, and attributes go together as they do there.
 """
 
-import dataclasses
 import functools
 import math
 from statistics import NormalDist
@@ -105,59 +104,49 @@ EXCLUDES = (
 )
 
 
-class Trait(NamedTuple):
-    """A measure of a person's looks: means given `Male`, common standard deviation."""
-
-    female: float
-    male: float
-    deviation: float
-
-
+#: Measures of a person's looks: mean of women, mean of men, standard deviation.
 #: Lengths in pixels of the 178x218 image; the rest are shares or standard scores.
 TRAITS = {
-    "skin": Trait(0.0, 0.0, 1.0),
-    "undertone": Trait(0.0, 0.0, 1.0),
-    "face_width": Trait(42.5, 43.2, 1.8),
-    "face_length": Trait(66.5, 68.0, 2.2),
-    "jaw": Trait(32.4, 33.8, 2.3),
-    "chin": Trait(14.0, 15.2, 2.0),
-    "eye_spacing": Trait(20.0, 20.0, 0.9),
-    "eye_size": Trait(9.5, 9.2, 0.6),
-    "eye_tilt": Trait(0.05, 0.03, 0.06),
-    "eye_color": Trait(0.0, 0.0, 1.0),
-    "nose_width": Trait(6.4, 6.8, 0.8),
-    "nose_length": Trait(25.3, 25.8, 1.4),
-    "brow_height": Trait(-15.2, -14.6, 1.0),
-    "brow_weight": Trait(2.6, 3.0, 0.5),
-    "mouth_width": Trait(15.8, 16.3, 1.2),
-    "mouth_height": Trait(41.8, 42.3, 1.2),
-    "lip": Trait(3.2, 2.9, 0.5),
-    "lip_red": Trait(0.42, 0.32, 0.25),
-    "neck": Trait(21.5, 23.5, 2.2),
-    "shoulders": Trait(69.0, 73.0, 5.0),
-    "hairline": Trait(-40.0, -41.0, 2.0),
-    "hair_length": Trait(0.75, -0.75, 1.0),
-    "hair_volume": Trait(8.6, 7.4, 2.0),
-    "hair_tone": Trait(0.0, 0.0, 1.0),
-    "hair_part": Trait(0.0, 0.0, 1.0),
-    "asymmetry": Trait(0.0, 0.0, 1.0),
-    "style": Trait(0.0, 0.0, 1.0),
+    "skin": (0.0, 0.0, 1.0),
+    "undertone": (0.0, 0.0, 1.0),
+    "face_width": (42.5, 43.2, 1.8),
+    "face_length": (66.5, 68.0, 2.2),
+    "jaw": (32.4, 33.8, 2.3),
+    "chin": (14.0, 15.2, 2.0),
+    "eye_spacing": (20.0, 20.0, 0.9),
+    "eye_size": (9.5, 9.2, 0.6),
+    "eye_tilt": (0.05, 0.03, 0.06),
+    "eye_color": (0.0, 0.0, 1.0),
+    "nose_width": (6.4, 6.8, 0.8),
+    "nose_length": (25.3, 25.8, 1.4),
+    "brow_height": (-15.2, -14.6, 1.0),
+    "brow_weight": (2.6, 3.0, 0.5),
+    "mouth_width": (15.8, 16.3, 1.2),
+    "mouth_height": (41.8, 42.3, 1.2),
+    "lip": (3.2, 2.9, 0.5),
+    "lip_red": (0.42, 0.32, 0.25),
+    "neck": (21.5, 23.5, 2.2),
+    "shoulders": (69.0, 73.0, 5.0),
+    "hairline": (-40.0, -41.0, 2.0),
+    "hair_length": (0.75, -0.75, 1.0),
+    "hair_volume": (8.6, 7.4, 2.0),
+    "hair_tone": (0.0, 0.0, 1.0),
+    "hair_part": (0.0, 0.0, 1.0),
+    "asymmetry": (0.0, 0.0, 1.0),
+    "style": (0.0, 0.0, 1.0),
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Person:
+class Person(NamedTuple):
     """One made-up person.
 
     Attributes:
-      identity: number of the person, from 1.
       male: whether `Male` is present on this person's images.
       age: standard score, positive is older.
       scores: (40,) the person's part of each attribute's score, standard normal.
       traits: measure per name of `TRAITS`.
     """
 
-    identity: int
     male: bool
     age: float
     scores: np.ndarray
@@ -170,99 +159,57 @@ def is_male(identity: int) -> bool:
 
 
 def draw_person(identity: int, rng: np.random.Generator) -> Person:
-    """Draws one person."""
+    """Draws one person, by their number from 1."""
     male = is_male(identity)
-    normals = rng.standard_normal(1 + len(celeba.ATTRIBUTES) + len(TRAITS))
-    # Beyond two deviations features would touch or leave the face.
-    looks = np.clip(normals[-len(TRAITS) :], -2, 2)
-    return Person(
-        identity=identity,
-        male=male,
-        age=float(normals[0]),
-        scores=normals[1 : 1 + len(celeba.ATTRIBUTES)],
-        traits={
-            name: (trait.male if male else trait.female) + trait.deviation * float(look)
-            for (name, trait), look in zip(TRAITS.items(), looks, strict=True)
-        },
-    )
+    age, *normals = rng.standard_normal(1 + len(TABLE) + len(TRAITS)).tolist()
+    traits = {
+        # Beyond two deviations features would touch or leave the face.
+        name: (of_men if male else of_women) + deviation * min(max(look, -2.0), 2.0)
+        for (name, (of_women, of_men, deviation)), look in zip(
+            TRAITS.items(), normals[len(TABLE) :], strict=True
+        )
+    }
+    return Person(male, age, np.array(normals[: len(TABLE)]), traits)
 
 
 def draw_attributes(person: Person, rng: np.random.Generator) -> frozenset[str]:
     """Draws the attributes of one image of a person: the names of those present."""
-    weights = _weights()
-    normals = rng.standard_normal(2 + len(celeba.ATTRIBUTES))
-    factors = np.array([person.age, normals[0], normals[1]])
-    scores = weights.person * person.scores + weights.factors @ factors
-    scores += weights.own * normals[2:]
-    thresholds = weights.thresholds[int(person.male)]
-    present = {
-        name
-        for name, score, threshold in zip(
-            celeba.ATTRIBUTES, scores, thresholds, strict=True
-        )
-        if score > threshold
-    }
-    for names, bounds in zip(CHOICES, weights.bounds[int(person.male)], strict=True):
+    smile, makeup, *own = rng.standard_normal(2 + len(TABLE)).tolist()
+    scores = _PERSON * person.scores + _FACTORS @ (person.age, smile, makeup)
+    scores += _OWN * own
+    thresholds, bounds = _thresholds(person.male)
+    present = {celeba.ATTRIBUTES[at] for at in np.flatnonzero(scores > thresholds)}
+    for names, ends in zip(CHOICES, bounds, strict=True):
         score = scores[celeba.ATTRIBUTES.index(names[-1])]
         present -= {*names}
-        present |= {names[int(np.searchsorted(bounds, score))]} - {None}
+        present |= {names[int(np.searchsorted(ends, score))]} - {None}
     for winner, losers in EXCLUDES:
         if winner in present:
             present -= {*losers}
     return frozenset(present)
 
 
-class _Weights(NamedTuple):
-    """The table as arrays; the first axis of `thresholds` and `bounds` is `male`."""
-
-    person: np.ndarray  # (40,)
-    factors: np.ndarray  # (40, 3): age, smile, makeup
-    own: np.ndarray  # (40,)
-    thresholds: np.ndarray  # (2, 40)
-    bounds: tuple[list[np.ndarray], list[np.ndarray]]  # per choice, upper ends
+_ROWS = [TABLE[name] for name in celeba.ATTRIBUTES]
+_FACTORS = np.array([(row.age, row.smile, row.makeup) for row in _ROWS])
+_PERSON = np.sqrt([row.person for row in _ROWS])
+_OWN = np.sqrt(1 - _PERSON**2 - (_FACTORS**2).sum(axis=1))
 
 
 @functools.cache
-def _weights() -> _Weights:
-    rows = [TABLE[name] for name in celeba.ATTRIBUTES]
-    factors = np.array([(row.age, row.smile, row.makeup) for row in rows])
-    person = np.array([row.person for row in rows])
-    frequencies = [_before_exclusion("female"), _before_exclusion("male")]
-    return _Weights(
-        person=np.sqrt(person),
-        factors=factors,
-        own=np.sqrt(1 - person - (factors**2).sum(axis=1)),
-        thresholds=np.array(
-            [
-                [-_normal_quantile(each[name]) for name in celeba.ATTRIBUTES]
-                for each in frequencies
-            ]
-        ),
-        bounds=tuple(
-            [_bounds(names, each) for names in CHOICES] for each in frequencies
-        ),
-    )
-
-
-def _before_exclusion(sex: str) -> dict[str, float]:
-    """Frequencies to draw with, so that those after `EXCLUDES` are the table's."""
-    frequencies = {name: getattr(row, sex) for name, row in TABLE.items()}
-    drawn = dict(frequencies)
+def _thresholds(male: bool) -> tuple[np.ndarray, list[list[float]]]:
+    """Returns the attributes' thresholds, (40,), and of each choice the upper ends."""
+    final = {name: row.male if male else row.female for name, row in TABLE.items()}
+    drawn = dict(final)  # such that the frequencies after `EXCLUDES` are the table's
     for winner, losers in EXCLUDES:
         for loser in losers:
-            left = 1 - frequencies[winner]
-            drawn[loser] = min(1.0, drawn[loser] / left) if left else 0.0
-    return drawn
+            drawn[loser] /= max(1 - final[winner], 1e-9)
+    ends = []
+    for names in CHOICES:
+        shares = np.array([drawn.get(name, 0.0) for name in names])
+        shares[names.index(None)] = 1 - shares.sum()
+        ends.append([_quantile(share) for share in np.cumsum(shares)[:-1]])
+    return np.array([_quantile(1 - drawn[name]) for name in celeba.ATTRIBUTES]), ends
 
 
-def _bounds(names: tuple[str | None, ...], frequencies: dict[str, float]) -> np.ndarray:
-    """Scores at which one member of a choice gives way to the next."""
-    shares = [0.0 if name is None else frequencies[name] for name in names]
-    shares[names.index(None)] = 1 - sum(shares)
-    return np.array([_normal_quantile(share) for share in np.cumsum(shares)[:-1]])
-
-
-def _normal_quantile(probability: float) -> float:
-    if probability <= 0 or probability >= 1:
-        return math.copysign(math.inf, probability - 0.5)
-    return NormalDist().inv_cdf(probability)
+def _quantile(probability: float) -> float:
+    return NormalDist().inv_cdf(min(max(probability, 1e-12), 1 - 1e-12))
