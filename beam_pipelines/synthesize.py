@@ -27,7 +27,7 @@ from support.images import require_local
 QUALITY = 88  # files of 5 to 10 kB, as CelebA's are
 _LARGEST = 999_999  # six digits in a file name
 _CHUNK = 50  # images per task of a process
-_SPLIT_SHARES = (0.8, 0.1, 0.1)  # of `celeba.SPLITS`; CelebA has .80, .10, .10
+_SPLIT_SHARES = np.array([0.8, 0.1, 0.1])  # of `celeba.SPLITS`, as CelebA's
 _ANNOTATIONS = [celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE]
 _PEOPLE_STREAM, _IMAGE_STREAM, _PLAN_STREAM = range(3)
 
@@ -43,16 +43,16 @@ class SynthesizeConfig:
 
     def __post_init__(self):
         require_local(self.output_dir, "output_dir")
-        if not 1 <= self.num_examples <= _LARGEST:
-            raise usage_error(
-                f"--num_examples must be 1 to {_LARGEST}, not {self.num_examples}.",
-                "A few thousand are enough to try everything.",
-            )
-        for name in ("seed", "num_workers"):
-            if getattr(self, name) < 0:
+        bounds = {
+            "num_examples": (1, _LARGEST),
+            "seed": (0, 2**63),
+            "num_workers": (0, 999),
+        }
+        for name, (least, most) in bounds.items():
+            if not least <= getattr(self, name) <= most:
                 raise usage_error(
-                    f"--{name} must be 0 or more, not {getattr(self, name)}.",
-                    f"Leave --{name} out for its default.",
+                    f"--{name} must be {least} to {most}, not {getattr(self, name)}.",
+                    f"Omit --{name} for its default.",
                 )
 
 
@@ -123,7 +123,7 @@ def make_plan(seed: int, num_examples: int) -> Plan:
     splits = []
     for identity, count in enumerate(counts, start=1):
         row = missing[int(people.is_male(identity))]
-        row += count * np.array(_SPLIT_SHARES)
+        row += count * _SPLIT_SHARES
         splits.append(int(row.argmax()))
         row[splits[-1]] -= count
     identities = np.repeat(np.arange(1, len(counts) + 1), counts)
@@ -134,9 +134,8 @@ def make_plan(seed: int, num_examples: int) -> Plan:
 
 def draw_image(seed: int, index: int, identity: int) -> tuple[bytes, list[int]]:
     """Draws image `index` (from 1): its JPEG file and its 40 labels, 0 or 1."""
-    person = people.draw_person(
-        identity, np.random.default_rng((seed, _PEOPLE_STREAM, identity))
-    )
+    rng = np.random.default_rng((seed, _PEOPLE_STREAM, identity))
+    person = people.draw_person(identity, rng)
     rng = np.random.default_rng((seed, _IMAGE_STREAM, index))
     has = people.draw_attributes(person, rng)
     pixels = faces.draw_face(person, has, rng)
@@ -203,13 +202,15 @@ def _draw_chunk(
 def _write_annotations(folder: Path, plan: Plan, labels: np.ndarray) -> None:
     # The official file pads to two characters and ends its header with a blank.
     header = f"{len(labels)}\r\n{' '.join(celeba.ATTRIBUTES)} "
-    tables = ((2 * labels - 1, "%3d", header), (plan.splits, " %d", ""))
-    tables += ((plan.identities, " %d", ""),)
-    for name, (values, form, header) in zip(_ANNOTATIONS, tables, strict=True):
-        rows = np.column_stack([np.arange(1, len(labels) + 1), values])
-        form = "%06d.jpg" + form * (rows.shape[1] - 1)
+    numbers = np.arange(1, len(labels) + 1)
+    for name, values, form, first in (
+        (celeba.ATTRIBUTES_FILE, 2 * labels - 1, "%3d" * 40, header),
+        (celeba.PARTITION_FILE, plan.splits, " %d", ""),
+        (celeba.IDENTITY_FILE, plan.identities, " %d", ""),
+    ):
+        rows, form = np.column_stack([numbers, values]), "%06d.jpg" + form
         with open(folder / name, "wb") as file:
-            np.savetxt(file, rows, form, newline="\r\n", header=header, comments="")
+            np.savetxt(file, rows, form, newline="\r\n", header=first, comments="")
 
 
 def _image(index: int) -> str:

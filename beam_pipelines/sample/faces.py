@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from beam_pipelines.sample import palette
-from beam_pipelines.sample.palette import DARK, WHITE, mix, pick
+from beam_pipelines.sample.palette import DARK, WHITE, between, mix, pick
 from beam_pipelines.sample.pen import CIRCLE, ENLARGED, Pen, as_ink, outline
 from beam_pipelines.sample.people import Person
 from schemas import celeba
@@ -20,10 +20,10 @@ _EYES_AT = np.array([89.0, 111.0])  # between the eyes of the aligned images, (x
 _HEAD = np.array([0.0, 10.0])  # its center in face coordinates
 _COLUMNS = np.linspace(-0.5, 0.5, _WIDTH)[:, None]
 _TEXTURE = np.random.default_rng(0)
-_GRAIN = _TEXTURE.standard_normal((320, 320, 1), np.float32).repeat(3, axis=2)
-_STUBBLE = Image.fromarray(_TEXTURE.integers(110, 256, _SIZE, np.uint8)).resize(
-    (2 * _SIZE[1], 2 * _SIZE[0]), Image.Resampling.NEAREST
-)
+# Freeing the doubles, 2.5 MB, lets glibc keep as much for the arrays of each image.
+_GRAIN = _TEXTURE.standard_normal((320, 320, 1)).repeat(3, axis=2).astype(np.float32)
+_STUBBLE = Image.fromarray(_TEXTURE.integers(110, 256, (_HEIGHT, _WIDTH), np.uint8))
+_STUBBLE = _STUBBLE.resize(_SIZE, Image.Resampling.NEAREST)
 #: Hair is a band of strands: where in the band they are, and how bright.
 _DEPTHS = np.linspace(0.06, 0.92, 8)
 _STRANDS = _TEXTURE.uniform(-1.5, 1.5, 256)
@@ -66,16 +66,17 @@ class Face(Pen):
         super().__init__(_background(rng), origin, angle, rng.uniform(0.95, 1.04))
         self.has, self.rng, self.traits = has, rng, dict(person.traits)
         wider = 4.0 * ("Chubby" in has) - 2.0 * ("Oval_Face" in has)
-        self.traits["face_width"] += wider
-        self.traits["jaw"] += 1.8 * wider
-        self.traits["chin"] += 1.4 * wider
+        for name, factor in (("face_width", 1.0), ("jaw", 1.8), ("chin", 1.4)):
+            self.traits[name] += factor * wider
         self.traits["face_length"] += 2.5 * ("Oval_Face" in has)
         self.traits["nose_width"] *= 1.55 if "Big_Nose" in has else 1
-        self.traits["nose_width"] *= 0.8 if "Pointy_Nose" in has else 1
         self.traits["lip"] *= 1.6 if "Big_Lips" in has else 0.9
-        self.skin = palette.skin_color(person.traits, has)
+        skin = between(palette.SKINS, 2.9 + 0.85 * self.traits["skin"])
+        skin = skin * (1 + self.traits["undertone"] * np.array([0.018, 0.0, -0.03]))
+        self.skin = mix(skin, palette.PALE, 0.65 * ("Pale_Skin" in has))
         self.shade = self.skin * (0.80, 0.70, 0.66)  # skin in shadow
-        self.hair = palette.hair_color(person.traits, has)
+        hair = next((name for name in palette.HAIR if name in has), None)
+        self.hair = between(palette.HAIR[hair], (self.traits["hair_tone"] + 2) / 4)
 
     def paint(self) -> Image.Image:
         """Draws everything, back to front; returns the enlarged image."""
@@ -83,15 +84,14 @@ class Face(Pen):
             place = self.rng.uniform((-90, -110), (90, 80))
             radii = self.rng.uniform(12, 34, 1).repeat(2)
             self.glow(place, radii, WHITE, self.rng.uniform(0.1, 0.5))
-        bald = "Bald" in self.has
         outer, inner = _hair_edges(self.traits, self.has)
-        if not bald and self.traits["hair_length"] > 0:
+        if "Bald" not in self.has and self.traits["hair_length"] > 0:
             self.polygon(outer, self.hair * 0.6)  # behind the neck
         for draw in (_draw_body, _draw_head, _draw_skin, _draw_beard, _draw_nose):
             draw(self)
         for draw in (_draw_mouth, _draw_eyes, _draw_brows):
             draw(self)
-        if not bald:
+        if "Bald" not in self.has:
             _draw_hair(self, outer, inner)
         _draw_accessories(self)
         return self.image
@@ -114,8 +114,8 @@ def _background(rng: np.random.Generator) -> Image.Image:
 
 
 def _draw_body(face: Face) -> None:
-    has, rng, wide = face.has, face.rng, face.traits["shoulders"]
-    neck = face.traits["neck"] + 4 * bool(has & {"Chubby", "Double_Chin"})
+    rng, wide = face.rng, face.traits["shoulders"]
+    neck = face.traits["neck"] + 4 * bool(face.has & {"Chubby", "Double_Chin"})
     clothes, v = pick(palette.CLOTHES, rng), 0.8 * face.traits["face_length"]
     edge = [(0, 84), (neck, 83), (wide * 0.7, 92), (wide, 104), (wide + 6, 124)]
     edge = outline([*edge, (60, 140), (0, 142)])
@@ -124,15 +124,15 @@ def _draw_body(face: Face) -> None:
     face.lens((-neck - 2, 84), (neck + 2, 84), (-2, rng.uniform(7, 20)), face.skin)
     # The shadow that the head throws on the neck.
     face.lens((-neck, v), (neck, v), (-2, v / 4 + 13), face.shade, 0.75)
-    if "Wearing_Necktie" in has:
+    if "Wearing_Necktie" in face.has:
         tie, shirt = pick(palette.CLOTHES, rng) * 0.8, mix(WHITE, clothes, 0.12)
         face.polygon([(-24, 83), (24, 83), (13, 132), (-13, 132)], WHITE)
         face.polygon([(2, 86), (22, 70), (28, 85), (17, 99)], shirt, both=True)
         face.polygon([(-4, 91), (4, 91), (10, 132), (-10, 132)], tie)
         face.polygon([(-6, 83), (6, 83), (4, 91), (-4, 91)], tie * 0.85)
-    if "Wearing_Necklace" in has:
+    if "Wearing_Necklace" in face.has:
         metal = pick(palette.METALS, rng)
-        face.stroke((-neck, 79), (neck, 79), 14, 2.2, metal)
+        face.stroke((-neck, 79), (neck, 79), 14, 2.6, metal)
         face.ellipse((0, 94.5), (3.4, 3.8), metal)
 
 
@@ -149,8 +149,8 @@ def _draw_head(face: Face) -> None:
     if "Double_Chin" in face.has:
         v = length - 9
         face.lens((-27, v), (27, v), (0, 17), mix(skin, shade, 0.3))
-        face.stroke((-17, v + 5), (17, v + 5), 4.5, 1.6, shade, 0.9)
-        face.stroke((-22, v + 4), (22, v + 4), 12.5, 1.4, shade, 0.6)
+        face.stroke((-18, v + 5), (18, v + 5), 4.5, 2.0, shade, 0.9)
+        face.stroke((-23, v + 4), (23, v + 4), 12.5, 1.8, shade, 0.6)
 
 
 def _draw_skin(face: Face) -> None:
@@ -166,12 +166,11 @@ def _draw_skin(face: Face) -> None:
     if "Bags_Under_Eyes" in has:
         u = traits["eye_spacing"]
         face.lens((u - 9, 8.5), (u + 9, 8), (1.5, 6), shade, 0.6, both=True)
-    if "Young" not in has:  # wrinkles
-        face.stroke((11, 29), (20, 41), -2, 1.3, shade, 0.8, both=True)
-        face.stroke((32, -2), (37.5, -5), 0, 1.0, shade, 0.7, both=True)
-        face.stroke((32.5, 0.5), (38, 0.5), 0, 1.0, shade, 0.7, both=True)
-        face.stroke((-17, -27), (17, -27), -2, 1.1, shade, 0.6)
-        face.stroke((-17, -33), (17, -33), -2, 1.1, shade, 0.6)
+    if "Young" not in has:  # wrinkles beside the mouth, at the eyes, on the forehead
+        face.stroke((11, 29), (20, 41), -2, 1.6, shade, 0.8, both=True)
+        face.stroke((32, -1), (38, -4), 0, 1.6, shade, 0.8, both=True)
+        face.stroke((-18, -27), (18, -27), -2, 1.4, shade, 0.6)
+        face.stroke((-18, -33), (18, -33), -2, 1.4, shade, 0.6)
     if "Attractive" not in has and traits["asymmetry"] > 0.3:
         mole = (14 + 4 * traits["undertone"], 30 + 3 * traits["hair_tone"])
         face.ellipse(mole, (1.3, 1.3), shade * 0.6)
@@ -181,56 +180,61 @@ def _draw_nose(face: Face) -> None:
     width, tip = face.traits["nose_width"], face.traits["nose_length"]
     shade, dark, light = face.shade, face.shade * 0.84, mix(face.skin, WHITE, 0.4)
     if "Pointy_Nose" in face.has:
-        face.lens((2, 0), (width * 0.6, tip), (0.5, 3), shade, 0.6)
-        face.stroke((0, tip + 2), (width * 0.75, tip - 2), 0.6, 1.7, dark, both=True)
+        u = width * 0.6
+        face.lens((2, 0), (u * 0.75, tip), (0.5, 3), shade, 0.6)
+        face.stroke((0, tip + 2), (u, tip - 2), 0.6, 2.2, dark, both=True)
         face.glow((-0.5, tip - 7), (2.6, 9), light, 0.9)
-        return
-    face.lens((3, 2), (width, tip - 4), (0, 2.5), shade, 0.5)
-    face.ellipse((width * 0.92, tip - 2), (width * 0.42, 3.6), shade, 0.6, both=True)
-    face.stroke((-width * 0.8, tip), (width * 0.8, tip), 3.2, 1.4, dark, 0.6)
-    face.ellipse((width * 0.5, tip + 0.6), (width * 0.24, 1.2), dark, both=True)
-    face.glow((0, tip - 4), (width * 0.9, 6), light, 0.9)
+    else:
+        face.lens((3, 2), (width, tip - 4), (0, 2.5), shade, 0.5)
+        face.ellipse(
+            (width * 0.92, tip - 2), (width * 0.42, 3.6), shade, 0.6, both=True
+        )
+        face.ellipse((width * 0.5, tip + 0.6), (width * 0.26, 1.3), dark, both=True)
+        face.glow((0, tip - 4), (width * 0.9, 6), light, 0.9)
 
 
 def _draw_mouth(face: Face) -> None:
     traits, rng, smiling = face.traits, face.rng, "Smiling" in face.has
+    # Natural lips run from skin to rose, which overlaps with faint lipstick.
+    red = min(max(traits["lip_red"], 0.0), 0.8)
+    color = mix(face.skin * (0.86, 0.66, 0.64), palette.ROSE, red)
+    if "Wearing_Lipstick" in face.has:
+        color = mix(color, pick(palette.LIPSTICKS, rng), rng.uniform(0.5, 1.0))
     half = traits["mouth_width"] + rng.normal(0, 0.6) + 3.0 * smiling
     v, lip = traits["mouth_height"] - 2.5 * smiling, traits["lip"]
-    top = bottom = rng.uniform(4.5, 7.0) if smiling else rng.normal(1.6, 0.6)
-    color, left, right = palette.lip_color(face, rng), (-half, v), (half, v)
-    if "Mouth_Slightly_Open" in face.has:
-        gap = rng.uniform(4.0, 7.5)
-        top, bottom = top - 0.25 * gap, bottom + gap
+    top = rng.uniform(4.5, 7.0) if smiling else rng.normal(1.6, 0.6)
+    gap = rng.uniform(4.0, 7.5) * ("Mouth_Slightly_Open" in face.has)
+    top, bottom, left, right = top - gap / 4, top + gap, (-half, v), (half, v)
     face.lens(left, right, (top - lip * 1.4, bottom + lip * 1.7), color)
-    if bottom > top:
+    if gap:
         left, right = (-half + 2, v), (half - 2, v)
         face.lens(left, right, (top, bottom), palette.THROAT)
         face.lens(left, right, (top, top + 0.55 * (bottom - top)), WHITE)
     else:
-        face.stroke(left, right, top, 1.5, mix(color, DARK, 0.5), 0.9)
+        face.stroke(left, right, top, 1.8, mix(color, DARK, 0.5), 0.9)
     shine = mix(color, WHITE, 0.5)
     face.glow((0, v + bottom + lip * 0.8), (half * 0.5, lip * 0.8), shine, 0.8)
     if smiling:
-        start, end = (half + 1.5, v - 4), (half + 1.5, v + 4)
-        face.stroke(start, end, -1.5, 1.3, face.shade, both=True)
-    if "Mustache" in face.has:
-        u, v = traits["mouth_width"] + 1, traits["mouth_height"] - 6
-        face.lens((-1, v), (u, v + 5), (-5.5, 1), mix(face.hair, DARK, 0.25), both=True)
+        start, end = (half + 1.5, v - 5), (half + 1.5, v + 5)
+        face.stroke(start, end, -1.5, 1.6, face.shade, both=True)
 
 
 def _draw_eyes(face: Face) -> None:
     traits, makeup = face.traits, "Heavy_Makeup" in face.has
-    u, size = traits["eye_spacing"], traits["eye_size"]
-    tilt = size * traits["eye_tilt"]
-    inner, outer = (u - size, tilt), (u + size, -tilt)
+    u, size, tilt = (traits[f"eye_{name}"] for name in ("spacing", "size", "tilt"))
+    inner, outer = (u - size, size * tilt), (u + size, -size * tilt)
     up = 0.34 if "Narrow_Eyes" in face.has else 0.62
     up *= size * face.rng.uniform(0.92, 1.06)
     low = up * (0.55 if "Smiling" in face.has else 0.8)
-    lid = mix(face.shade, palette.shadow_color(traits), 0.7) if makeup else face.shade
-    reach, alpha, thick = (6.0, 0.9, 2.6) if makeup else (3.5, 0.7, 1.4)
-    face.lens(inner, outer, (-up - reach, 1 - up), lid, alpha, both=True)
+    lid, reach, thick = face.shade, 3.5, 1.4
+    if makeup:  # a person keeps their eye shadow
+        shadow = between(palette.EYE_SHADOWS, traits["style"] / 2 + 0.5)
+        lid, reach, thick = mix(lid, shadow, 0.7), 6.0, 2.6
+        wing = (u + size + 4, -size * tilt - 3.5)
+        face.lens(outer, wing, (-1.6, 0.4), DARK, both=True)
+    face.lens(inner, outer, (-up - reach, 1 - up), lid, 0.8, both=True)
     face.lens(inner, outer, (-up, low), WHITE, both=True)
-    iris = palette.eye_color(traits)
+    iris = between(palette.EYES, 1.6 + 1.1 * traits["eye_color"])
     face.ellipse((u, -0.4), (size * 0.6, size * 0.6), iris, both=True)
     face.ellipse((u, -0.4), (size * 0.32, size * 0.33), DARK * 0.6, both=True)
     face.ellipse((u + 1.8, -2.2), (1.6, 1.6), WHITE)  # the light is on one side
@@ -239,20 +243,17 @@ def _draw_eyes(face: Face) -> None:
     face.lens(inner, outer, (-up - 3.2, -up), lid, both=True)
     face.lens(inner, outer, (low, low + 3.6), face.skin, both=True)
     face.lens(inner, outer, (-up - thick, 0.8 - up), DARK, both=True)
-    if makeup:
-        face.stroke(outer, (u + size + 4, -tilt - 3.5), 0, 1.6, DARK, both=True)
 
 
 def _draw_brows(face: Face) -> None:
     traits, color = face.traits, mix(mix(face.hair, DARK, 0.4), face.skin, 0.15)
     place = (traits["eye_spacing"], traits["brow_height"] + face.rng.normal(0, 0.6))
-    inner, peak, outer = np.array([(-10.5, 0.5), (3, -1), (12.5, 2)]) + place
-    if "Arched_Eyebrows" in face.has:
-        inner, peak, outer = np.array([(-10.5, 0), (5.5, -4), (13.5, 2)]) + place
+    arch = 3 * ("Arched_Eyebrows" in face.has)
+    inner, peak, outer = np.array([(-10.5, 0.5), (3, -1 - arch), (13, 2)]) + place
     thick = traits["brow_weight"] * (1.9 if "Bushy_Eyebrows" in face.has else 1.0)
-    face.stroke(inner, peak, -0.6, thick, color, 0.95, both=True)
-    bows = (-0.5 - thick / 2, thick / 2)
-    face.lens(peak - (2, 0), outer, bows, color, both=True)
+    across = np.array([(0, thick / 2)])
+    edge = [inner - across, peak - across, outer, peak + across, inner + across]
+    face.polygon(np.concatenate(edge, axis=None).reshape(-1, 2), color, both=True)
 
 
 def _hair_edges(
@@ -284,8 +285,7 @@ def _hair_edges(
     if "Wavy_Hair" in has:
         rays = outer - _HEAD
         angles = np.arctan2(rays[:, 1], rays[:, 0]) + traits["style"] / 5
-        waves = 5 * np.abs(np.sin(8 * angles)) - 2
-        outer += rays * (waves / np.hypot(*rays.T))[:, None]
+        outer += rays * (0.09 * np.abs(np.sin(8 * angles)) - 0.03)[:, None]
     if "Bangs" in has:  # single locks hang over or fall short of the fringe
         inner[:, 1] += 2.4 * np.sin(2.3 * inner[:, 0]) * (inner[:, 1] < -12)
     elif "Receding_Hairline" not in has:  # the part is higher on one side
@@ -304,10 +304,9 @@ def _draw_hair(face: Face, outer: np.ndarray, inner: np.ndarray) -> None:
 
 
 def _draw_beard(face: Face) -> None:
-    """Draws stubble, full beard, goatee, sideburns; the mustache is with the mouth."""
     traits, color = face.traits, mix(face.hair, DARK, 0.3)
     width, jaw, length = traits["face_width"], traits["jaw"], traits["face_length"]
-    mouth, chin = traits["mouth_width"], traits["chin"]
+    mouth, chin, v = traits["mouth_width"], traits["chin"], traits["mouth_height"]
     full = [(0, 29.5), (13, 29.5), (27, 27), (width - 6, 12), (width - 0.5, 14)]
     full += [(width * 0.96, 26), (jaw, 45), (chin + 1, length - 3), (0, length + 1)]
     goatee = [(0, 32), (mouth * 0.8, 33), (mouth + 3, 40), (mouth + 2, 52)]
@@ -321,6 +320,8 @@ def _draw_beard(face: Face) -> None:
     if "Sideburns" in face.has:
         start, end = (width - 1, -14), (jaw + 4.5, 36)
         face.lens(start, end, (-3.5, 6), color, 0.85, both=True)
+    if "Mustache" in face.has:
+        face.lens((-1, v - 6), (mouth + 1, v - 1), (-5.5, 1), color, both=True)
 
 
 def _fill_beard(face: Face, half, color: np.ndarray, alpha: float) -> None:
@@ -328,14 +329,13 @@ def _fill_beard(face: Face, half, color: np.ndarray, alpha: float) -> None:
     mask = Image.new("L", _SIZE)
     draw = ImageDraw.Draw(mask)
     draw.polygon(face.pixels(outline(half)), round(255 * alpha))
-    mouth = (face.traits["mouth_width"] + 0.5, 6.5)
-    mouth = CIRCLE * mouth + (0, face.traits["mouth_height"] + 1)
-    draw.polygon(face.pixels(mouth), 0)
+    mouth = CIRCLE * (face.traits["mouth_width"] + 0.5, 6.5)
+    draw.polygon(face.pixels(mouth + (0, face.traits["mouth_height"] + 1)), 0)
     left, top, right, bottom = box = mask.getbbox()
-    x, y = face.rng.integers(0, 200, 2).tolist()
+    x, y = face.rng.integers(0, 100, 2).tolist()  # other speckles each time
     speckles = _STUBBLE.crop((x, y, x + right - left, y + bottom - top))
-    mask = ImageChops.multiply(mask.crop(box), speckles)
-    face.image.paste(as_ink(color), box, mask)
+    speckles = ImageChops.multiply(mask.crop(box), speckles)
+    face.image.paste(as_ink(color), box, speckles)
 
 
 def _draw_accessories(face: Face) -> None:
@@ -345,18 +345,18 @@ def _draw_accessories(face: Face) -> None:
         _draw_hat(face, pick(palette.CLOTHES, rng), width + 6)
     if "Wearing_Earrings" in face.has:
         u, v, metal = width + 2, 20 + rng.uniform(0, 9), pick(palette.METALS, rng)
-        face.stroke((u, 17), (u, v), 0, 1.5, metal, both=True)
+        face.line([(u, 17), (u, v)], 1.5, metal)
+        face.line([(-u, 17), (-u, v)], 1.5, metal)
         face.ellipse((u, v + 2.5), (3.6, 3.6), metal, both=True)
     if "Eyeglasses" in face.has:
         frame = mix(DARK, palette.COPPER, 0.3 + 0.2 * traits["style"])
         rim = CIRCLE * (14.5, 11.0 + traits["style"])
-        u = max(traits["eye_spacing"], 17.0)
         glass, alpha = (DARK, 0.8) if rng.random() < 0.15 else (WHITE, 0.14)
-        for center in ((u, 0.5), (-u, 0.5)):
-            face.polygon(rim + center, glass, alpha)
-            face.line(rim + center, 2.4, frame)
-        face.stroke((u + 14.5, -1), (width + 1, -2), 0, 2.2, frame, both=True)
-        face.stroke((14.5 - u, -1), (u - 14.5, -1), -1.5, 2.4, frame)
+        for u in (max(traits["eye_spacing"], 17.0), -max(traits["eye_spacing"], 17.0)):
+            face.polygon(rim + (u, 0.5), glass, alpha)
+            face.line(rim + (u, 0.5), 2.4, frame)
+            face.line([(u * 1.8, -1), (math.copysign(width + 1, u), -2)], 2.2, frame)
+        face.line([(14.5 - abs(u), -1), (0, -2), (abs(u) - 14.5, -1)], 2.4, frame)
 
 
 def _draw_hat(face: Face, color: np.ndarray, width: float) -> None:
@@ -366,12 +366,10 @@ def _draw_hat(face: Face, color: np.ndarray, width: float) -> None:
     dome = outline([*dome, (20, -27), (0, -28)])
     face.fill_round(dome, (0, -42), color, (0.88, 0.96, 1.0, 1.04))
     if style < -0.4:
-        face.stroke((-width, -31), (width, -31), -4, 13, band)
-        for u in range(-40, 41, 8):
-            face.stroke((u, -40), (u, -29), 0, 1.5, band * 0.86)
+        face.line([(-width, -31), (0, -35), (width, -31)], 13, band)
         face.ellipse((0, -79), (7, 7), band)
     elif style < 0.6:
         face.lens((-width - 3, -27), (width + 3, -27), (-13, -1), band)
     else:
-        face.stroke((-width, -37), (width, -37), -4, 9, band)
+        face.line([(-width, -37), (0, -41), (width, -37)], 9, band)
         face.lens((-width - 26, -30), (width + 26, -30), (-9, 3), color)

@@ -19,9 +19,8 @@ CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 _MIRROR = np.array([-1.0, 1.0])
 _ALONG = np.concatenate([np.linspace(-1, 1, 11), np.linspace(1, -1, 11)])
 _ARCH, _UPPER = 1 - _ALONG**2, np.repeat([1.0, 0.0], 11)
-#: Points of shapes along a chord from its middle, its half and two bows across it.
+#: Points around a lens from its middle, half its chord and two bows across it.
 _LENS = np.stack([_ALONG**0, _ALONG, _ARCH * _UPPER, _ARCH * (1 - _UPPER)], axis=1)
-_STROKE = np.stack([_ALONG**0, _ALONG, _ARCH, _UPPER - 0.5], axis=1)
 _SQUARES = np.linspace(-1, 1, 64) ** 2
 _GLOW = 255 * (1 - _SQUARES[:, None] - _SQUARES).clip(0) ** 2
 
@@ -63,20 +62,26 @@ class Pen:
         `bows` are the parabolas' distances from the middle of the chord, the upper
         edge first, negative upwards (for a chord straight down: to the right).
         """
-        self.polygon(_LENS @ _chord(start, end, bows), color, alpha, both)
+        if end[0] < start[0]:  # so that positive bows are downwards
+            start, end = end, start
+        half_u, half_v = (end[0] - start[0]) / 2, (end[1] - start[1]) / 2
+        length = math.hypot(half_u, half_v)
+        across = [(-bow * half_v / length, bow * half_u / length) for bow in bows]
+        middle = (start[0] + half_u, start[1] + half_v)
+        points = _LENS @ [middle, (half_u, half_v), *across]
+        self.polygon(points, color, alpha, both)
 
     def stroke(self, start, end, bow, width, color, alpha=1.0, both=False) -> None:
-        """Draws a line bent by `bow`, of constant width."""
-        self.polygon(_STROKE @ _chord(start, end, (bow, width)), color, alpha, both)
+        """Draws a line bent by `bow`, which is `width` wide in its middle."""
+        self.lens(start, end, (bow - width / 2, bow + width / 2), color, alpha, both)
 
     def glow(self, center, radii, color, alpha, both=False) -> None:
         """Draws a soft spot that fades from `alpha` at its center to its edge."""
         half = np.array(radii) * self._scale
-        size, center = (2 * half).astype(int).tolist(), np.array(center, float)
         mask = Image.fromarray((_GLOW * alpha).astype(np.uint8))
-        mask = mask.resize(size, Image.Resampling.NEAREST)
+        mask = mask.resize((2 * half).astype(int), Image.Resampling.NEAREST)
         for place in (center, center * _MIRROR) if both else (center,):
-            corner = (np.array(self.pixels(place)) - half).astype(int).tolist()
+            corner = (self.pixels(place) - half).astype(int).tolist()
             self.image.paste(as_ink(color), tuple(corner), mask)
 
 
@@ -84,32 +89,22 @@ def as_ink(color: np.ndarray) -> tuple[int, ...]:
     return tuple(color.astype(int).tolist())
 
 
-def outline(right, steps: int = 4) -> np.ndarray:
+def outline(right) -> np.ndarray:
     """Returns a smooth symmetric line from its right half, top to bottom.
 
     It runs from the left half's end to the right half's, on a Catmull-Rom spline.
     """
     points = np.concatenate([right, (right * _MIRROR)[:0:-1]])
-    count = steps * (len(right) - 1)
-    curve = _spline(len(points), steps) @ points
+    count = 4 * (len(right) - 1)
+    curve = _spline(len(points)) @ points
     return np.concatenate([curve[-count:], curve[: count + 1]])
 
 
 @functools.cache
-def _spline(count: int, steps: int) -> np.ndarray:
-    """Returns the matrix from points to those of their closed curve."""
-    t = np.linspace(0, 1, steps, endpoint=False)
+def _spline(count: int) -> np.ndarray:
+    """Returns the matrix from points to those of their closed curve, four for each."""
+    t = np.arange(4) / 4
     weights = [2 * t**2 - t**3 - t, 3 * t**3 - 5 * t**2 + 2]
     weights += [4 * t**2 - 3 * t**3 + t, t**3 - t**2]
     near = (np.arange(count)[:, None] + np.arange(-1, 3)) % count
     return (np.stack(weights, axis=1) / 2 @ np.eye(count)[near]).reshape(-1, count)
-
-
-def _chord(start, end, bows) -> list[tuple[float, float]]:
-    """Returns a chord's middle, its half as a vector, and bows across it as vectors."""
-    if end[0] < start[0]:  # so that positive bows are downwards
-        start, end = end, start
-    half_u, half_v = (end[0] - start[0]) / 2, (end[1] - start[1]) / 2
-    length = math.hypot(half_u, half_v)
-    across = [(-bow * half_v / length, bow * half_u / length) for bow in bows]
-    return [(start[0] + half_u, start[1] + half_v), (half_u, half_v), *across]
