@@ -20,12 +20,11 @@ from absl import flags
 from beam_pipelines.sample import faces, people
 from schemas import celeba
 from support import command, files, pool
-from support.command import option
+from support.command import option, outside_ranges
 from support.errors import ExitCode, UserError, usage_error
 from support.images import require_local
 
 QUALITY = 88  # files of 5 to 10 kB, as CelebA's are
-_LARGEST = 999_999  # six digits in a file name
 _CHUNK = 50  # images per task of a process
 _SPLIT_SHARES = np.array([0.8, 0.1, 0.1])  # of `celeba.SPLITS`, as CelebA's
 _ANNOTATIONS = [celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE]
@@ -37,23 +36,17 @@ class SynthesizeConfig:
     """Options of this program; see `--help`."""
 
     output_dir: str = option("data/sample", "Folder to make; it must not exist yet.")
-    num_examples: int = option(2000, "Images to draw.")
-    seed: int = option(0, "Another seed draws other people.")
-    num_workers: int = option(0, "Processes that draw; 0 means one per core.")
+    num_examples: int = option(2000, "Images to draw.", (1, 999_999))
+    seed: int = option(0, "Another seed draws other people.", (0, 2**32 - 1))
+    num_workers: int = option(0, "Processes that draw; 0: one per core.", (0, 999))
 
     def __post_init__(self):
         require_local(self.output_dir, "output_dir")
-        bounds = {
-            "num_examples": (1, _LARGEST),
-            "seed": (0, 2**63),
-            "num_workers": (0, 999),
-        }
-        for name, (least, most) in bounds.items():
-            if not least <= getattr(self, name) <= most:
-                raise usage_error(
-                    f"--{name} must be {least} to {most}, not {getattr(self, name)}.",
-                    f"Omit --{name} for its default.",
-                )
+        for name, low, high in outside_ranges(self):
+            raise usage_error(
+                f"--{name} must be {low} to {high}, not {getattr(self, name)}.",
+                f"Omit --{name} for its default.",
+            )
 
 
 class Plan(NamedTuple):
@@ -65,11 +58,7 @@ class Plan(NamedTuple):
 
 def main(argv: list[str]) -> None:
     command.define_flags(SynthesizeConfig)
-    extra = command.parse(argv)
-    if extra:
-        raise usage_error(
-            f"Unexpected argument {extra[0]!r}.", "--help lists the flags."
-        )
+    command.refuse_words(command.parse(argv))
     synthesize(command.from_flags(SynthesizeConfig, flags.FLAGS))
 
 
@@ -187,14 +176,12 @@ def _draw_all(building: Path, plan: Plan, config: SynthesizeConfig) -> np.ndarra
         return np.concatenate(list(labels))
 
 
-def _draw_chunk(
-    building: Path, seed: int, start: int, identities: list[int]
-) -> np.ndarray:
+def _draw_chunk(folder: Path, seed: int, start: int, identities: list[int]):
     """Draws and writes the images after `start`; returns their labels."""
     labels = []
     for index, identity in enumerate(identities, start=start + 1):
         jpeg, row = draw_image(seed, index, identity)
-        (building / _image(index)).write_bytes(jpeg)
+        (folder / _image(index)).write_bytes(jpeg)
         labels.append(row)
     return np.array(labels, np.int8)
 

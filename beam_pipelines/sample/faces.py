@@ -84,7 +84,7 @@ class Face(Pen):
             place = self.rng.uniform((-90, -110), (90, 80))
             radii = self.rng.uniform(12, 34, 1).repeat(2)
             self.glow(place, radii, WHITE, self.rng.uniform(0.1, 0.5))
-        outer, inner = _hair_edges(self.traits, self.has)
+        outer, inner = _hair_edges(self)
         if "Bald" not in self.has and self.traits["hair_length"] > 0:
             self.polygon(outer, self.hair * 0.6)  # behind the neck
         for draw in (_draw_body, _draw_head, _draw_skin, _draw_beard, _draw_nose):
@@ -186,9 +186,8 @@ def _draw_nose(face: Face) -> None:
         face.glow((-0.5, tip - 7), (2.6, 9), light, 0.9)
     else:
         face.lens((3, 2), (width, tip - 4), (0, 2.5), shade, 0.5)
-        face.ellipse(
-            (width * 0.92, tip - 2), (width * 0.42, 3.6), shade, 0.6, both=True
-        )
+        wing = (width * 0.42, 3.6)
+        face.ellipse((width * 0.92, tip - 2), wing, shade, 0.6, both=True)
         face.ellipse((width * 0.5, tip + 0.6), (width * 0.26, 1.3), dark, both=True)
         face.glow((0, tip - 4), (width * 0.9, 6), light, 0.9)
 
@@ -256,13 +255,12 @@ def _draw_brows(face: Face) -> None:
     face.polygon(np.concatenate(edge, axis=None).reshape(-1, 2), color, both=True)
 
 
-def _hair_edges(
-    traits: dict[str, float], has: frozenset[str]
-) -> tuple[np.ndarray, np.ndarray]:
+def _hair_edges(face: Face) -> tuple[np.ndarray, np.ndarray]:
     """Returns the outer and the inner edge of the hair, (n, 2), left to right.
 
     Both end where the hair ends: at the ears, under the jaw or on the shoulders.
     """
+    traits, has = face.traits, face.has
     width, jaw, line = traits["face_width"], traits["jaw"], traits["hairline"]
     top, length = -57 - traits["hair_volume"], traits["hair_length"]
     side = width + 0.5 * traits["hair_volume"]
