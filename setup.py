@@ -9,6 +9,7 @@ BUILD = [
     "google-crc32c>=1.7,<2",
     "numpy>=2.1,<3",
     "simplejpeg>=1.8,<2",
+    "tqdm>=4.66,<5",
 ]
 REPORT = ["matplotlib>=3.10,<4"]  # the charts of both reports
 TRAIN = [
