@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from beam_pipelines.sources import remote
-from beam_pipelines.writing import stores
+from beam_pipelines.writing import store as stores
 from schemas import celeba
 from support.errors import ExitCode, UserError
 from support.folders import Folder, ImageSource, InputFile, LocalFolder
