@@ -13,7 +13,7 @@ from absl import flags
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.synthesize import SynthesizeConfig
 from beam_pipelines.verify import VerifyConfig
-from beam_pipelines.writing import runner
+from beam_pipelines.writing import options as beam_options
 from benchmarks.build import BuildBenchmarkConfig
 from benchmarks.gpu import GpuConfig
 from benchmarks.input import InputBenchmarkConfig
@@ -107,7 +107,6 @@ def test_what_must_run_on_jax_does_not_import_tensorflow(name):
         "beam_pipelines.build",
         "beam_pipelines.verify",
         "beam_pipelines.synthesize",
-        "beam_pipelines.writing.worker",
         "beam_pipelines.writing.pipeline",
         "trainer.model_card",
         "trainer.compare",
@@ -181,7 +180,7 @@ def test_flagfiles_begin_with_their_command_and_parse(path, monkeypatch):
         assert not words
         assert path.stem in (parsed.model, "quick", "gpu", "notebook")
     else:
-        runner.parse_options(words, [])
+        beam_options.parse(words, [])
 
 
 def test_no_file_of_the_data_is_tracked():

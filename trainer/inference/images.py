@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from support.folders import LocalFile
+from support.zips import MAX_MEMBER_BYTES, ZipSource
 
 from support import images
 from support.errors import ExitCode, UserError
 from support.files import input_errors, megabytes
-from support.folders import LocalFile
 from support.images import BadImage
-from support.zips import MAX_MEMBER_BYTES, ZipSource
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
