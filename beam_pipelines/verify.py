@@ -25,7 +25,7 @@ from support.command import option
 from support.errors import ExitCode, UserError, usage_error
 from support.files import input_errors
 from support.images import require_local
-from support.live import Meter
+from support.progress import Progress
 
 #: Records below which starting processes takes longer than it saves: without and with
 #: decoding every image.
@@ -95,23 +95,21 @@ def _check_shards(
     workers = num_workers or (1 if total < _FEW[full] else pool.cores())
     workers = min(workers, len(manifest.shards))
     check = functools.partial(shard_checks.check, folder, rules=rules)
-    meter = Meter(total, "verified")
     seen: list[Contents] = []
-    done = 0
     try:
-        with pool.process_map(workers, check, manifest.shards) as results:
+        with (
+            pool.process_map(workers, check, manifest.shards) as results,
+            Progress(total, "verifying") as progress_line,
+        ):
             for shard, contents in zip(manifest.shards, results, strict=True):
                 if contents is None:
                     shard_checks.locate(folder / shard.name, shard, manifest)
                 seen.append(contents)
-                done += shard.records
-                meter.update(done)
+                progress_line.update(shard.records)
     except UserError:
         # What shards that come before share is the first damage, not this one.
         _check_shared(folder, manifest, seen)
         raise
-    finally:
-        meter.close()
     _check_shared(folder, manifest, seen)
 
 

@@ -192,7 +192,7 @@ def _exit_code(error: BaseException) -> ExitCode:
         # interrupted in an import raise ImportError.
         error = Stopped(_arrived[0])
     if isinstance(error, Stopped):
-        error = stopped(error.signal, "Run the same command again to go on.")
+        error = stopped(error.signal, "Run the same command again to resume.")
     if isinstance(error, UserError):
         _report(error.cause, error.remedy)
         return error.exit_code

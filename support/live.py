@@ -1,4 +1,4 @@
-"""How far a program is: one live line on a terminal, plain lines in a log."""
+"""Deprecated: use `support.progress`."""
 
 import contextlib
 import shutil
@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable
 from typing import TextIO
+
+from support.progress import duration
 
 #: Seconds between lines: on a terminal, where they replace each other, and in a log.
 LIVE_INTERVAL, LOG_INTERVAL = 0.5, 10.0
@@ -132,12 +134,3 @@ class Meter:
         if rejected:
             parts.append(f"{rejected:,} {self._rejected}")
         return "  ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """200 -> "3 min 20 s"."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -189,7 +189,7 @@ class Breakdown:
         )
         # A copy reads every byte and writes it.
         warped = (pixels + 3 * self.config.input_size**2 * _FLOAT_BYTES) / 2
-        forward, product = flops.forward(job.learner), self._matmul()
+        forward, product = flops.forward(job.training_model), self._matmul()
         batches = batching(long_run(job))
         stages = {
             "read": [
@@ -209,7 +209,9 @@ class Breakdown:
                 Stage("warp", parts.warp(), device_copy if parts.gpu else copy, warped)
             ],
             "forward": [Stage("model forward", parts.forward(), product, forward)],
-            "step": [Stage(STEP, parts.step(), product, flops.training(job.learner))],
+            "step": [
+                Stage(STEP, parts.step(), product, flops.training(job.training_model))
+            ],
             "evaluation": [
                 Stage(
                     "evaluation",

@@ -16,7 +16,7 @@ from trainer.data import Dataset, train_dataset
 from trainer.data.input_pipeline import IMAGES, INDEX, STEP, WEIGHTS
 from trainer.loop import runtime
 from trainer.loop.job import Job, build_job
-from trainer.models import learner
+from trainer.models import training_model
 
 Batch = dict[str, Any]
 _EPOCHS = 1000  # more than are measured
@@ -77,11 +77,11 @@ class Parts:
 
     def forward(self) -> Work:
         """The model that trains, in inference mode, on images that are warped."""
-        model = self.job.learner
+        model = self.job.training_model
 
         @tf.function(jit_compile=self.job.runtime.xla)
         def predict(images):
-            return model(images, training=False)[learner.LOGIT]
+            return model(images, training=False)[training_model.LOGIT]
 
         return self._repeat(
             lambda: predict(self.warped), lambda logits: logits[0, 0].numpy()

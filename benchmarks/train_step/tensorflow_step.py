@@ -73,7 +73,7 @@ def _ours(config: TrainConfig, effective: Runtime, warp: bool) -> tuple:
     step = job.train_step
     if not warp:
         step = TrainStep(
-            job.learner,
+            job.training_model,
             lambda images, *_: images,
             job.optimizer,
             job.objective,
@@ -81,7 +81,7 @@ def _ours(config: TrainConfig, effective: Runtime, warp: bool) -> tuple:
             effective.strategy,
         )
     batch = _batch(config, not warp)
-    return job.learner, lambda: step(batch), lambda: step.sums.numpy()
+    return job.training_model, lambda: step(batch), lambda: step.sums.numpy()
 
 
 def _keras(config: TrainConfig) -> tuple:

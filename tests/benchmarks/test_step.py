@@ -250,9 +250,8 @@ def tiny_backbone(x):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    table = dict(models.ARCHITECTURES)
-    table["tiny"] = models.Architecture(tiny_backbone, models.SCALED, "", 0)
-    monkeypatch.setattr(models, "ARCHITECTURES", table)
+    entry = models.Architecture("Tiny", tiny_backbone)
+    monkeypatch.setitem(models.ARCHITECTURES, "tiny", entry)
     return {"model": "tiny", "size": 32, "precision": "float32", "batch_size": 4}
 
 

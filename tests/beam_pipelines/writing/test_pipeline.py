@@ -13,10 +13,10 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines.sources.images import FolderSource
 from beam_pipelines.writing import pipeline, runner, shards
 from beam_pipelines.writing.stores import LocalStore
 from support.errors import ExitCode, UserError
-from support.folders import FolderSource
 
 
 def make_task():

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from beam_pipelines.sources.images import FolderSource
 from support.errors import ExitCode, UserError
-from support.folders import FolderSource, LocalFile
 from support.images import BadImage
 
 
@@ -32,15 +32,3 @@ def test_folders_list_files_whatever_their_names(tmp_path):
     with pytest.raises(UserError, match="folder.jpg cannot be read") as stopped:
         source.read("folder.jpg")
     assert stopped.value.exit_code == ExitCode.INPUT_DATA
-
-
-def test_local_files_are_read_in_parts_and_closed(tmp_path):
-    path = tmp_path / "a.bin"
-    path.write_bytes(b"0123456789")
-    before = len(os.listdir("/dev/fd"))
-    file = LocalFile(str(path))
-    assert (file.name, file.size(), str(file)) == ("a.bin", 10, str(path))
-    assert file.read_at(4, 3) == b"456" and file.read_at(8, 9) == b"89"
-    assert len(os.listdir("/dev/fd")) == before + 1
-    del file
-    assert len(os.listdir("/dev/fd")) == before

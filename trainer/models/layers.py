@@ -1,8 +1,6 @@
-"""Batch normalisation in one kernel, for training under TensorFlow only.
+"""Layers of the training model, for TensorFlow only; what is saved has Keras' own.
 
-Keras 3 composes batch normalisation of several operations; TensorFlow's
-FusedBatchNormV3 does it in one. What is saved is the model of stock layers, whose
-variables have the same names.
+Their variables have the names of Keras' layers.
 """
 
 from typing import Any
@@ -13,8 +11,9 @@ from keras import layers
 class FusedBatchNormalization(layers.BatchNormalization):
     """Keras' layer with a fused training step; inference is Keras' own.
 
-    A replica that was given no example leaves the moving statistics as they are, and
-    has gradients of zero.
+    Keras 3 composes batch normalization of several operations; TensorFlow's
+    FusedBatchNormV3 does it in one. A replica that was given no example leaves the
+    moving statistics as they are, and has gradients of zero.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -59,9 +58,33 @@ def _without_gradient_of_nothing(scale: Any, count: Any) -> Any:
     return same(scale)
 
 
-def applies(layer: layers.Layer) -> bool:
+def can_fuse(layer: layers.Layer) -> bool:
     """Whether the kernel does what a built layer does: images, channels last."""
     if type(layer) is not layers.BatchNormalization:
         return False
     is_image = len(layer.input.shape) == 4 and layer.axis in (-1, 3)
     return is_image and not layer.renorm and not layer.synchronized
+
+
+class ReplicaDropout(layers.Dropout):
+    """Keras' layer with the replica's number folded into its seed.
+
+    A seed generator's state is mirrored over the replicas, so Keras' layer drops the
+    same units on all of them. A single device draws what Keras' layer draws.
+    """
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if not training or not self.rate:
+            return inputs
+        import tensorflow as tf
+
+        # XLA's random numbers take 32 bits; Keras shortens seeds in this way.
+        seed = tf.math.floormod(self.seed_generator.next(), tf.int32.max - 1)
+        seed = tf.cast(seed, "int32")
+        context = tf.distribute.get_replica_context()
+        if context is not None and context.num_replicas_in_sync > 1:
+            replica = context.replica_id_in_sync_group
+            seed = tf.random.experimental.stateless_fold_in(seed, replica)
+        return tf.nn.experimental.stateless_dropout(
+            inputs, self.rate, seed=seed, noise_shape=self.noise_shape
+        )

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from trainer.models import fused_norm, learner
+from trainer.models import training_model
+from trainer.models.layers import FusedBatchNormalization
 
 MOMENTUM = 0.9
 TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 0.05, "mixed_float16": 0.01}
@@ -28,8 +29,8 @@ def pair(shape, **options):
     rng = np.random.default_rng(0)
     values = [rng.uniform(0.5, 2, v.shape) for v in stock.weights]
     stock.set_weights(values)
-    fused = learner.build(stock, MOMENTUM)
-    return stock, keras.Model(fused.input, fused.output[learner.LOGIT])
+    fused = training_model.build(stock, MOMENTUM)
+    return stock, keras.Model(fused.input, fused.output[training_model.LOGIT])
 
 
 def draw(*shape, seed=1):
@@ -61,7 +62,7 @@ def assert_same(got, want, tolerance):
 @pytest.mark.parametrize("options", [{}, {"scale": False}, {"center": False}])
 def test_it_computes_what_keras_computes(policy, options, compiled):
     stock, fused = pair((6, 6, 8), **options)
-    assert isinstance(fused.get_layer("norm"), fused_norm.FusedBatchNormalization)
+    assert isinstance(fused.get_layer("norm"), FusedBatchNormalization)
     assert [v.path for v in fused.variables] == [v.path for v in stock.variables]
     x = draw(5, 6, 6, 8)
     want = outcome(stock, x)

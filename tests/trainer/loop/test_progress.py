@@ -1,4 +1,4 @@
-"""What a run says while it trains: lines, events for TensorBoard, traces."""
+"""What a run shows while it trains: lines, events for TensorBoard, traces."""
 
 import io
 import json
@@ -12,30 +12,20 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from support import command
 from support.errors import ExitCode, UserError
-from support.live import LiveLine
+from tests.trainer.running import run
 from trainer import main
-from trainer.loop import board, runtime
+from trainer.config import TrainConfig
+from trainer.loop import runtime, tensorboard
 from trainer.loop.checkpoint import Progress
-from trainer.loop.progress import Epoch, Meter
+from trainer.loop.progress import Meter
 
 
-class Clock:
-    """Time that passes when told."""
-
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def run(config):
-    return command.guard(main.main, ["main", *command.flags_text(config).split()])
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes when told, in seconds: `clock[0] += 1`."""
+    now = [100.0]
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    return now
 
 
 @pytest.fixture(autouse=True)
@@ -45,40 +35,39 @@ def plain_precision():
 
 
 def meter_of(output, clock, progress):
-    line = LiveLine(output, clock, log_interval=30)
-    epoch = Epoch(3, 40, steps=100, batch_size=32, validation_seconds=10)
-    return Meter(line, epoch, progress, clock), line
+    config = TrainConfig(epochs=40, batch_size=32)
+    return Meter(config, 100, progress, output, lambda: clock[0])
 
 
 def take_step(meter, clock, wait, work):
     def batches():
-        clock.now += wait
+        clock[0] += wait
         yield None
 
     meter.wait(batches())
-    clock.now += work
+    clock[0] += work
     meter.step()
 
 
-def test_a_log_gets_loss_accuracy_speed_wait_and_time_left():
-    log, clock, progress = io.StringIO(), Clock(), Progress(epoch=2)
-    meter, line = meter_of(log, clock, progress)
-    take_step(meter, clock, 1, 34)  # the first step compiles
-    assert line.is_due() and not meter.is_due()
-    line.show("another")
-    log.truncate(0)
-    log.seek(0)
-    for _ in range(30):
+def test_log_gets_loss_accuracy_speed_wait_and_time_left(clock):
+    log = io.StringIO()
+    progress = Progress(epoch=2, history=[{"validation_seconds": 10}])
+    with meter_of(log, clock, progress) as meter:
+        take_step(meter, clock, 1, 34)  # the first step compiles
         assert not meter.is_due()
-        take_step(meter, clock, 0.25, 0.75)
-    assert meter.is_due()
-    meter.show(0.5, 0.875)
-    assert not meter.is_due()
-    assert log.getvalue() == (
-        "epoch  3/40  step 31/100  loss 0.5000  accuracy 87.50%  32.0 images/s  "
-        "input wait 13.1%  1 min 9 s left, 1 h 9 min of the run\n"
+        for _ in range(30):
+            assert not meter.is_due()
+            take_step(meter, clock, 0.25, 0.75)
+        assert meter.is_due()
+        meter.show(0.5, 0.875)
+        assert not meter.is_due()
+        row = meter.row()
+    (line,) = log.getvalue().splitlines()
+    assert line.startswith("epoch  3/40:  31%|")
+    assert line.split("|")[-1].strip() == (
+        "992/3200 [00:30<01:09, 32.00 images/s, loss 0.5000, accuracy 87.50%, "
+        "input wait 13.1%, 1 h 9 min of the run]"
     )
-    row = meter.row()
     assert row == {
         "images_per_second": 31 * 32 / 65,
         "input_wait": 8.5 / 65,
@@ -87,12 +76,11 @@ def test_a_log_gets_loss_accuracy_speed_wait_and_time_left():
     assert (progress.step, progress.seconds) == (31, 65)
 
 
-def test_an_epoch_is_measured_across_a_stop():
-    clock = Clock()
+def test_epoch_is_measured_across_a_stop(clock):
     progress = Progress(step=4, seconds=50, epoch_seconds=20, epoch_waited=2)
-    meter, _ = meter_of(io.StringIO(), clock, progress)
-    take_step(meter, clock, 1, 4)
-    row = meter.row()
+    with meter_of(io.StringIO(), clock, progress) as meter:
+        take_step(meter, clock, 1, 4)
+        row = meter.row()
     assert row == {
         "images_per_second": 5 * 32 / 25,
         "input_wait": 3 / 25,
@@ -101,18 +89,8 @@ def test_an_epoch_is_measured_across_a_stop():
     assert progress.seconds == 55
 
 
-def test_a_terminal_is_clean_after_an_error():
-    screen, clock = Terminal(), Clock()
-    with pytest.raises(ZeroDivisionError):
-        with LiveLine(screen, clock) as line:
-            clock.now += 1
-            line.show("step 1")
-            raise ZeroDivisionError
-    assert screen.getvalue() == "\rstep 1\033[K\r\033[K"
-
-
 def events_of(folder):
-    return EventAccumulator(str(folder / board.FOLDER)).Reload()
+    return EventAccumulator(str(folder / tensorboard.FOLDER)).Reload()
 
 
 def scalars(events, tag):
@@ -151,11 +129,11 @@ def test_tensorboard_shows_the_history_once(changed, tmp_path):
     assert end.status == 1  # STATUS_SUCCESS
     assert len(list(folder.glob("tensorboard/plugins/profile/*/*.xplane.pb"))) == 1
 
-    # A run that goes on writes its events anew, and leaves the trace.
+    # A run that resumes writes its events again, and leaves the trace.
     record = json.loads((folder / "run.json").read_text())
     rows = history.to_dict("records")[:1]
     with pytest.raises(UserError):
-        with board.Board(folder, config, record["started"], rows):
+        with tensorboard.Events(folder, config, record["started"], rows):
             raise UserError("diverged", "", ExitCode.DIVERGED)
     values, count = scalars(events_of(folder), "val_loss")
     assert (list(values), count) == ([6], 1)

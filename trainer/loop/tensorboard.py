@@ -1,7 +1,7 @@
-"""What TensorBoard shows of a run: scalars by step, and its options as HParams.
+"""A run's TensorBoard directory: scalars by step, options as HParams, a trace.
 
-A run's events say what its history says: they are written anew when it goes on, so that
-an epoch that was done twice is there once, and none is missing.
+A run's events say what its history says: they are written again when it resumes, so
+that an epoch that was done twice is there once, and none is missing.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 from tensorboard.plugins.hparams import summary
 
-from support.errors import ExitCode, UserError
+from support.errors import ExitCode, UserError, usage_error
 from support.files import full_disk_error
 from trainer.config import NOT_COMPARED, TrainConfig
 
@@ -25,8 +25,8 @@ _SUCCESS, _FAILURE = "STATUS_SUCCESS", "STATUS_FAILURE"
 _RESUMABLE = (ExitCode.STOPPED, ExitCode.INTERRUPTED)
 
 
-class Board:
-    """Writes a run's events; a context manager that says at last how the run ended."""
+class Events:
+    """Writes a run's events; a context manager that records how the run ended."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Board:
         started: str,
         history: list[dict[str, Any]],
     ):
-        """Begins the events anew with the epochs that are done.
+        """Begins the events again with the epochs that are done.
 
         Args:
           run_dir: the run folder; the events go to its `tensorboard`.
@@ -51,7 +51,7 @@ class Board:
             hyperparameters(config),
             start_time_secs=datetime.datetime.fromisoformat(started).timestamp(),
         )
-        with write_errors(self._folder):
+        with _write_errors(self._folder):
             for old in self._folder.glob("events.out.tfevents.*"):
                 old.unlink()
             self._writer = tf.summary.create_file_writer(str(self._folder))
@@ -59,7 +59,7 @@ class Board:
         for row in history:
             self.add(row)
 
-    def __enter__(self) -> "Board":
+    def __enter__(self) -> "Events":
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object):
@@ -69,7 +69,7 @@ class Board:
                 self._write(summary.session_end_pb(_SUCCESS))
             elif isinstance(error, UserError) and error.exit_code not in _RESUMABLE:
                 self._write(summary.session_end_pb(_FAILURE))
-            with write_errors(self._folder):
+            with _write_errors(self._folder):
                 self._writer.close()
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -78,14 +78,14 @@ class Board:
         Raises:
           UserError: the disk is full or not writable (exit 4).
         """
-        with write_errors(self._folder), self._writer.as_default(row[_STEP]):
+        with _write_errors(self._folder), self._writer.as_default(row[_STEP]):
             for name, value in row.items():
                 if name not in _NO_SCALARS:
                     tf.summary.scalar(name, value)
             self._writer.flush()
 
     def _write(self, message: Any) -> None:
-        with write_errors(self._folder), self._writer.as_default(0):
+        with _write_errors(self._folder), self._writer.as_default(0):
             tf.summary.experimental.write_raw_pb(message.SerializeToString())
             self._writer.flush()
 
@@ -99,8 +99,58 @@ def hyperparameters(config: TrainConfig) -> dict[str, bool | float | str]:
     }
 
 
+def check_profile_steps(config: TrainConfig, total: int) -> None:
+    """Refuses a trace of steps that a run of `total` steps does not have (exit 2)."""
+    if config.profile_steps[1] > total:
+        raise usage_error(
+            f"--profile_steps={config.profile_steps[0]},{config.profile_steps[1]}, but "
+            f"the run has {total} steps.",
+            f"Choose steps in 1..{total}.",
+        )
+
+
+class Trace:
+    """Records steps A to B of `--profile_steps=A,B` with TensorFlow's profiler.
+
+    A context manager: a run that ends within these steps leaves what it recorded.
+    """
+
+    def __init__(self, run_dir: Path, config: TrainConfig):
+        """Records nothing yet; `tensorboard/plugins/profile` will have the trace."""
+        self._first, self._last = config.profile_steps
+        self._folder = run_dir / FOLDER
+        self._running = False
+
+    def __enter__(self) -> "Trace":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._running:
+            self._running = False
+            # An accelerator may still work on steps that were handed to it.
+            tf.test.experimental.sync_devices()
+            with _write_errors(self._folder):
+                tf.profiler.experimental.stop()
+            print(f"profile: {self._folder / 'plugins' / 'profile'}", flush=True)
+
+    @contextlib.contextmanager
+    def step(self, number: int) -> Iterator[None]:
+        """Surrounds a step, counted from 1 over the whole run."""
+        if not self._first <= number <= self._last:
+            yield
+            return
+        if not self._running:
+            tf.test.experimental.sync_devices()
+            tf.profiler.experimental.start(str(self._folder))
+            self._running = True
+        with tf.profiler.experimental.Trace("train", step_num=number, _r=1):
+            yield
+        if number == self._last:
+            self.__exit__()
+
+
 @contextlib.contextmanager
-def write_errors(folder: Path) -> Iterator[None]:
+def _write_errors(folder: Path) -> Iterator[None]:
     """Turns what TensorFlow raises when it cannot write into an error of the disk."""
     try:
         yield

@@ -1,35 +1,39 @@
-"""The model that trains: the stock model's functions and names, in faster layers.
+"""The training model: the inference model's functions and names, in faster layers.
 
-Its outputs are a dict: `LOGIT`, what the stock model returns, and, where they are
-trained too, `ATTRIBUTES`: one logit for each of the other attributes, as in Rudd,
-Günther and Boult, "MOON: A Mixed Objective Optimization Network for the Recognition
-of Facial Attributes", ECCV 2016; and GoogLeNet's auxiliary heads, which predict the
-label from its middle. What is saved and evaluated is the stock model.
+Its outputs are a dict: `LOGIT`, what the inference model returns, and, where they are
+trained too, `ATTRIBUTES`: one logit for each auxiliary attribute, as in Rudd, Günther
+and Boult, "MOON: A Mixed Objective Optimization Network for the Recognition of Facial
+Attributes", ECCV 2016; and GoogLeNet's auxiliary heads, which predict the label from
+its middle. The inference model is what is saved and evaluated.
 """
 
 import keras
 from keras import layers
 
-from trainer.models import fused_norm, googlenet
-from trainer.models.replica_dropout import ReplicaDropout
+from trainer.models import googlenet
+from trainer.models.layers import (
+    FusedBatchNormalization,
+    ReplicaDropout,
+    can_fuse,
+)
 
 LOGIT, ATTRIBUTES = "logit", "attributes"
-#: What the names of the layers of the learner alone begin with.
+#: What the names of the layers of the training model alone begin with.
 _OWN = (ATTRIBUTES, *(f"{name}_" for name in googlenet.AUXILIARY))
 
 
 def build(
-    stock: keras.Model,
+    inference_model: keras.Model,
     momentum: float,
     attributes: int = 0,
     aux_heads: bool = False,
 ) -> keras.Model:
-    """Copies a model of stock layers for training, with its weights and names.
+    """Copies a model for training, with its weights and names.
 
     Args:
-      stock: what `models.build` returns.
+      inference_model: what `models.build` returns.
       momentum: of batch normalization's moving statistics.
-      attributes: other attributes to train, 0 for none.
+      attributes: number of auxiliary attributes to train, 0 for none.
       aux_heads: add GoogLeNet's auxiliary heads.
 
     Returns:
@@ -42,14 +46,14 @@ def build(
         kind, config = type(layer), layer.get_config()
         if kind is layers.BatchNormalization:
             config |= {"momentum": momentum}
-        if fused_norm.applies(layer):
-            kind = fused_norm.FusedBatchNormalization
+        if can_fuse(layer):
+            kind = FusedBatchNormalization
         elif kind is layers.Dropout:
             kind = ReplicaDropout
         return kind.from_config(config)
 
-    copy = keras.models.clone_model(stock, clone_function=clone)
-    copy.set_weights(stock.get_weights())
+    copy = keras.models.clone_model(inference_model, clone_function=clone)
+    copy.set_weights(inference_model.get_weights())
     outputs = {LOGIT: copy.output}
     if attributes:
         pooled = copy.get_layer(LOGIT).input
@@ -62,6 +66,6 @@ def build(
     return keras.Model(copy.input, outputs, name=copy.name)
 
 
-def shared_weights(learner: keras.Model) -> list[keras.Variable]:
-    """The learner's weights that the stock model has too, in the same order."""
-    return [weight for weight in learner.weights if not weight.path.startswith(_OWN)]
+def shared_weights(model: keras.Model) -> list[keras.Variable]:
+    """The weights that the inference model has too, in the same order."""
+    return [weight for weight in model.weights if not weight.path.startswith(_OWN)]
