@@ -31,7 +31,7 @@ class Rows:
       names: (rows,) bytes strings.
       sizes: (rows,) int64, bytes.
       identities: (rows,) int32, -1 unknown.
-      attributes: (rows, 5) uint8, 40 bits each.
+      attributes: (rows, bytes) uint8, one bit for each attribute of the data set.
       official: (rows,) int8 index into `celeba.SPLITS`, -1 unknown.
       missing: (any,) bytes strings: images that are annotated but not there.
     """
@@ -52,6 +52,7 @@ class Plan:
     """Who is in which split, and which image is in which slot of which shard.
 
     Attributes:
+      prefix: what shards' names begin with.
       rows: all annotated images that exist, candidates or not.
       labels: (rows,) uint8, 0 or 1.
       pools: per (split, label) the candidates of that pool in rank order.
@@ -60,6 +61,7 @@ class Plan:
       bounds: per split the first slot of each shard, and the number of slots.
     """
 
+    prefix: str
     rows: Rows
     labels: np.ndarray
     pools: dict[tuple[int, int], np.ndarray]
@@ -75,7 +77,7 @@ class Plan:
             total = len(bounds) - 1
             for shard in range(total):
                 rows = slots[bounds[shard] : bounds[shard + 1]]
-                name = f"celeba-{split}.tfrecord-{shard:05d}-of-{total:05d}"
+                name = f"{self.prefix}-{split}.tfrecord-{shard:05d}-of-{total:05d}"
                 yield name, split, rows[rows != _EMPTY]
 
     def selected(self, split: int) -> np.ndarray:
@@ -118,7 +120,8 @@ def plan(rows: Rows, config: BuildConfig) -> Plan:
       UserError: exit 3, if a class or a split is empty, too few images exist, or
         images per person are to be limited and no identity is known.
     """
-    labels = attribute_bits(rows.attributes, config.attribute)
+    attributes = config.data_set.attributes
+    labels = attribute_bits(rows.attributes, attributes.index(config.attribute))
     order = hashing.seeded(hashing.name_keys(rows.names), config.seed)
     rank = np.argsort(order, kind="stable")
     # What is left out never moves a person to another split: see `_narrow`.
@@ -135,7 +138,8 @@ def plan(rows: Rows, config: BuildConfig) -> Plan:
     used = quotas.per_class(sizes, config, people_known(rows))
     slots = tuple(_interleave(pools, used, order, split) for split in range(len(used)))
     bounds = _shard_bounds(slots, config.num_shards)
-    return Plan(rows, labels, pools, used, slots, bounds)
+    prefix = config.data_set.about.key
+    return Plan(prefix, rows, labels, pools, used, slots, bounds)
 
 
 def replace(plan: Plan, rejected: np.ndarray, config: BuildConfig) -> Plan:
@@ -227,15 +231,17 @@ def _narrow(
     Of each person's images that pass the filter, `max_per_identity` stay. An image of
     an unknown person is a person of its own.
     """
-    for attribute, value in config.required().items():
-        rank = rank[attribute_bits(rows.attributes, attribute)[rank] == value]
+    attributes = config.data_set.attributes
+    for name, value in config.required().items():
+        index = attributes.index(name)
+        rank = rank[attribute_bits(rows.attributes, index)[rank] == value]
     limit = config.max_per_identity
     if not limit:
         return rank
     if len(rows) and (rows.identities < 0).all():
         raise UserError(
-            f"--max_per_identity={limit} needs {celeba.IDENTITY_FILE}, which is not in "
-            f"{config.celeba_dir}.",
+            f"--max_per_identity={limit} needs {config.data_set.identity_file}, which is not "
+            f"in {config.celeba_dir}.",
             "Put it there, or leave --max_per_identity out.",
             ExitCode.INPUT_DATA,
         )

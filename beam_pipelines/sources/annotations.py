@@ -89,9 +89,8 @@ def read_numbers(path: File, highest: int = _HIGHEST) -> Table:
     return Table(names, values.astype(np.int32), text.fingerprint(len(names)))
 
 
-def attribute_bits(packed: np.ndarray, attribute: str) -> np.ndarray:
-    """One attribute of packed rows: (rows,) uint8, 0 or 1."""
-    index = celeba.ATTRIBUTES.index(attribute)
+def attribute_bits(packed: np.ndarray, index: int) -> np.ndarray:
+    """One attribute of packed rows, by its place: (rows,) uint8, 0 or 1."""
     return packed[:, index >> 3] >> (7 - (index & 7)) & 1
 
 

@@ -105,6 +105,8 @@ def manifest(config: BuildConfig, found: Sources, written: Written) -> Manifest:
     sizes = {size for report in written.reports for size in report.image_sizes}
     height, width = map(int, min(sizes).split("x"))
     return Manifest(
+        dataset=config.data_set.about,
+        attributes=config.data_set.attributes,
         attribute=config.attribute,
         image_shape=(height, width, 3),
         config=config.recipe(),
