@@ -240,8 +240,8 @@ def _narrow(
         return rank
     if len(rows) and (rows.identities < 0).all():
         raise UserError(
-            f"--max_per_identity={limit} needs {config.data_set.identity_file}, which is not "
-            f"in {config.celeba_dir}.",
+            f"--max_per_identity={limit} needs {config.data_set.identity_file}, which "
+            f"is not in {config.celeba_dir}.",
             "Put it there, or leave --max_per_identity out.",
             ExitCode.INPUT_DATA,
         )

@@ -33,8 +33,8 @@ def test_values_are_parsed_in_the_official_order(small_celeba):
     table = annotations.read_attributes(small_celeba.attributes)
     lines = small_celeba.attributes.read_text().splitlines()[2:]
     expected = [[int(value == "1") for value in line.split()[1:]] for line in lines]
-    for column, name in enumerate(celeba.ATTRIBUTES):
-        bits = annotations.attribute_bits(table.values, name)
+    for column in range(len(celeba.ATTRIBUTES)):
+        bits = annotations.attribute_bits(table.values, column)
         assert bits.tolist() == [row[column] for row in expected]
     assert table.names.tolist() == [line.split()[0].encode() for line in lines]
     assert table.fingerprint["rows"] == 60 and not table.fingerprint["official"]
