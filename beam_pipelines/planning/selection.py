@@ -15,6 +15,7 @@ from beam_pipelines.planning import hashing, quotas, splits
 from beam_pipelines.sources.annotations import Table, attribute_bits
 from beam_pipelines.sources.images import Listing
 from schemas import celeba
+from schemas.dataset import DataSet
 from support.errors import ExitCode, UserError
 
 #: By default a dataset has about this many shards, each of a size between the two.
@@ -52,7 +53,7 @@ class Plan:
     """Who is in which split, and which image is in which slot of which shard.
 
     Attributes:
-      prefix: what shards' names begin with.
+      data_set: what the images are.
       rows: all annotated images that exist, candidates or not.
       labels: (rows,) uint8, 0 or 1.
       pools: per (split, label) the candidates of that pool in rank order.
@@ -61,7 +62,7 @@ class Plan:
       bounds: per split the first slot of each shard, and the number of slots.
     """
 
-    prefix: str
+    data_set: DataSet
     rows: Rows
     labels: np.ndarray
     pools: dict[tuple[int, int], np.ndarray]
@@ -77,7 +78,7 @@ class Plan:
             total = len(bounds) - 1
             for shard in range(total):
                 rows = slots[bounds[shard] : bounds[shard + 1]]
-                name = f"{self.prefix}-{split}.tfrecord-{shard:05d}-of-{total:05d}"
+                name = f"{self.data_set.about.key}-{split}.tfrecord-{shard:05d}-of-{total:05d}"
                 yield name, split, rows[rows != _EMPTY]
 
     def selected(self, split: int) -> np.ndarray:
@@ -138,8 +139,7 @@ def plan(rows: Rows, config: BuildConfig) -> Plan:
     used = quotas.per_class(sizes, config, people_known(rows))
     slots = tuple(_interleave(pools, used, order, split) for split in range(len(used)))
     bounds = _shard_bounds(slots, config.num_shards)
-    prefix = config.data_set.about.key
-    return Plan(prefix, rows, labels, pools, used, slots, bounds)
+    return Plan(config.data_set, rows, labels, pools, used, slots, bounds)
 
 
 def replace(plan: Plan, rejected: np.ndarray, config: BuildConfig) -> Plan:
