@@ -75,10 +75,10 @@ class Plan:
         for split, slots, bounds in zip(
             celeba.SPLITS, self.slots, self.bounds, strict=True
         ):
-            total = len(bounds) - 1
+            total, key = len(bounds) - 1, self.data_set.about.key
             for shard in range(total):
                 rows = slots[bounds[shard] : bounds[shard + 1]]
-                name = f"{self.data_set.about.key}-{split}.tfrecord-{shard:05d}-of-{total:05d}"
+                name = f"{key}-{split}.tfrecord-{shard:05d}-of-{total:05d}"
                 yield name, split, rows[rows != _EMPTY]
 
     def selected(self, split: int) -> np.ndarray:
