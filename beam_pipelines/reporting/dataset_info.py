@@ -18,14 +18,14 @@ _PACKAGE = "tensorflow_datasets.core.features"
 
 def info_json(manifest: Manifest) -> str:
     """The content of `dataset_info.json`."""
+    about = manifest.dataset
     return _to_text(
         {
-            "name": manifest.dataset.key,
+            "name": about.key,
             "version": "1.0.0",
-            "description": f"{manifest.dataset.name} with the label {manifest.attribute}. "
-            + manifest.dataset.terms,
+            "description": f"{about.name}, label {manifest.attribute}. {about.terms}",
             "fileFormat": "tfrecord",
-            "location": {"urls": [manifest.dataset.home_page]},
+            "location": {"urls": [about.home_page]},
             "splits": [
                 {
                     "name": split,

@@ -19,8 +19,8 @@ class Summary:
     Attributes:
       class_counts: (4, 2) int64, images without and with the attribute.
       attributes: names of the attributes.
-      prevalence: (4, attributes) float64, fraction of the images with each attribute, 0..1; NaN
-        where a group is empty.
+      prevalence: (4, attributes) float64, fraction of the images with each
+        attribute, 0..1; NaN where a group is empty.
       people: (4,) int64, known people.
       per_person: (4,) int64 arrays: how many images each known person has.
       unknown: (4,) int64, images whose person is unknown.

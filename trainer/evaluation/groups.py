@@ -60,10 +60,10 @@ def parse_slice(text: str, candidates: Sequence[str] | None = None) -> tuple[str
     """
     names = tuple(name.strip() for name in text.split(_CROSS))
     for name in names:
-        if candidates is not None and name not in candidates:
+        if not name or candidates is not None and name not in candidates:
             raise usage_error(
                 f"--slices: there is no attribute {name!r}.",
-                did_you_mean(name, candidates),
+                did_you_mean(name, candidates or ()),
             )
     if len(set(names)) < len(names):
         raise usage_error(
