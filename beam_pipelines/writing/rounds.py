@@ -66,7 +66,13 @@ def write(
         if replacements run out.
     """
     needed = expected_bytes(plan, config)
-    task = shards.Task(found.images, staging.store, config.target_size(), needed)
+    task = shards.Task(
+        found.images,
+        staging.store,
+        config.target_size(),
+        len(config.data_set.attributes),
+        needed,
+    )
     done = staging.load_retries()
     for count, rejected in enumerate(done, 1):
         # Again: the fraction may be another one than the interrupted build had.
