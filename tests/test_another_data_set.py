@@ -1,4 +1,4 @@
-"""A data set with other names and three attributes, from its table to a trained model."""
+"""A data set with three other attributes, from its table to a trained model."""
 
 import json
 
