@@ -24,7 +24,7 @@ from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from support.files import output_errors
 from trainer import models
 from trainer.data import Dataset, evaluation_dataset, open_dataset
-from trainer.evaluation import calibration, results
+from trainer.evaluation import calibration, groups, results
 from trainer.loop import runtime, wakeup
 from trainer.loop.scoring import predict_split
 from trainer.loop.steps import EvaluationStep
@@ -106,7 +106,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     step = EvaluationStep(model, strategy)
     batches = evaluation_dataset(dataset, split, config.batch_size, as_supervised=False)
     with runtime.memory_errors(config.batch_size):
-        predictions = predict_split(step, dataset.iterate(split, batches), strategy)
+        predictions = predict_split(
+            step,
+            dataset.iterate(split, batches),
+            strategy,
+            dataset.manifest.attributes,
+        )
     temperature = run.get("temperature", 1.0)
     predictions = results.calibrated(predictions, temperature)
     result = results.assess(
@@ -193,7 +198,7 @@ def _is_evaluation(folder: Path) -> bool:
         table = run_reader.read_csv(folder, results.PREDICTIONS)
     except UserError:
         return False
-    return set(celeba.ATTRIBUTES) <= set(table)
+    return bool(groups.attributes_of(table))
 
 
 def _check_dataset(

@@ -53,7 +53,7 @@ def finish(job: Job, run_dir: Path, progress: Progress) -> Path:
     test = results.calibrated(_predict(job, clock, TEST), temperature)
     result = results.assess(test, temperature, TEST, seed=job.config.seed)
     with output_errors(run_dir):
-        columns = validation[list(results.COLUMNS)].to_csv(index=False)
+        columns = validation.drop(columns=results.LOGIT).to_csv(index=False)
         atomic_write(run_dir / results.VALIDATION_PREDICTIONS, columns)
         attribute = job.dataset.manifest.attribute
         results.write(run_dir, test, result, attribute, job.config.seed)
@@ -69,7 +69,9 @@ def finish(job: Job, run_dir: Path, progress: Progress) -> Path:
 def _predict(job: Job, step: "EvaluationStep | _Clock", split: str) -> pd.DataFrame:
     batches = job.validation if split == VALIDATION else job.evaluation_dataset(split)
     batches = job.dataset.iterate(split, batches)
-    return predict_split(step, batches, job.runtime.strategy)
+    return predict_split(
+        step, batches, job.runtime.strategy, job.dataset.manifest.attributes
+    )
 
 
 def _write(

@@ -5,6 +5,7 @@ figures, and report.html.
 """
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
 import platform
@@ -144,6 +145,7 @@ def describe_data(manifest: Manifest) -> dict[str, Any]:
         "class_counts": {
             split: list(manifest.class_counts(split)) for split in celeba.SPLITS
         },
+        "dataset": dataclasses.asdict(manifest.dataset),
         "config": manifest.config,
         "sources": manifest.sources,
     }

@@ -23,7 +23,7 @@ from support.documents import (
 from support.errors import ExitCode, UserError
 from trainer.architectures import ARCHITECTURES
 from trainer.evaluation import subgroups
-from trainer.runs.run_record import BEST, DATA_SHAPE, RUN_SHAPE, is_attribute
+from trainer.runs.run_record import BEST, DATA_SHAPE, RUN_SHAPE
 
 _REQUIRED = ("attribute", "best_epoch", "data", "epochs", "model", "parameters")
 _RUN_SHAPE = RUN_SHAPE | {key: RUN_SHAPE[key].shape for key in _REQUIRED}
@@ -184,7 +184,7 @@ def read_for_groups(run_dir: Path) -> tuple[str, float, dict[str, int]]:
     Raises:
       UserError: exit 3, run.json or metrics.json is missing or damaged.
     """
-    record = _checked(run_dir, "run.json", read_json, {"attribute": is_attribute})
+    record = _checked(run_dir, "run.json", read_json, {"attribute": str})
     shape = {key: _METRICS_SHAPE[key] for key in ("threshold", "bootstrap")}
     metrics = _checked(run_dir, "metrics.json", read_json, shape)
     return record["attribute"], metrics["threshold"], metrics["bootstrap"]

@@ -25,22 +25,18 @@ RUN, FLAGS, BEST = "run.json", "flags.txt", "best.keras"
 FINISHED = "finished"
 
 
-def is_attribute(value: Any) -> bool:
-    """A name of one of the 40 attributes."""
-    return value in celeba.ATTRIBUTES
-
-
 _COUNTS = (is_count, is_count)
 #: What is known of a dataset, in run.json and of an evaluation.
 DATA_SHAPE = {
     "image_shape": (is_count, is_count, is_count),
     "split": Maybe(str),
     "class_counts": dict.fromkeys(celeba.SPLITS, _COUNTS),
+    "dataset": {"key": str, "name": str, "terms": str, "home_page": str},
     "sources": Each(Each(lambda value: isinstance(value, str | int | float))),
 }
 #: What run.json may hold; readers require what they need beside it.
 RUN_SHAPE = {
-    "attribute": Optional(is_attribute),
+    "attribute": Optional(str),
     "best_epoch": Optional(is_count),
     "data": Optional(DATA_SHAPE),
     "decoded_in_memory": Optional([lambda value: value in celeba.SPLITS]),
