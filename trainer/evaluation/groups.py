@@ -1,7 +1,7 @@
-"""Groups of images: by attributes, by crossed attributes, by outside tables.
+"""Groups of images: by attributes, by crossed attributes, by external tables.
 
 A slice is written `Young` or, crossed, `Male*Eyeglasses`: every combination of the
-values of both is a group. An outside table, say of skin tones, is a CSV file with a
+values of both is a group. An external table, say of skin tones, is a CSV file with a
 column `image_id` and columns of categories; each category is a group.
 """
 
@@ -31,7 +31,7 @@ class Partition:
     """Images divided into groups that do not overlap.
 
     Attributes:
-      name: of the attribute, the crossing or the outside table's column.
+      name: of the attribute, the crossing or the external table's column.
       kind: ATTRIBUTE, CROSSING or TABLE.
       chosen: whether it was asked for by name.
       names: of the groups, for programs: "Male=1*Young=0".
@@ -79,7 +79,7 @@ def partitions(
     predictions: pd.DataFrame,
     attribute: str,
     slices: Iterable[str] = (),
-    outside: pd.DataFrame | None = None,
+    external: pd.DataFrame | None = None,
 ) -> list[Partition]:
     """Every attribute but the label's, then the chosen crossings, then the table.
 
@@ -87,7 +87,7 @@ def partitions(
       predictions: columns `image_id` and, of each attribute, its 0 or 1.
       attribute: the label's; it makes a partition of its own only if a slice names it.
       slices: as in `parse_slice`.
-      outside: categories by image id, see `read_group_csv`.
+      external: categories by image id, see `read_group_csv`.
 
     Raises:
       UserError: exit 2, see `parse_slice`.
@@ -98,10 +98,10 @@ def partitions(
     slices = [(name,) for name in known if name != attribute or (name,) in chosen]
     slices += [names for names in chosen if len(names) > 1]
     parts = [_crossed(predictions, names, names in chosen) for names in slices]
-    if outside is not None:
-        rows = outside.reindex(predictions[IMAGE_ID])
-        parts += [_by_column(rows[column]) for column in outside]
-    return parts
+    if external is not None:
+        rows = external.reindex(predictions[IMAGE_ID])
+        parts += [_by_column(rows[column]) for column in external]
+    return [part for part in parts if part.names]
 
 
 def _crossed(
@@ -146,7 +146,7 @@ def _by_column(values: pd.Series) -> Partition:
 
 
 def read_group_csv(path: Path, image_ids: Iterable[str]) -> pd.DataFrame:
-    """Reads an outside table of groups.
+    """Reads an external table of groups.
 
     Args:
       path: a CSV file with a column `image_id` and columns of categories; an empty
