@@ -67,16 +67,16 @@ test-marked: install ## Run the slow tests and those of other Beam engines
 	$(BIN)/python -m pytest -n auto --dist worksteal -m '(slow or engine) and not gpu'
 
 # Without DATA_DIR: the dataset that `make build` writes, written first if need be.
-bench: install ## Measure each stage: its rate, its limit, the flag to change
+bench: install ## Stage breakdown: rates, upper bounds, the flag to change
 	@test -n "$(DATA_DIR)" || test -f $(DATASET)/manifest.json || $(MAKE) build
 	$(BIN)/python -m benchmarks --data_dir="$(or $(DATA_DIR),$(DATASET))" $(if $(BUDGET),--budget=$(BUDGET))
 
-bench-peers: install $(VENV)-peers/.installed ## Measure build, input and warp beside other libraries
+bench-peers: install $(VENV)-peers/.installed ## Compare build, input and warp with other libraries
 	$(BIN)/python -m benchmarks.build --num_images=20000 --smaller=2000 --peers_python=$(VENV)-peers/bin/python $(WRITE)
 	$(BIN)/python -m benchmarks.input --peers_python=$(VENV)-peers/bin/python $(WRITE)
 	$(BIN)/python -m benchmarks.warp $(WRITE)
 
-bench-step: install $(VENV)-peers/.installed ## Measure the train step beside Keras' own and PyTorch's, then by batch size
+bench-step: install $(VENV)-peers/.installed ## Compare the train step with Keras and PyTorch, then by batch size
 	$(BIN)/python -m benchmarks.step --models=all --sizes=128 --precision=auto,float32 --peers_python=$(VENV)-peers/bin/python $(WRITE)
 	$(BIN)/python -m benchmarks.step --models=googlenet --sizes=96 --precision=auto --batch_sizes=8,16,32,64 --cases=ours $(WRITE)
 

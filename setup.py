@@ -7,19 +7,22 @@ BUILD = [
     "apache-beam>=2.77,<3",
     # Beam writes TFRecords' checksums with it; plain apache-beam cannot.
     "google-crc32c>=1.7,<2",
+    "jinja2>=3.1,<4",  # the pages of both reports
     "numpy>=2.1,<3",
+    "pillow>=12.1,<13",  # EXIF and resizing
+    "pyarrow>=18,<26",  # reads the annotation files
     "simplejpeg>=1.8,<2",
     "tqdm>=4.66,<5",
 ]
 REPORT = ["matplotlib>=3.10,<4"]  # the charts of both reports
 TRAIN = [
     *REPORT,
-    "jinja2>=3.1,<4",
     "keras>=3.15,<3.16",
     "pandas>=2.3,<4",
     "pyyaml>=6,<7",  # the model card's header
-    "pillow>=11,<13",  # writes the predictions on pictures
+    "safetensors>=0.6,<1",  # torchvision's parameters
     "scikit-learn>=1.7,<2",
+    "scipy>=1.15,<2",
     "tensorboard>=2.20,<2.22",
     "tensorflow>=2.21,<2.22",
     "tensorflow-datasets>=4.9.9,<5",
@@ -32,6 +35,7 @@ EXPORT = [
 ]
 DEV = [
     "jax>=0.10,<0.11",  # the models must also run on Keras' JAX backend
+    "psutil>=7,<8",  # memory and processor time of the build's benchmark
     "pytest>=8.4,<10",
     "pytest-xdist>=3.8,<4",
     "ruff>=0.17,<0.18",
@@ -50,7 +54,8 @@ setup(
         include=["schemas*", "support*", "beam_pipelines*", "trainer*", "benchmarks*"]
     ),
     package_data={
-        "support": ["*.html", "*.css"],
+        "support": ["templates/*"],
+        "beam_pipelines.reporting": ["templates/*"],
         "trainer.reporting": ["templates/*"],
     },
     install_requires=BUILD,

@@ -5,7 +5,9 @@ import math
 import keras
 from keras import layers
 
-from benchmarks.train_step.step_settings import TRAIN_PASSES
+from benchmarks.train_step.settings import TRAIN_PASSES
+
+_COUNTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
 
 
 def forward(model: keras.Model) -> int:
@@ -17,16 +19,13 @@ def forward(model: keras.Model) -> int:
     Args:
       model: a functional model, channels last, without models inside.
     """
-    return sum(_layer(layer) for layer in model.layers)
+    return sum(
+        2 * math.prod(layer.output.shape[1:-1]) * math.prod(layer.kernel.shape)
+        for layer in model.layers
+        if isinstance(layer, _COUNTED)
+    )
 
 
 def training(model: keras.Model) -> int:
     """Operations per image of a train step, by the usual count of passes."""
     return TRAIN_PASSES * forward(model)
-
-
-def _layer(layer: layers.Layer) -> int:
-    if not isinstance(layer, layers.Conv2D | layers.Dense):
-        return 0
-    positions = math.prod(layer.output.shape[1:-1])
-    return 2 * positions * math.prod(layer.kernel.shape)

@@ -22,12 +22,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from absl import flags
 
-from benchmarks import harness, step, turns
-from benchmarks.train_step import step_facts
-from benchmarks.train_step.step_cases import OURS, TORCH, TORCHVISION, backend
-from benchmarks.train_step.step_settings import (
+from benchmarks import harness, programs
+from benchmarks.train_step.cases import OURS, TORCH, TORCHVISION, backend
+from benchmarks.train_step.settings import (
     DROPOUT,
     LEARNING_RATE,
     SMOOTHING,
@@ -57,10 +55,7 @@ class GpuConfig:
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(GpuConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(GpuConfig, values)
+    config = command.parse_config(GpuConfig, argv)
     os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
     backend("jax")
     measured = []
@@ -73,7 +68,6 @@ def main(argv: list[str]) -> None:
     if not measured:
         raise usage_error("Nothing could be measured.", "See the lines above.")
     settings = dataclasses.asdict(config)
-    del settings["write"]
     result = harness.document("gpu", "images", measured, settings)
     print(harness.table(result))
     for model in config.models:
@@ -108,13 +102,13 @@ def _measure(config: GpuConfig, model: str, batch: int) -> list[harness.Measurem
     with contextlib.ExitStack() as stack:
         cases = _cases(config, model, batch)
         try:
-            torch = stack.enter_context(turns.Program(words, {}))
-            cases.append(step.case(TORCHVISION, torch, []))
-        except turns.ProgramFailed as error:
+            torch = stack.enter_context(programs.Program(words, {}))
+            cases.append(harness.Case(TORCHVISION, torch.run))
+        except programs.ProgramFailed as error:
             print(f"skipped: {TORCHVISION}, {label}: {error}", flush=True)
         measured = harness.measure(cases, config.rounds)
     for one in measured:
-        one.facts["of ours"] = step_facts.ratio(one, measured[0])
+        one.facts["of ours"] = harness.ratio(one.samples, measured[0].samples)
     return [dataclasses.replace(one, name=f"{label}, {one.name}") for one in measured]
 
 

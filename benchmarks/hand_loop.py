@@ -2,9 +2,9 @@
 
     python -m benchmarks.hand_loop IMAGES OUTPUT
 
-It plans, labels, frames, hashes and reports nothing, and syncs nothing to the disk: a
-limit for `benchmarks.build`, not a builder. A file is decoded at an eighth of its size,
-which reads every coded bit, as the build does.
+It plans, labels, frames, hashes and reports nothing, and syncs nothing to the disk: an
+upper bound for `benchmarks.build`, not a builder. A file is decoded at an eighth of its
+size, which reads every coded bit, as the build does.
 """
 
 import concurrent.futures

@@ -1,10 +1,12 @@
-"""The one way to measure: interleaved samples, medians, hardware, one JSON schema.
+"""The one way to measure: interleaved rounds, medians, the machine, one JSON schema.
 
-Machines are noisy and drift, so the cases of a benchmark take turns, round by round:
-what slows the machine slows them alike, and their ratios hold. The first case may be
-measured twice under two names to see how large a difference noise makes.
+Machines are noisy and drift, so the cases of a benchmark are interleaved, round by
+round: what slows the machine slows them alike, and their ratios hold. A case may be
+measured twice under two names to see how large a difference noise makes. A case of
+another process is one of `benchmarks.programs`.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
@@ -15,16 +17,31 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from support.errors import did_you_mean, usage_error
 from support.files import atomic_write
 from support.hardware import cpu_info
 
 SCHEMA = "celeba-benchmark"
 VERSION = 1
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+_FIELDS = {
+    "schema": str,
+    "version": int,
+    "benchmark": str,
+    "date": str,
+    "unit": str,
+    "hardware": dict,
+    "versions": dict,
+    "settings": dict,
+    "cases": dict,
+}
+#: Options that are paths of this machine, or change no number.
+_NOT_RECORDED = ("data_dir", "work_dir", "peers_python", "write")
 _PACKAGES = (
     "apache-beam",
     "keras",
@@ -35,7 +52,7 @@ _PACKAGES = (
     "torch",
     "torchvision",
 )
-#: Of the processor's flags those that decide how fast decoding and products are.
+#: The processor's flags that decide how fast decoding and matrix products are.
 _CPU_FLAGS = (
     "avx2",
     "avx512f",
@@ -45,8 +62,13 @@ _CPU_FLAGS = (
     "amx_tile",
     "amx_bf16",
 )
-_ASK_NVIDIA = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version")
-_ASK_SECONDS = 20
+_NVIDIA_SMI = (
+    "nvidia-smi",
+    "--query-gpu=memory.total,driver_version",
+    "--format=csv,noheader,nounits",
+)
+#: More rounds than these tell little; a shorter turn is mostly its start and end.
+_MOST_ROUNDS, _SHORTEST_TURN = 5, 0.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +77,10 @@ class Timed:
 
     units: int
     seconds: float
+
+
+#: Does some units of work, at least one.
+Work = Callable[[int], Timed]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +117,7 @@ class Measurement:
 
     @property
     def spread(self) -> float:
-        """Half the distance between the quartiles, as a share of the median."""
+        """Half the distance between the quartiles, as a fraction of the median."""
         if len(self.samples) < 2:
             return 0.0
         low, _, high = statistics.quantiles(self.samples, n=4, method="inclusive")
@@ -101,7 +127,7 @@ class Measurement:
 def measure(
     cases: Sequence[Case], rounds: int = 5, warmup: int = 1
 ) -> list[Measurement]:
-    """Runs every case once per round, in turns, and drops the first `warmup` rounds.
+    """Runs every case once per round and drops the first `warmup` rounds.
 
     Raises:
       ValueError: no round is left, two cases share a name, or a case did nothing.
@@ -123,29 +149,119 @@ def measure(
     return [Measurement(name, tuple(rates)) for name, rates in samples.items()]
 
 
+def measure_within(
+    works: Mapping[str, Work],
+    seconds: float,
+    note: Callable[[str], None] = lambda text: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[dict[str, Measurement], int]:
+    """Warms up each work, then measures all, in as many rounds as the time allows.
+
+    Args:
+      works: what to measure, by name.
+      seconds: for all of it; it takes longer if one unit of each does.
+      note: called with what is being done.
+      clock: seconds.
+
+    Returns:
+      the rates by name, units of `Timed` per second, and the number of rounds.
+    """
+    ends = clock() + seconds
+    paces, costs = {}, {}
+    for name, work in works.items():
+        note(f"warming up: {name}")
+        work(1)  # compiles
+        started = clock()
+        paces[name] = work(1).seconds
+        costs[name] = clock() - started
+    rounds, turn = plan(list(costs.values()), ends - clock())
+    note(f"{rounds} rounds, turns of {turn:.1f} s")
+    cases = [paced(name, works[name], turn, paces[name]) for name in works]
+    measured = measure(cases, rounds, warmup=0)
+    return {one.name: one for one in measured}, rounds
+
+
+def paced(name: str, work: Work, seconds: float, pace: float) -> Case:
+    """A case of as many units as fit into some seconds.
+
+    Args:
+      name: of the case.
+      work: does the units.
+      seconds: that a turn should take.
+      pace: seconds that a unit took; afterwards it is that of the turn before.
+    """
+
+    def run() -> Timed:
+        nonlocal pace
+        units = max(1, round(seconds / max(pace, 1e-9)))
+        done = work(units)
+        pace = done.seconds / units
+        return done
+
+    return Case(name, run)
+
+
+def plan(costs: Sequence[float], seconds: float) -> tuple[int, float]:
+    """The number of rounds and the seconds of a turn that use the time up.
+
+    Args:
+      costs: of each case, the seconds that one unit takes; a turn is at least that.
+      seconds: for all rounds together.
+    """
+    for rounds in range(_MOST_ROUNDS, 0, -1):
+        left, turns = seconds / rounds, len(costs)
+        for cost in sorted(costs, reverse=True):
+            if cost <= left / turns:
+                break
+            left, turns = left - cost, turns - 1
+        if turns and left / turns >= _SHORTEST_TURN:
+            return rounds, left / turns
+    return 1, _SHORTEST_TURN
+
+
+def ratio(one: Sequence[float], other: Sequence[float]) -> float:
+    """The median of the rounds' ratios of two cases' samples.
+
+    What slows the machine slows one round's cases alike.
+    """
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+def check_choices(flag: str, values: Sequence[str], known: Sequence[str]) -> None:
+    """Raises UserError (exit 2) unless there are values and all of them are known."""
+    for value in values or ("",):
+        if value not in known:
+            raise usage_error(
+                f"--{flag}={value} is none of {', '.join(known)}.",
+                did_you_mean(value, known),
+            )
+
+
 def document(
     benchmark: str,
     unit: str,
     measurements: Sequence[Measurement],
-    settings: dict[str, Any],
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The result as one JSON-serializable dict of the schema `SCHEMA`, `VERSION`.
 
     Args:
       benchmark: its name.
       unit: what the rates count, per second.
-      measurements: what `measure` returned.
-      settings: what was measured: sizes, batch, number of images.
+      measurements: what was measured.
+      settings: what was measured: sizes, batch, number of images; options that are
+        paths are dropped.
     """
     return {
         "schema": SCHEMA,
         "version": VERSION,
         "benchmark": benchmark,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "code": code_version(),
         "unit": f"{unit}/s",
         "hardware": hardware(),
         "versions": versions(),
-        "settings": settings,
+        "settings": {k: v for k, v in settings.items() if k not in _NOT_RECORDED},
         "cases": {
             measurement.name: {
                 "median": measurement.median,
@@ -160,18 +276,7 @@ def document(
 
 def check(result: Any) -> None:
     """Raises ValueError, naming the field, if `result` is not of the schema."""
-    fields = {
-        "schema": str,
-        "version": int,
-        "benchmark": str,
-        "date": str,
-        "unit": str,
-        "hardware": dict,
-        "versions": dict,
-        "settings": dict,
-        "cases": dict,
-    }
-    for name, kind in fields.items():
+    for name, kind in _FIELDS.items():
         if not isinstance(result.get(name), kind):
             raise ValueError(f"{name}: expected {kind.__name__}")
     if (result["schema"], result["version"]) != (SCHEMA, VERSION):
@@ -196,18 +301,46 @@ def write(result: dict[str, Any], folder: Path = RESULTS) -> Path:
     return path
 
 
+def report(result: dict[str, Any], keep: bool) -> None:
+    """Prints a result as a table; with `keep` writes it and prints the path."""
+    print(table(result))
+    if keep:
+        print(write(result))
+
+
 def table(result: dict[str, Any]) -> str:
-    """The result as a Markdown table."""
-    cases = result["cases"]
-    facts = list(dict.fromkeys(key for case in cases.values() for key in _facts(case)))
-    columns = ["case", result["unit"], "spread", *facts]
-    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
-    for name, case in cases.items():
-        cells = [name, rate(case["median"]), f"±{case['spread']:.0%}"]
-        cells += [
-            f"{_facts(case)[key]:,.4g}" if key in _facts(case) else "" for key in facts
+    """The cases of a result as a Markdown table."""
+    cases = result["cases"].items()
+    facts = dict.fromkeys(fact for _, case in cases for fact in case.get("facts", {}))
+    rows = [
+        [
+            name,
+            rate(case["median"]),
+            f"±{case['spread']:.0%}",
+            *(_number(case.get("facts", {}).get(fact)) for fact in facts),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        for name, case in cases
+    ]
+    return markdown(["case", result["unit"], "spread", *facts], rows)
+
+
+def markdown(
+    header: Sequence[str], rows: Iterable[Sequence[str]], pad: bool = True
+) -> str:
+    """A table in Markdown, all columns but the first to the right.
+
+    Args:
+      header: names of the columns.
+      rows: cells.
+      pad: align the text itself, for a terminal.
+    """
+    rows = [header, *rows]
+    widths = [max(map(len, cells)) if pad else 3 for cells in zip(*rows, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = []
+    for first, *others in [header, rule, *rows[1:]]:
+        cells = map(str.rjust, others, widths[1:])
+        lines.append(f"| {' | '.join([first.ljust(widths[0]), *cells])} |")
     return "\n".join(lines)
 
 
@@ -216,29 +349,39 @@ def rate(value: float) -> str:
     return f"{value:,.1f}" if value < 20 else f"{value:,.0f}"
 
 
-def _facts(case: dict[str, Any]) -> dict[str, float]:
-    return case.get("facts", {})  # older results have none
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.4g}"
+
+
+def code_version() -> str:
+    """The commit, with "-dirty" if files differ from it; empty without Git."""
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    with contextlib.suppress(OSError):
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        return done.stdout.strip()
+    return ""
 
 
 def hardware() -> dict[str, Any]:
-    """What the machine is; `gpu`, the first that is used, is empty without one."""
-    name = _gpu()
-    memory, driver = _gpu_memory_and_driver(name)
+    """The machine; `gpu`, the first that is used, is empty without one."""
+    gpu = _gpu()
+    memory, driver = _gpu_memory_and_driver() if gpu else (0.0, "")
     flags = cpu_info("flags").split()
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "gpu": name,
+        "gpu": gpu,
         "gpu_memory_gib": memory,
         "gpu_driver": driver,
         "cpu": cpu_info("model name") or platform.processor(),
         "cpu_flags": [flag for flag in _CPU_FLAGS if flag in flags],
         "cores": os.cpu_count(),
-        "memory_gib": round(_memory_bytes() / 2**30, 1),
+        "memory_gib": round(size / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
 
 def _gpu() -> str:
-    """The first GPU that the frameworks in use see, empty without one."""
+    """The first GPU that the framework in use sees, empty without one."""
     if tensorflow := sys.modules.get("tensorflow"):
         if gpus := tensorflow.config.list_physical_devices("GPU"):
             details = tensorflow.config.experimental.get_device_details(gpus[0])
@@ -246,37 +389,22 @@ def _gpu() -> str:
     elif jax := sys.modules.get("jax"):
         if (device := jax.devices()[0]).platform == "gpu":
             return device.device_kind
-    elif torch := sys.modules.get("torch"):
-        if torch.cuda.is_available():
-            return torch.cuda.get_device_name()
     return ""
 
 
-def _gpu_memory_and_driver(name: str) -> tuple[float, str]:
-    """GiB and the driver's version, as NVIDIA's tool tells; 0 and "" without it."""
-    if not name:
-        return 0.0, ""
-    words = [*_ASK_NVIDIA, "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(
-            words, capture_output=True, text=True, timeout=_ASK_SECONDS, check=True
-        )
-        _, mebibytes, driver = done.stdout.splitlines()[0].split(", ")
+def _gpu_memory_and_driver() -> tuple[float, str]:
+    """GiB and the driver's version by NVIDIA's tool; 0 and "" without it."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        done = subprocess.run(_NVIDIA_SMI, capture_output=True, text=True)
+        mebibytes, driver = done.stdout.splitlines()[0].split(", ")
         return round(float(mebibytes) / 1024, 1), driver
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return 0.0, ""
+    return 0.0, ""
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that matter, those installed."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return found
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

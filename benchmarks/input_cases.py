@@ -1,59 +1,101 @@
-"""The ways to decode images that need nothing beside what the trainer needs.
+"""The ways to decode images that `benchmarks.input` compares.
 
-Each case decodes the same images once, in as many threads as this process has cores.
+Each case decodes the same images once, in as many threads or processes as this process
+has cores. A loader of another library is a program in the peers' environment, see
+`peers/loaders.py`; formats of their own are written once before, with the same JPEG
+bytes.
 """
 
-import concurrent.futures
 import contextlib
+import functools
 import io
+import json
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 
 # isort: split
 import keras
-import numpy as np
-import simplejpeg
 import tensorflow as tf
 
-from benchmarks import harness
+from benchmarks import harness, programs
+from benchmarks.stages import bounds
 from schemas import example as example_schema
 from schemas.example import Example
-from support import images
 from support.framing import read_records
 from support.pool import cores
 from trainer.data import Dataset, evaluation_dataset, open_dataset, train_dataset
 
 SPLIT = "train"
+#: Name in the table -> modules that it needs, its loader, its writer or "".
+PEERS = {
+    "DataLoader and PIL": ("torch, PIL", "torch", ""),
+    "WebDataset": ("webdataset, torch, PIL", "webdataset", "webdataset"),
+    "MosaicML Streaming": ("streaming, torch, PIL", "streaming", "streaming"),
+    "litdata": ("litdata, torch, PIL", "litdata", "litdata"),
+    "NVIDIA DALI": ("nvidia.dali", "dali", ""),
+}
+_SCRIPTS = Path(__file__).parent / "peers"
+_SHARDS_PER_WORKER = 4
 _EPOCHS = 1000  # more than are measured
 _AHEAD = 8  # batches, more than are prefetched and in the making
-_COPIED = 512  # decoded images, more than a processor holds in its cache
 _COPIES = 16
 
 
 def own_cases(folder: Path, loose: Path, batch_size: int) -> Iterator[harness.Case]:
-    """The trainer's input, then TensorFlow's and Keras' loaders, then the limits.
+    """The trainer's input, then TensorFlow's and Keras' loaders, then upper bounds.
 
     Args:
       folder: a dataset.
-      loose: a folder that holds its training split as JPEG files, and nothing else.
+      loose: a folder of its training split as JPEG files, and nothing else.
       batch_size: images per batch.
     """
     dataset = open_dataset(folder)
-    shape = dataset.manifest.image_shape
-
-    streaming, again, cached = (
-        _epoch_after_epoch(dataset, batch_size, cache) for cache in (False, False, True)
-    )
+    for name, cache in (
+        ("trainer, streaming", False),
+        ("trainer, streaming, again", False),
+        ("trainer, from memory", True),
+    ):
+        yield harness.Case(name, _epoch_after_epoch(dataset, batch_size, cache))
     evaluation = evaluation_dataset(dataset, SPLIT, batch_size)
-    yield harness.Case("trainer, streaming", streaming)
-    yield harness.Case("trainer, streaming, again", again)
-    yield harness.Case("trainer, from memory", cached)
     yield harness.Case("trainer, evaluation", lambda: _count(evaluation))
+    shape = dataset.manifest.image_shape
     yield from _keras_cases(loose, batch_size, shape[:2])
-    yield from _limits([example.image for example in _examples(dataset)], shape)
+    yield from _upper_bounds([example.image for example in _examples(dataset)], shape)
+
+
+def peers(loose: Path, batch_size: int, python: str) -> Iterator[harness.Case]:
+    """The cases of the libraries that an environment has; prints which are skipped.
+
+    Args:
+      loose: a folder of JPEG files; other formats are written next to it.
+      batch_size: images per batch.
+      python: the environment's; empty: no peers.
+    """
+    for name, (modules, loader, writer) in PEERS.items() if python else ():
+        if not programs.can_import(python, modules):
+            print(f"skipped {name}: {python} cannot import {modules}")
+            continue
+        folder = loose.parent / writer if writer else loose
+        if not folder.exists():
+            # WebDataset's workers take whole shards: each should get as many.
+            per_shard = -(-len(list(loose.iterdir())) // (_SHARDS_PER_WORKER * cores()))
+            _run_script(python, "writers.py", writer, loose, folder, per_shard)
+        words = (loader, folder, batch_size, cores())
+        yield harness.Case(name, functools.partial(_load, python, *words))
+
+
+def _load(python: str, *words: object) -> harness.Timed:
+    lines = _run_script(python, "loaders.py", *words).splitlines()
+    result = json.loads(lines[-1])
+    return harness.Timed(result["images"], result["seconds"])
+
+
+def _run_script(python: str, script: str, *words: object) -> str:
+    return programs.run([python, str(_SCRIPTS / script), *map(str, words)])
 
 
 def _epoch_after_epoch(
@@ -89,7 +131,7 @@ def _examples(dataset: Dataset) -> Iterator[Example]:
 def _keras_cases(
     loose: Path, batch_size: int, shape: tuple[int, int]
 ) -> Iterator[harness.Case]:
-    """Loaders of files. They are made, traced and told the files before the clock runs.
+    """Loaders of files. They are made and traced before the clock runs.
 
     The round that warms up is their first pass.
     """
@@ -99,13 +141,14 @@ def _keras_cases(
         directory = keras.utils.image_dataset_from_directory(
             loose, labels=None, image_size=shape, batch_size=batch_size
         )
-    yield harness.Case("image_dataset_from_directory", lambda: _count(directory))
-    try:
         generated = _generator(loose, batch_size, shape)
-    except ImportError as error:
-        print(f"skipped ImageDataGenerator: {error}")
-        return
-    yield harness.Case("ImageDataGenerator", lambda: _count_in_threads(generated))
+    yield harness.Case("image_dataset_from_directory", lambda: _count(directory))
+
+    def generate() -> int:  # with threads, as `fit(workers=...)` had them
+        calls = range(len(generated))
+        return bounds.in_threads(lambda _: len(next(generated)), calls)
+
+    yield harness.Case("ImageDataGenerator", generate)
 
 
 def _tf_data(loose: Path, batch_size: int) -> tf.data.Dataset:
@@ -115,63 +158,39 @@ def _tf_data(loose: Path, batch_size: int) -> tf.data.Dataset:
         return tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
 
     files = tf.data.Dataset.list_files(str(loose / "*.jpg"))
-    pictures = files.map(read, num_parallel_calls=tf.data.AUTOTUNE)
-    return pictures.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    images = files.map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    return images.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
 def _generator(
     loose: Path, batch_size: int, shape: tuple[int, int]
 ) -> keras.utils.PyDataset:
-    """Keras' older loader, told to change nothing and to give uint8.
-
-    Raises:
-      ImportError: Pillow is not installed.
-    """
-    from PIL import Image  # noqa: F401 - Keras asks for it only when it is used
-
+    """Keras' older loader, set to change nothing and to give uint8."""
     generator = tf.keras.preprocessing.image.ImageDataGenerator(dtype="uint8")
-    with contextlib.redirect_stdout(io.StringIO()):
-        return generator.flow_from_directory(
-            loose.parent,
-            target_size=shape,
-            classes=[loose.name],
-            class_mode=None,
-            batch_size=batch_size,
-        )
+    return generator.flow_from_directory(
+        loose.parent,
+        target_size=shape,
+        classes=[loose.name],
+        class_mode=None,
+        batch_size=batch_size,
+    )
 
 
-def _limits(jpegs: list[bytes], shape: tuple[int, int, int]) -> Iterator[harness.Case]:
-    """What no loader exceeds: decoding from memory, and copying what was decoded."""
-    yield harness.Case("decode only", lambda: _decode_only(jpegs, shape, cores()))
-    if cores() > 1:
-        yield harness.Case("decode only, 1 core", lambda: _decode_only(jpegs, shape, 1))
-    decoded = np.zeros((_COPIED, *shape), np.uint8)
-    decoded[:] = images.decode_rgb(jpegs[0])
-    copied = np.zeros_like(decoded)
-    yield harness.Case("memory copy", lambda: _copy(decoded, copied))
+def _upper_bounds(
+    jpegs: Sequence[bytes], shape: tuple[int, int, int]
+) -> Iterator[harness.Case]:
+    """Decoding from memory, and copying as much as is decoded: no loader is faster."""
+    for workers in dict.fromkeys((cores(), 1)):
+        decode = bounds.libjpeg(jpegs, shape, workers)
+        name = "decode only" if workers == cores() else "decode only, 1 core"
+        yield harness.Case(name, functools.partial(decode, 1))
+    copy, size = bounds.memory_copy(), math.prod(shape)
 
+    def copy_images() -> harness.Timed:
+        done = copy(_COPIES)
+        return harness.Timed(done.units // size, done.seconds)
 
-def _decode_only(jpegs: list[bytes], shape: tuple[int, int, int], workers: int) -> int:
-    def decode(number: int) -> int:
-        out = np.empty(shape, np.uint8)
-        own = jpegs[number::workers]
-        for jpeg in own:
-            simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=False, buffer=out)
-        return len(own)
-
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        return sum(pool.map(decode, range(workers)))
-
-
-def _copy(source: np.ndarray, target: np.ndarray) -> int:
-    def copy(number: int) -> int:
-        own = slice(number, None, cores())
-        for _ in range(_COPIES):
-            np.copyto(target[own], source[own])
-        return _COPIES * len(source[own])
-
-    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
-        return sum(pool.map(copy, range(cores())))
+    yield harness.Case("memory copy", copy_images)
 
 
 def _count(batches: Iterable) -> int:
@@ -179,9 +198,3 @@ def _count(batches: Iterable) -> int:
     return sum(
         len(batch[0] if isinstance(batch, tuple) else batch) for batch in batches
     )
-
-
-def _count_in_threads(batches: keras.utils.PyDataset) -> int:
-    """The same, with `workers` threads as `fit` has them."""
-    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
-        return sum(pool.map(lambda _: len(next(batches)), range(len(batches))))

@@ -1,17 +1,13 @@
-"""Time and memory of the planner as the number of rows grows, on made-up annotations.
+"""Time and memory of the planner as the number of rows grows, on random annotations.
 
 python -m benchmarks.planner --rows=202599,2000000,20000000 --write
 """
 
-import concurrent.futures
 import dataclasses
-import functools
-import multiprocessing
-import statistics
-from pathlib import Path
+import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
-from absl import flags
 
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
@@ -22,17 +18,16 @@ from support.errors import usage_error
 
 _IMAGES_PER_PERSON = 20  # as in CelebA: 202,599 images of 10,177 people
 _SLICE = 1 << 20
-_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclasses.dataclass(frozen=True)
 class PlannerConfig:
-    """What to measure."""
+    """Rows and options of the plan."""
 
     rows: tuple[int, ...] = command.option(
         (202_599, 2_000_000), "Numbers of annotated images, one case each."
     )
-    split: str = command.option("identity", "What splits go by, as in the build.")
+    split: str = command.option("identity", "The kind of split, as in the build.")
     max_per_identity: int = command.option(0, "Images of one person at most.")
     rounds: int = command.option(3, "Measured rounds; one more warms up.")
     write: bool = command.option(False, "Write the result to benchmarks/results.")
@@ -52,25 +47,20 @@ class PlannerConfig:
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(PlannerConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(PlannerConfig, values)
-    cases = [
-        harness.Case(f"{rows:,} rows", _planner(make_rows(rows), config.build()))
-        for rows in config.rows
-    ]
-    measured = harness.measure(cases, config.rounds)
-    measured = [
-        dataclasses.replace(measurement, facts=_facts(rows, measurement, config))
-        for rows, measurement in zip(config.rows, measured, strict=True)
-    ]
+    config = command.parse_config(PlannerConfig, argv)
+    measured = harness.measure(
+        [
+            harness.Case(f"{rows:,} rows", _planner(make_rows(rows), config.build()))
+            for rows in config.rows
+        ],
+        config.rounds,
+    )
+    for rows, one in zip(config.rows, measured, strict=True):
+        one.facts["seconds"] = round(rows / one.median, 3)
+        one.facts["bytes/row"] = round(_peak_bytes(rows, config.build()) / rows, 1)
     settings = dataclasses.asdict(config)
-    del settings["write"]
     result = harness.document("planner", "rows", measured, settings)
-    print(harness.table(result))
-    if config.write:
-        print(harness.write(result))
+    harness.report(result, config.write)
 
 
 def make_rows(rows: int) -> selection.Rows:
@@ -104,41 +94,22 @@ def make_rows(rows: int) -> selection.Rows:
     )
 
 
-def _planner(rows: selection.Rows, build: BuildConfig):
-    def do() -> int:
+def _planner(rows: selection.Rows, build: BuildConfig) -> Callable[[], int]:
+    def run() -> int:
         selection.plan(rows, build)
         return len(rows)
 
-    return do
+    return run
 
 
-def _facts(
-    rows: int, measurement: harness.Measurement, config: PlannerConfig
-) -> dict[str, float]:
-    """Seconds a plan, and how many bytes a row it takes beside the annotations."""
-    seconds = [rows / rate for rate in measurement.samples]
-    facts = {"seconds": round(statistics.median(seconds), 3)}
-    if not _RESET.exists():  # only Linux says what the peak was
-        return facts
-    # A process of its own: memory that an earlier case gave back is not counted twice.
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
-        peak = pool.submit(functools.partial(_peak_bytes, rows, config)).result()
-    return facts | {"bytes/row": round(peak / rows, 1)}
-
-
-def _peak_bytes(rows: int, config: PlannerConfig) -> int:
-    """How far the process's memory grows while it plans."""
+def _peak_bytes(rows: int, build: BuildConfig) -> int:
+    """The most that planning allocates, the annotations excluded."""
     table = make_rows(rows)
-    _RESET.write_text("5")  # from here on the peak counts anew
-    before = _status("VmRSS")
-    selection.plan(table, config.build())
-    return _status("VmHWM") - before
-
-
-def _status(field: str) -> int:
-    lines = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-    return int(lines[field].split()[0]) * 1024
+    tracemalloc.start()
+    selection.plan(table, build)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
 
 
 if __name__ == "__main__":

@@ -1,74 +1,121 @@
-"""Puts the newest results into the README, and draws them.
+"""Puts the newest results into the README and benchmarks/results/README.md.
 
     python -m benchmarks.publish
     python -m benchmarks.publish --check
 
-reads the newest file of each benchmark in benchmarks/results, on a GPU and without one,
-and writes the README's part between its two marks, the results' own README and their
-figures. With --check nothing is written; it ends with exit code 5 if that would change
-anything.
+reads the newest file of each benchmark in benchmarks/results, on a GPU and without one.
+The README gets, between its two marks, the comparisons of `ROWS` and a figure of them;
+the results' own page gets every case. With --check nothing is written; it ends with
+exit code 5 if that would change anything.
 """
 
 import dataclasses
 import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from absl import flags
+from matplotlib.axes import Axes
 
-from benchmarks import harness, plots, published
+from benchmarks import harness
 from support import command
 from support.errors import ExitCode, UserError
+from support.figures import MUTED, PRIMARY, Layout, Panel, png
 from support.files import atomic_write
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
-#: Kinds of benchmarks in the order in which an image meets what they measure.
-_ORDER = ("build", "planner", "input", "warp", "step", "ladder")
-#: At most so many bytes for a figure: they lie in the repository.
-_LARGEST = 100_000
+FIGURE = "speed.png"
+Document = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A comparison that the README shows.
+
+    Attributes:
+      what: is measured.
+      benchmark: pattern of its name.
+      ours: pattern of our case, its group the task.
+      others: name of another case of that task -> its name in the README.
+    """
+
+    what: str
+    benchmark: str
+    ours: str
+    others: Mapping[str, str]
+
+
+ROWS = (
+    Row(
+        "build, every image checked",
+        r"build-\d+",
+        r"build, folder, (.+)",
+        {"hand-written loop, {task}": "hand-written loop"},
+    ),
+    Row(
+        "read, decode and batch",
+        "input",
+        "trainer, streaming",
+        {
+            "tf.data, loose files": "tf.data on loose files",
+            "NVIDIA DALI": "NVIDIA DALI",
+            "DataLoader and PIL": "PyTorch DataLoader",
+        },
+    ),
+    Row(
+        "train step",
+        r"step-.+",
+        r"(resnet50 .+), ours",
+        {"{task}, keras": "Keras train_on_batch", "{task}, pytorch": "PyTorch"},
+    ),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A row's result: our rate, and the others' with the rounds' median ratio to ours.
+
+    Attributes:
+      title: of the row.
+      source: file of the result.
+      document: the result.
+      rate: of our case, images/s.
+      others: name -> rate, images/s, and ours in units of it.
+    """
+
+    title: str
+    source: Path
+    document: Document
+    rate: float
+    others: dict[str, tuple[float, float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class PublishConfig:
-    """What to write."""
+    """Writing or checking."""
 
     check: bool = command.option(
-        False, "Write nothing; fail if what is there is not what results give."
+        False, "Write nothing; fail if the files differ from what results give."
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Pages:
-    """What the results give.
-
-    Attributes:
-      texts: file -> its text.
-      figures: file -> what to draw.
-    """
-
-    texts: dict[Path, str]
-    figures: dict[Path, plots.Picture]
-
-
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(PublishConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(PublishConfig, values)
-    root = harness.RESULTS.parent.parent
+    config = command.parse_config(PublishConfig, argv)
     if config.check:
-        check(root)
+        check(harness.ROOT)
     else:
-        for path in write(root):
+        for path in write(harness.ROOT):
             print(path)
 
 
-def newest(folder: Path) -> dict[str, published.Document]:
-    """The newest result of each benchmark, on a GPU and without one, by file name.
+def newest(folder: Path) -> dict[Path, Document]:
+    """The newest result of each benchmark, on a GPU and without one, by its file.
 
     Raises:
       UserError: a file is not a result (exit 5).
     """
-    found: dict[tuple[str, bool], tuple[str, published.Document]] = {}
+    found: dict[tuple[str, bool], tuple[Path, Document]] = {}
     for path in sorted(folder.glob("*.json")):
         try:
             document = json.loads(path.read_text())
@@ -82,90 +129,161 @@ def newest(folder: Path) -> dict[str, published.Document]:
         key = document["benchmark"], bool(document["hardware"]["gpu"])
         # All dates are UTC, to the second.
         if key not in found or document["date"] >= found[key][1]["date"]:
-            found[key] = path.name, document
-    return dict(sorted(found.values(), key=lambda result: _place(result[1])))
+            found[key] = path, document
+    return dict(found.values())
 
 
-def pages(root: Path) -> Pages:
-    """What the results below a project's folder give for it.
+def compare(documents: Mapping[Path, Document]) -> list[Comparison]:
+    """The rows for which there are results, the fastest of each."""
+    found = [list(_results_of(row, documents)) for row in ROWS]
+    return [max(each, key=lambda one: one.rate) for each in found if each]
+
+
+def _results_of(row: Row, documents: Mapping[Path, Document]) -> Iterator[Comparison]:
+    for source, document in documents.items():
+        if not re.fullmatch(row.benchmark, document["benchmark"]):
+            continue
+        cases = document["cases"]
+        for name, case in cases.items():
+            if not (match := re.fullmatch(row.ours, name)):
+                continue
+            task = "".join(match.groups())
+            others = {
+                called: (
+                    other["median"],
+                    harness.ratio(case["samples"], other["samples"]),
+                )
+                for pattern, called in row.others.items()
+                if (other := cases.get(pattern.format(task=task)))
+            }
+            title = f"{row.what} ({task})" if task else row.what
+            if others:
+                yield Comparison(title, source, document, case["median"], others)
+
+
+def short(comparisons: Sequence[Comparison], folder: str) -> str:
+    """The README's part: the figure, a row for each comparison, and the sources."""
+    rows = []
+    for one in comparisons:
+        others = [
+            f"{name} {harness.rate(rate)} ({ratio:#.2g}×)"
+            for name, (rate, ratio) in one.others.items()
+        ]
+        date = f"[{one.document['date'][:10]}]({folder}/{one.source.name})"
+        measured = f"{date}, {machine_of(one.document)}"
+        rows.append([one.title, harness.rate(one.rate), ", ".join(others), measured])
+    header = ["what", "images/s", "compared with (ours is … times as fast)", "measured"]
+    return (
+        f"![Images per second, compared]({folder}/{FIGURE})\n\n"
+        f"{harness.markdown(header, rows, pad=False)}\n\n"
+        "The cases of a row were interleaved in one run; medians of rounds. All "
+        f"results: [{folder}]({folder}/README.md)."
+    )
+
+
+def full(documents: Mapping[Path, Document]) -> str:
+    """The results' own page: every case of every document."""
+    parts = [
+        "# Results",
+        "Written by `python -m benchmarks.publish` from the newest file of each "
+        "benchmark. Rates are medians of rounds; the spread is half the distance "
+        "between the quartiles. Ratios hold within one run only.",
+    ]
+    for path, document in documents.items():
+        packages = ", ".join(f"{k} {v}" for k, v in document["versions"].items())
+        code = f"; code {document['code']}" if document.get("code") else ""
+        parts += [
+            f"## {document['benchmark']}",
+            f"[{path.name}]({path.name}), {machine_of(document)}; {packages}{code}.",
+            harness.table(document),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def machine_of(document: Document) -> str:
+    """The machine in a few words."""
+    hardware = document["hardware"]
+    gpu = f"{hardware['gpu']}, " if hardware["gpu"] else ""
+    return f"{gpu}{hardware['cpu']}, {hardware['cores']} cores"
+
+
+def figure(comparisons: Sequence[Comparison]) -> bytes:
+    """A PNG with one panel of bars for each comparison."""
+    layout = Layout(4.2, 1.9, 1.7, 0.55, 0.3, 0.4)
+    return png([_panel(one) for one in comparisons], layout)
+
+
+def _panel(one: Comparison) -> Panel:
+    names = ["this project", *one.others]
+    rates = [one.rate, *(rate for rate, _ in one.others.values())]
+
+    def draw(axes: Axes) -> None:
+        bars = axes.barh(names, rates, 0.6, color=[PRIMARY, *[MUTED] * len(one.others)])
+        axes.bar_label(bars, map(harness.rate, rates), padding=4, fontsize=9)
+        axes.invert_yaxis()
+        axes.grid(axis="y", visible=False)
+        axes.set_xticks([])
+        axes.set_title(f"{one.title.partition(' (')[0]}, images/s", fontsize=9)
+
+    return draw
+
+
+def pages(root: Path) -> tuple[dict[Path, str], list[Comparison]]:
+    """The files with their text, and the comparisons of the figure.
 
     Raises:
       UserError: the README has not both marks, once each (exit 5).
     """
     folder, readme = root / "benchmarks" / "results", root / "README.md"
     documents = newest(folder)
-    drawn = plots.pictures(list(documents.values()))
     text = readme.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         raise UserError(
             f"{readme} has not one {BEGIN} and one {END}.",
-            "Write both where the numbers should stand.",
+            "Write both where the numbers should be.",
             ExitCode.INTEGRITY,
         )
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    where = folder.relative_to(root).as_posix()
-    part = published.short(documents, plots.first(drawn), where)
-    return Pages(
-        {
-            readme: f"{before}{BEGIN}\n{part}\n{END}{after}",
-            folder / "README.md": published.full(documents, list(drawn)),
-        },
-        {folder / name: picture for name, picture in drawn.items()},
-    )
+    comparisons = compare(documents)
+    part = short(comparisons, folder.relative_to(root).as_posix())
+    return {
+        readme: f"{before}{BEGIN}\n{part}\n{END}{after}",
+        folder / "README.md": full(documents),
+    }, comparisons
 
 
 def write(root: Path) -> list[Path]:
-    """Writes texts and figures, removes figures that are no more; returns the files.
+    """Writes texts and figure; returns the files.
 
     Raises:
-      UserError: see `pages`; a figure is too large to keep (exit 4).
+      UserError: see `pages`.
     """
-    made = pages(root)
-    for path in set((root / "benchmarks" / "results").glob("*.png")) - set(
-        made.figures
-    ):
-        path.unlink()
-    for path, picture in made.figures.items():
-        data = picture.png()
-        if len(data) > _LARGEST:
-            raise UserError(
-                f"{path} would have {len(data):,} bytes, over {_LARGEST:,}.",
-                "Show less in it.",
-                ExitCode.OUTPUT,
-            )
-        atomic_write(path, data)
-    for path, text in made.texts.items():
+    texts, comparisons = pages(root)
+    picture = root / "benchmarks" / "results" / FIGURE
+    atomic_write(picture, figure(comparisons))
+    for path, text in texts.items():
         atomic_write(path, text)
-    return [*made.texts, *made.figures]
+    return [*texts, picture]
 
 
 def check(root: Path) -> None:
-    """Raises UserError (exit 5) unless texts and names of figures are what they give.
+    """Raises UserError (exit 5) unless the texts are what the results give.
 
-    The figures' bytes depend on matplotlib's version, and are not compared.
+    The figure's bytes depend on matplotlib's version, and are not compared.
     """
-    made = pages(root)
+    texts, _ = pages(root)
     stale = [
-        path
-        for path, text in made.texts.items()
+        path.relative_to(root).as_posix()
+        for path, text in texts.items()
         if not path.exists() or path.read_text() != text
     ]
-    there = set((root / "benchmarks" / "results").glob("*.png"))
-    stale += sorted(there.symmetric_difference(made.figures))
     if stale:
-        names = ", ".join(path.relative_to(root).as_posix() for path in stale)
         raise UserError(
-            f"Not what the newest results give: {names}.",
+            f"Not what the newest results give: {', '.join(stale)}.",
             "Run `python -m benchmarks.publish`.",
             ExitCode.INTEGRITY,
         )
-
-
-def _place(document: published.Document) -> tuple:
-    kind = published.kind_of(document)
-    place = _ORDER.index(kind) if kind in _ORDER else len(_ORDER)
-    return bool(document["hardware"]["gpu"]), place, document["benchmark"]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Images per second of the warp, beside other ways to augment the same images.
+"""Images per second of the warp, compared with other ways to augment the same images.
 
 python -m benchmarks.warp --write
 KERAS_BACKEND=jax python -m benchmarks.warp      needs no TensorFlow
@@ -9,21 +9,20 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from benchmarks import harness
-from benchmarks.train_step.step_cases import backend
+from benchmarks.train_step.cases import backend
 from support import command, memory
 from support.errors import usage_error
 from trainer.loop import wakeup
 
 _ROTATION, _SHIFT = 20, 0.2
-_OURS = "warp"
+_OURS, _RATIO = "warp", "warp / this"
 
 
 @dataclasses.dataclass(frozen=True)
 class WarpBenchmarkConfig:
-    """What to measure."""
+    """Sizes and rounds to measure."""
 
     height: int = command.option(218, "Height of the images, pixels.")
     width: int = command.option(178, "Width of the images, pixels.")
@@ -42,55 +41,16 @@ class WarpBenchmarkConfig:
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(WarpBenchmarkConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(WarpBenchmarkConfig, values)
-    result = measure(config)
-    print(harness.table(result))
-    for name, case in list(result["cases"].items())[1:]:
-        ratio = case["facts"][f"{_OURS} / this"]
-        print(f"The {_OURS} is {ratio:,.1f} times as fast as {name}.")
-    if config.write:
-        print(harness.write(result))
-
-
-def measure(config: WarpBenchmarkConfig) -> dict[str, Any]:
-    """The result, a document of `harness`; prints what it leaves out.
-
-    Raises:
-      UserError: Keras' backend does not do (exit 2); out of memory (exit 7).
-    """
+    config = command.parse_config(WarpBenchmarkConfig, argv)
     # Before Keras is imported, which fails without it.
     name = backend("tensorflow", "jax")
     with wakeup.Watch(), memory.named("Use a smaller --batch_size or --batches."):
-        measurements = harness.measure(list(_cases(config, name)), config.rounds)
+        measured = harness.measure(list(_cases(config, name)), config.rounds)
+    for one in measured[1:]:
+        one.facts[_RATIO] = harness.ratio(measured[0].samples, one.samples)
     settings = dataclasses.asdict(config) | {"backend": name}
-    del settings["write"]
-    return harness.document(
-        f"warp-{name}", "images", _with_ratios(measurements), settings
-    )
-
-
-def _with_ratios(
-    measurements: list[harness.Measurement],
-) -> list[harness.Measurement]:
-    """Adds to every case but ours how many times faster ours was.
-
-    The median of the rounds' ratios: what slows the machine slows one round's cases.
-    """
-    ours, *others = measurements
-    return [ours] + [
-        dataclasses.replace(
-            other,
-            facts={
-                f"{_OURS} / this": float(
-                    np.median(np.divide(ours.samples, other.samples))
-                )
-            },
-        )
-        for other in others
-    ]
+    result = harness.document(f"warp-{name}", "images", measured, settings)
+    harness.report(result, config.write)
 
 
 def _cases(config: WarpBenchmarkConfig, name: str) -> Iterator[harness.Case]:
@@ -103,17 +63,18 @@ def _cases(config: WarpBenchmarkConfig, name: str) -> Iterator[harness.Case]:
     from trainer.config import Augmentation
 
     rng = np.random.default_rng(0)
-    batches = [_images(config, rng) for _ in range(config.batches)]
+    batches = [
+        keras.ops.convert_to_tensor(_images(config, rng)) for _ in range(config.batches)
+    ]
     uniform = rng.random((config.batch_size, augmentation.NUM_PARAMETERS), np.float32)
     parameters = augmentation.sample_parameters(
         keras.ops.convert_to_tensor(uniform), Augmentation(_ROTATION, _SHIFT, _SHIFT)
     )
-    on_device = [keras.ops.convert_to_tensor(batch) for batch in batches]
     done = config.batches * config.batch_size
 
-    def case(name: str, function: Callable, given: list = on_device) -> harness.Case:
+    def case(name: str, function: Callable) -> harness.Case:
         def run() -> int:
-            _wait([function(batch) for batch in given])
+            _wait([function(batch) for batch in batches])
             return done
 
         return harness.Case(name, run)
@@ -132,10 +93,6 @@ def _cases(config: WarpBenchmarkConfig, name: str) -> Iterator[harness.Case]:
     yield case("warp, not compiled", not_compiled)
     yield case("Keras layers", _keras_layers(config))
     yield case("ImageProjectiveTransformV3", _projective(config, parameters))
-    try:
-        yield case("ImageDataGenerator", _generator(config), batches)
-    except ImportError as error:
-        print(f"Skipped: ImageDataGenerator ({error}).")
 
 
 def _images(config: WarpBenchmarkConfig, rng: np.random.Generator) -> np.ndarray:
@@ -152,32 +109,25 @@ def _wait(results: list[Any]) -> None:
     for result in results:
         if hasattr(result, "block_until_ready"):
             result.block_until_ready()  # JAX
-        elif not isinstance(result, np.ndarray):
+        else:
             result[0, 0, 0, 0].numpy()  # one number, not all of them over the bus
 
 
 def _keras_layers(config: WarpBenchmarkConfig) -> Callable[[Any], Any]:
-    """What Keras' guides put in front of a model, traced."""
+    """Layers that Keras' guides put in front of a model, traced."""
     import keras
     import tensorflow as tf
 
-    steps = [
-        keras.layers.Resizing(config.size, config.size),
-        keras.layers.Rescaling(1.0),
-        keras.layers.RandomRotation(_ROTATION / 360, fill_mode="nearest"),
-        keras.layers.RandomTranslation(_SHIFT, _SHIFT, fill_mode="nearest"),
-        keras.layers.RandomFlip("horizontal"),
-    ]
-
-    @tf.function
-    def function(images):
-        for step in steps[:2]:
-            images = step(images)
-        for step in steps[2:]:
-            images = step(images, training=True)
-        return images
-
-    return function
+    layers = keras.Sequential(
+        [
+            keras.layers.Resizing(config.size, config.size),
+            keras.layers.Rescaling(1.0),
+            keras.layers.RandomRotation(_ROTATION / 360, fill_mode="nearest"),
+            keras.layers.RandomTranslation(_SHIFT, _SHIFT, fill_mode="nearest"),
+            keras.layers.RandomFlip("horizontal"),
+        ]
+    )
+    return tf.function(lambda images: layers(images, training=True))
 
 
 def _projective(config: WarpBenchmarkConfig, parameters: Any) -> Callable[[Any], Any]:
@@ -202,36 +152,6 @@ def _projective(config: WarpBenchmarkConfig, parameters: Any) -> Callable[[Any],
             fill_mode="NEAREST",
             fill_value=0.0,
         )
-
-    return function
-
-
-def _generator(config: WarpBenchmarkConfig) -> Callable[[np.ndarray], np.ndarray]:
-    """Image by image, as it works on a folder: Pillow's stretch, SciPy's transform.
-
-    Raises:
-      ImportError: Pillow or SciPy is not installed.
-    """
-    import scipy  # noqa: F401 - the generator asks for it only when it is used
-    import tensorflow as tf
-    from PIL import Image
-
-    generator = tf.keras.preprocessing.image.ImageDataGenerator(
-        rotation_range=_ROTATION,
-        width_shift_range=_SHIFT,
-        height_shift_range=_SHIFT,
-        horizontal_flip=True,
-        fill_mode="nearest",
-    )
-    size = (config.size, config.size)
-
-    def function(images):
-        stretched = (
-            # The nearest pixel is what its loaders take unless told otherwise.
-            np.asarray(Image.fromarray(image).resize(size, Image.NEAREST), "float32")
-            for image in images
-        )
-        return np.stack([generator.random_transform(image) for image in stretched])
 
     return function
 

@@ -148,6 +148,18 @@ def refuse_words(words: Sequence[str]) -> None:
         raise usage_error(f"{words[0]!r} is not a flag.", "Flags begin with --.")
 
 
+def parse_config(config: type[Config], argv: Sequence[str]) -> Config:
+    """The configuration of a program that takes only flags.
+
+    Raises:
+      UserError: unknown flag, bad value or another word (exit 2).
+    """
+    values = flags.FlagValues()
+    define_flags(config, values)
+    refuse_words(parse(argv, values))
+    return from_flags(config, values)
+
+
 def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None):
     """Runs a program and exits with its code; errors print two lines, no traceback.
 
@@ -180,7 +192,7 @@ def _exit_code(error: BaseException) -> ExitCode:
         # interrupted in an import raise ImportError.
         error = Stopped(_arrived[0])
     if isinstance(error, Stopped):
-        error = stopped(error.signal, "Run the same command again to go on.")
+        error = stopped(error.signal, "Run the same command again to resume.")
     if isinstance(error, UserError):
         _report(error.cause, error.remedy)
         return error.exit_code

@@ -1,17 +1,22 @@
-"""JPEG images: checked, turned upright, resized."""
+"""JPEG images: checked, EXIF orientation applied, resized."""
 
 import functools
+import io
 import os
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
+from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from support.errors import usage_error
 
-#: Quality of the JPEGs that are written: those turned upright or resized. 95 without
-#: chroma subsampling keeps the loss below what the source's own encoding lost.
+#: Quality of the JPEGs that are encoded again. 95 without chroma subsampling keeps the
+#: loss below what the source's own encoding lost.
 JPEG_QUALITY = 95
 
 #: Larger images are refused by their header, before any memory is taken for them.
@@ -25,9 +30,10 @@ _SIGNATURES = {
     b"PK\x03\x04": "a zip file",
     b"<": "a web page or another text",
 }
-_EXIF = b"Exif\x00\x00"
-_SCAN = b"\xff\xda"  # the marker that the coded picture follows
-_ONE = 1 << 20  # what the weights of a resized pixel add up to
+_SCAN = b"\xff\xda"  # the marker that the coded image follows
+_PNG = b"\x89PNG"
+
+warnings.filterwarnings("ignore", module=r"PIL\.")  # on other damaged EXIF tags
 
 
 class BadImage(Exception):
@@ -66,23 +72,18 @@ def require_local(path: str, flag: str) -> Path:
     return Path(path)
 
 
-def check_header(data: bytes) -> tuple[int, int, str]:
+def check_header(data: bytes) -> tuple[int, int, str, int]:
     """Checks a JPEG's header: signature, size, colors.
-
-    Returns:
-      height and width in pixels, and the color space, "Gray", "RGB" or "YCbCr".
-
-    Raises:
-      BadImage: with the reason and what was found.
-    """
-    return _check_header(data)[:3]
-
-
-def _check_header(data: bytes) -> tuple[int, int, str, int]:
-    """As `check_header`; the EXIF orientation, 1 to 8, comes last.
 
     Images of one origin often share their header, byte by byte, as CelebA's do: those
     seen before need no parsing.
+
+    Returns:
+      height and width in pixels, the color space ("Gray", "RGB" or "YCbCr"), and the
+      EXIF orientation, 1 to 8.
+
+    Raises:
+      BadImage: with the reason and what was found.
     """
     if data[:2] != b"\xff\xd8":
         raise BadImage(*_what_instead(data))
@@ -105,7 +106,7 @@ def _parse_header(data: bytes) -> tuple[int, int, str, int]:
         raise BadImage("too large", f"{height}x{width} pixels")
     if colors not in ("YCbCr", "RGB", "Gray"):
         raise BadImage("color space", f"{colors}; RGB and grayscale are accepted")
-    return height, width, colors, _orientation(data)
+    return height, width, colors, orientation_of(data)
 
 
 def check_jpeg(data: bytes) -> tuple[int, int, int]:
@@ -120,7 +121,7 @@ def check_jpeg(data: bytes) -> tuple[int, int, int]:
     Raises:
       BadImage: with the reason and what was found.
     """
-    height, width, _, orientation = _check_header(data)
+    height, width, _, orientation = check_header(data)
     _decode(data, "GRAY", min_height=1, min_width=1)
     return height, width, orientation
 
@@ -128,7 +129,7 @@ def check_jpeg(data: bytes) -> tuple[int, int, int]:
 def prepare_jpeg(
     data: bytes, size: tuple[int, int] | None = None
 ) -> tuple[bytes, tuple[int, int], bool]:
-    """Checks an image and makes it upright and of `size`.
+    """Checks an image, applies its EXIF orientation and resizes it to `size`.
 
     The bytes stay as they are unless the EXIF orientation or `size` changes the image;
     then it is encoded again with `JPEG_QUALITY`.
@@ -138,15 +139,16 @@ def prepare_jpeg(
       size: (height, width) to resize to, None to keep the size.
 
     Returns:
-      the JPEG file, its (height, width), and whether it was turned or mirrored.
+      the JPEG file, its (height, width), and whether an orientation was applied.
 
     Raises:
       BadImage: as `check_jpeg`.
     """
-    height, width, orientation = check_jpeg(data)
+    height, width, colors, orientation = check_header(data)
     if orientation == 1 and size in (None, (height, width)):
+        check_jpeg(data)
         return data, (height, width), False
-    gray = check_header(data)[2] == "Gray"
+    gray = colors == "Gray"
     pixels = upright(_decode(data, "GRAY" if gray else "RGB"), orientation)
     if size is not None:
         pixels = resize(pixels, size)
@@ -187,42 +189,38 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Stretches an image to `size`, antialiased.
+    """Resizes an image with Pillow: bilinear, antialiased.
 
-    Bilinear, the triangle widened by the factor of reduction: as Pillow's BILINEAR and
-    `tf.image.resize(antialias=True)` do.
+    `tf.image.resize(antialias=True)` differs by one level at most.
 
     Args:
-      pixels: (height, width, channels) uint8.
+      pixels: (height, width, channels) uint8; 1 or 3 channels.
       size: (height, width) of the result.
 
     Returns:
       (*size, channels) uint8.
     """
-    height, width, channels = pixels.shape
-    # Whole numbers below 2^53, which float64 holds exactly: every processor and every
-    # order of summation gives the same bytes, at the speed of a matrix product.
-    rows = _weights(height, size[0]) @ pixels.reshape(height, -1).astype(np.float64)
-    rows = rows.reshape(size[0], width, channels)
-    result = np.einsum("ow,hwc->hoc", _weights(width, size[1]), rows, optimize=True)
-    return np.floor(result / _ONE**2 + 0.5).astype(np.uint8, order="C")
+    image = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels)
+    resized = image.resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(resized).reshape(*size, -1)
 
 
-@functools.lru_cache(maxsize=64)
-def _weights(source: int, target: int) -> np.ndarray:
-    """How much each source pixel gives to each target pixel.
+def orientation_of(data: bytes) -> int:
+    """The EXIF orientation of a JPEG or PNG, 1 if it states none or an invalid one.
+
+    Args:
+      data: a PNG file, or a JPEG file or its header. The size is checked already:
+        a PNG may state its orientation behind its pixels.
 
     Returns:
-      (target, source) float64, whole numbers; each row adds up to `_ONE`.
+      1 to 8, as `upright` takes it.
     """
-    # A triangle around each target's center, in units of half a pixel of both scales.
-    centers = (2 * np.arange(target) + 1) * source
-    distance = np.abs((2 * np.arange(source) + 1) * target - centers[:, None])
-    weights = np.maximum(0, 2 * max(source, target) - distance)
-    total = weights.sum(axis=1, keepdims=True)
-    # Rounding the running sums, not the weights, keeps what they add up to.
-    sums = (2 * _ONE * weights.cumsum(axis=1) + total) // (2 * total)
-    return np.diff(sums, axis=1, prepend=0).astype(np.float64)
+    reader = PngImageFile if data.startswith(_PNG) else JpegImageFile
+    try:
+        value = reader(io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # whatever Pillow raises for damaged metadata
+        return 1
+    return value if value in range(1, 9) else 1
 
 
 def _decode(data: bytes, colors: str, **scale: int) -> np.ndarray:
@@ -246,25 +244,3 @@ def _what_instead(data: bytes) -> tuple[str, str]:
         if text.startswith(signature):
             return "not a JPEG", f"it is {name}"
     return "not a JPEG", f"it begins with the bytes {data[:8].hex(' ')}"
-
-
-def _orientation(data: bytes) -> int:
-    """The EXIF orientation of a JPEG file, 1 if it states none or an invalid one.
-
-    Source: TIFF 6.0 and Exif 2.32, tag 0x0112 of the first directory.
-    """
-    at = data.find(_EXIF, 0, 65_536)
-    if data[at - 4 : at - 2] != b"\xff\xe1":  # not there, or not in an APP1 segment
-        return 1
-    tiff = data[at + len(_EXIF) : at + 65_536]
-    order = {b"II": "little", b"MM": "big"}.get(tiff[:2])
-    if order is None:
-        return 1
-    first = int.from_bytes(tiff[4:8], order)
-    entries = int.from_bytes(tiff[first : first + 2], order)
-    for entry in range(entries):
-        field = tiff[first + 2 + 12 * entry :][:12]
-        if len(field) == 12 and int.from_bytes(field[:2], order) == 0x0112:
-            value = int.from_bytes(field[8:10], order)
-            return value if 1 <= value <= 8 else 1
-    return 1

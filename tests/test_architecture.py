@@ -17,9 +17,9 @@ from beam_pipelines.writing import options as beam_options
 from benchmarks.build import BuildBenchmarkConfig
 from benchmarks.gpu import GpuConfig
 from benchmarks.input import InputBenchmarkConfig
-from benchmarks.ladder.ladder_config import LadderConfig
 from benchmarks.planner import PlannerConfig
 from benchmarks.publish import PublishConfig
+from benchmarks.stages.config import StagesConfig
 from benchmarks.step import StepConfig
 from benchmarks.warp import WarpBenchmarkConfig
 from schemas import example
@@ -59,7 +59,7 @@ CONFIGS = (
     CompareConfig,
     SweepConfig,
     SubgroupsConfig,
-    LadderConfig,
+    StagesConfig,
     WarpBenchmarkConfig,
     StepConfig,
     GpuConfig,

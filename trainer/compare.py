@@ -1,8 +1,7 @@
 """Compares finished runs: `python -m trainer.compare RUN… [--output_dir=DIR]`.
 
-Runs that differ in nothing but the seed are one group. Says which groups are better,
-by how much, and which cannot be told apart; writes comparison.html, leaderboard.csv and
-the charts.
+Runs that differ in nothing but the seed are one group. Prints which groups are better
+and which cannot be told apart; writes comparison.html, leaderboard.csv and the charts.
 """
 
 import dataclasses
@@ -23,12 +22,12 @@ class CompareConfig:
     """Flags of `python -m trainer.compare`."""
 
     output_dir: str = command.option(
-        "runs/comparison", "Folder for the page, the table and the charts."
+        "runs/comparison", "Directory of the page, the table and the charts."
     )
 
     def __post_init__(self):
         if not self.output_dir:
-            raise usage_error("--output_dir is empty.", "Name a folder.")
+            raise usage_error("--output_dir is empty.", "Name a directory.")
         require_local(self.output_dir, "output_dir")
 
 
@@ -52,7 +51,7 @@ def main(argv: list[str]) -> None:
     config = command.from_flags(CompareConfig, values)
     if not words:
         raise usage_error(
-            "No run is named.", "Add the folders of finished runs: runs/sweep/*/"
+            "No run is named.", "Add the directories of finished runs: runs/sweep/*/"
         )
     compare_runs([Path(word) for word in words], Path(config.output_dir))
 

@@ -22,13 +22,13 @@ from schemas.manifest import Manifest
 from support import command
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from support.files import output_errors
-from trainer import models, report
+from trainer import models
 from trainer.data import Dataset, evaluation_dataset, open_dataset
 from trainer.evaluation import calibration, results
 from trainer.loop import runtime, wakeup
 from trainer.loop.scoring import predict_split
 from trainer.loop.steps import EvaluationStep
-from trainer.reporting import gradcam
+from trainer.reporting import gradcam, report
 from trainer.runs import run_folder, run_reader, run_record
 
 
@@ -159,7 +159,7 @@ def _choose_band(config: EvaluateConfig, run_dir: Path) -> float:
     if config.target_error is None:
         return config.abstain
     table = run_reader.read_csv(run_dir, results.VALIDATION_PREDICTIONS)
-    band = calibration.smallest_band(
+    band = calibration.smallest_threshold(
         table["label"].to_numpy(), table["probability"].to_numpy(), config.target_error
     )
     if band is None:
@@ -223,9 +223,7 @@ def _write(
         )
     pictures = None
     if config.report_images:
-        pictures = gradcam.report_pictures(
-            model, dataset, config.eval_split, predictions
-        )
+        pictures = gradcam.report_images(model, dataset, config.eval_split, predictions)
     report.write_report(Path(config.run_dir), pictures, folder)
 
 

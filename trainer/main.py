@@ -53,8 +53,8 @@ def _named_failures(config: TrainConfig, run_dir: Path) -> Iterator[None]:
         yield
     except command.Stopped as error:
         if not (run_dir / run_folder.FLAGS).is_file():
-            raise  # stopped before there was anything to go on with
-        raise stopped(error.signal, train.continue_command(run_dir)) from error
+            raise  # stopped before there was anything to resume
+        raise stopped(error.signal, train.resume_command(run_dir)) from error
     except (MemoryError, tf.errors.OpError) as error:
         if not runtime.is_out_of_memory(error):
             raise
@@ -101,7 +101,7 @@ def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:
         f"{smallest}{f' or {smallest + 1}' if uneven else ''} per replica, "
         f"{job.steps_per_epoch} steps per epoch; run folder {run_dir}\n"
         f"decoded images stay in memory: {', '.join(cached) or 'none'}\n"
-        f"after a stop, go on with: {train.continue_command(run_dir)}",
+        f"after a stop, resume with: {train.resume_command(run_dir)}",
         flush=True,
     )
     with wakeup.Watch():

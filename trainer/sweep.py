@@ -243,7 +243,7 @@ def run_all(runs: Sequence[TrainConfig], go_on: str) -> dict[str, int]:
             print(f"\nrun {number} of {len(runs)}: {run_dir}", flush=True)
             code, last = (0, []) if runner.signal else runner.run(train_command(config))
             if runner.signal is not None:
-                raise command.stopped(runner.signal, f"Go on with: {go_on}")
+                raise command.stopped(runner.signal, f"Resume with: {go_on}")
             if code:
                 failed[config.run_dir] = code
                 said = " ".join(line.strip() for line in last) or "it said nothing."
@@ -294,7 +294,7 @@ def _train_and_compare(sweep: SweepConfig, runs: Sequence[TrainConfig]) -> None:
         codes = [f"{folder} ({_code_text(code)})" for folder, code in failed.items()]
         raise UserError(
             f"{len(failed)} of {len(runs)} runs failed: {', '.join(codes)}.",
-            f"Mend what they name, then go on with: {go_on}",
+            f"Fix what they name, then resume with: {go_on}",
             _exit_code(next(iter(failed.values()))),
         )
 

@@ -1,4 +1,4 @@
-"""What a build's report says of a plan, as numbers: one pure function."""
+"""The numbers of a build's report, counted from its plan."""
 
 import dataclasses
 
@@ -8,24 +8,24 @@ from beam_pipelines.planning import selection
 from beam_pipelines.planning.selection import Plan, Rows
 from schemas import celeba
 
-#: The groups of images that the report compares; the first is what was there.
+#: The groups of images that the report compares; the first is what was available.
 GROUPS = ("all images", *celeba.SPLITS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Counts of each group of `GROUPS`; "all images" are those annotated and there.
+    """Counts of each group of `GROUPS`; "all images" are annotated and exist.
 
     Attributes:
       class_counts: (4, 2) int64, images without and with the attribute.
-      prevalence: (4, 40) float64, share of the images with each attribute, 0..1; NaN
+      prevalence: (4, 40) float64, fraction of the images with each attribute, 0..1; NaN
         where a group is empty.
       people: (4,) int64, known people.
       per_person: (4,) int64 arrays: how many images each known person has.
       unknown: (4,) int64, images whose person is unknown.
-      missing: images that are annotated but not there.
+      missing: images that are annotated but do not exist.
       candidates: images that the options allow in some split.
-      leakage: share of the test images whose person is in train too, see
+      leakage: fraction of the test images whose person is in train too, see
         `selection.leakage`.
     """
 
@@ -78,9 +78,7 @@ def _people(rows: Rows, members: np.ndarray) -> np.ndarray:
 
 
 def _prevalence(packed: np.ndarray) -> np.ndarray:
-    """Share of each attribute in rows of 40 bits, (40,); without a loop over rows."""
+    """Fraction of each attribute in rows of 40 bits, (40,)."""
     if not len(packed):
         return np.full(len(celeba.ATTRIBUTES), np.nan)
-    bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
-    counts = [np.bincount(column, minlength=256) @ bits for column in packed.T]
-    return np.concatenate(counts)[: len(celeba.ATTRIBUTES)] / len(packed)
+    return np.unpackbits(packed, axis=1, count=len(celeba.ATTRIBUTES)).mean(axis=0)

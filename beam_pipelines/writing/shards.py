@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from beam_pipelines.planning.selection import Plan
+from beam_pipelines.sources.images import ImageSource
 from beam_pipelines.writing.store import Store
 from schemas import example
 from schemas.celeba import ATTRIBUTES
-from support.folders import ImageSource
 from support.framing import frame
 from support.images import BadImage, prepare_jpeg
 

@@ -2,7 +2,7 @@
 
 As PyTorch's own guides advise: channels_last, autocast, fused AdamW, and on a GPU
 torch.compile. The gradient is not clipped and no weights are averaged, which the
-trainer's step does beside.
+trainer's step does in addition.
 """
 
 import math
@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import turns
-from benchmarks.peers import torch_networks
-from benchmarks.train_step.step_settings import (
+from benchmarks import programs
+from benchmarks.train_step.settings import (
     CPU_MATMUL,
     DROPOUT,
     GPU_MATMUL,
@@ -25,6 +26,12 @@ from benchmarks.train_step.step_settings import (
     WEIGHT_DECAY,
 )
 
+#: Family -> how torchvision builds it with one logit.
+_OPTIONS = {
+    "vgg": {"init_weights": False},
+    "googlenet": {"num_classes": 1, "aux_logits": False, "init_weights": False},
+    "resnet": {"num_classes": 1},
+}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -33,7 +40,7 @@ def device() -> dict[str, str]:
     return {"torch": torch.__version__, "gpu": gpu, "cuda": torch.version.cuda or ""}
 
 
-def prepare(task: dict[str, Any]) -> turns.Work:
+def prepare(task: dict[str, Any]) -> programs.Step:
     """Builds the case `task["case"]`: pytorch or torchvision.
 
     Raises:
@@ -58,7 +65,7 @@ def prepare(task: dict[str, Any]) -> turns.Work:
     def device_bytes() -> int:
         return torch.cuda.max_memory_allocated() if kind == "cuda" else 0
 
-    return turns.Work(
+    return programs.Step(
         task["batch_size"],
         _step(model, images, labels, _DTYPES[task["precision"]]),
         wait,
@@ -69,16 +76,53 @@ def prepare(task: dict[str, Any]) -> turns.Work:
     )
 
 
-def _network(case: str, name: str) -> nn.Module:
-    if case == "pytorch":
-        return torch_networks.build(name, DROPOUT)
-    import torchvision
+class Classifier(nn.Module):
+    """Scaling to -1..1, a backbone, average pooling, dropout, one logit.
 
-    if name not in ("resnet50", "resnet101", "googlenet"):
-        raise ValueError(f"torchvision's {name} has another head: not compared")
-    options = {"aux_logits": False, "init_weights": False}
-    extra = options if name == "googlenet" else {}
-    return torchvision.models.get_model(name, weights=None, num_classes=1, **extra)
+    Takes images (batch, 3, side, side) float32 in 0..255, returns (batch, 1).
+    """
+
+    def __init__(self, backbone: nn.Module, channels: int):
+        super().__init__()
+        self.backbone = backbone
+        self.dropout = nn.Dropout(DROPOUT)
+        self.logit = nn.Linear(channels, 1)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.backbone(images * (1 / 127.5) - 1)
+        return self.logit(self.dropout(features.mean((2, 3))))
+
+
+def _network(case: str, name: str) -> nn.Module:
+    """Torchvision's network, or its layers as the trainer's network has them."""
+    options = _OPTIONS.get(name.rstrip("0123456789"))
+    if options is None or (case == "torchvision" and name.startswith("vgg")):
+        raise ValueError(f"torchvision's {name} is another network: not compared")
+    model = torchvision.models.get_model(name, weights=None, **options)
+    if case == "torchvision":
+        return model
+    if name.startswith("vgg"):
+        return Classifier(model.features, 512)
+    channels = model.fc.in_features
+    if name.startswith("resnet"):
+        _as_in_keras(model)
+    # Without the last three: pooling, dropout (ResNet has none) and logit.
+    last = ("avgpool", "dropout", "fc")
+    layers = [layer for key, layer in model.named_children() if key not in last]
+    return Classifier(nn.Sequential(*layers), channels)
+
+
+def _as_in_keras(model: nn.Module) -> None:
+    """Makes a ResNet the paper's and Keras' first version.
+
+    The stride of a block is in its first 1×1 convolution, and convolutions have biases;
+    torchvision's is in the 3×3, without biases.
+    """
+    for layer in model.modules():
+        if isinstance(layer, torchvision.models.resnet.Bottleneck):
+            layer.conv1.stride, layer.conv2.stride = layer.conv2.stride, (1, 1)
+        if isinstance(layer, nn.Conv2d):
+            layer.bias = nn.Parameter(torch.zeros(layer.out_channels))
 
 
 def _step(
@@ -106,27 +150,17 @@ def _step(
 
 
 def _facts(model: nn.Module, images: torch.Tensor) -> dict[str, float]:
-    """Size and cost, the cost counted while one image passes through."""
-    operations = []
-
-    def count(layer, _inputs, output):
-        positions = math.prod(output.shape[2:])
-        operations.append(2 * positions * layer.weight.numel())
-
-    counted = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(count) for layer in counted]
-    with torch.no_grad():
+    """Size, and the operations of one image."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(images[:1])
-        model.train()
-    for hook in hooks:
-        hook.remove()
+    model.train()
     trainable = sum(parameter.numel() for parameter in model.parameters())
-    # Not the counters of batches that torch keeps beside the moving statistics.
+    # Not the counters of batches that torch keeps with the moving statistics.
     statistics = sum(b.numel() for b in model.buffers() if b.is_floating_point())
     return {
         "parameters": float(trainable + statistics),
         "trainable": float(trainable),
-        "GFLOP/image": TRAIN_PASSES * sum(operations) / 1e9,
+        "GFLOP/image": TRAIN_PASSES * counter.get_total_flops() / 1e9,
     }
 
 
@@ -146,8 +180,8 @@ def _matmul(dtype: torch.dtype, kind: str) -> tuple[Callable[[], Any], float]:
 
         return multiply
 
-    return turns.made_once(make), 2.0 * side**3 * products
+    return programs.made_once(make), 2.0 * side**3 * products
 
 
 if __name__ == "__main__":
-    turns.serve(prepare, device)
+    programs.serve(prepare, device)

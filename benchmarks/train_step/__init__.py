@@ -1,1 +1,1 @@
-"""Cases and workers of the train-step benchmark."""
+"""Cases and programs of the train-step benchmark."""

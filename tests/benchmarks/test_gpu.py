@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 
-from benchmarks import gpu, turns
+from benchmarks import gpu, harness
 
 WORDS = "--models=vgg16 --size=32 --batch_sizes=1 --rounds=1 --round_seconds=0.01"
 
@@ -17,12 +17,12 @@ def test_it_runs_without_tensorflow():
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
-        cwd=turns.ROOT,
+        cwd=harness.ROOT,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    cases = re.findall(r"^\| vgg16 32 bfloat16 batch 1, (.+?) \|", done.stdout, re.M)
+    cases = re.findall(r"^\| vgg16 32 bfloat16 batch 1, (.+?) +\|", done.stdout, re.M)
     assert cases[:3] == ["ours", "ours, again", "with warp"], done.stdout
     assert cases[3:] == ["torchvision"] or "skipped: torchvision" in done.stdout
     assert "images/s with warp; on an H200 at least 3,000" in done.stdout

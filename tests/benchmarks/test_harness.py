@@ -8,7 +8,7 @@ from benchmarks import harness
 from benchmarks.harness import Case, Measurement
 
 
-def test_cases_take_turns_and_warm_up():
+def test_cases_are_interleaved_and_warmed_up():
     calls = []
 
     def case(name):
@@ -48,18 +48,18 @@ def test_results_are_written_and_checked(tmp_path):
     path = harness.write(result(), tmp_path)
     assert re.fullmatch(r"demo-\d{4}-\d\d-\d\d\.json", path.name)
     harness.check(json.loads(path.read_text()))
-    assert "| a | 2.0 | " in harness.table(result())
+    assert "| a    |      2.0 | " in harness.table(result())
 
 
-def test_facts_stand_beside_the_rates(tmp_path):
+def test_facts_are_columns_of_the_table(tmp_path):
     measured = [Measurement("a", (2.0,), {"bytes/row": 88}), Measurement("b", (4.0,))]
     made = harness.document("demo", "rows", measured, {})
     harness.check(json.loads(harness.write(made, tmp_path).read_text()))
     assert harness.table(made).splitlines() == [
         "| case | rows/s | spread | bytes/row |",
-        "|---|---:|---:|---:|",
-        "| a | 2.0 | ±0% | 88 |",
-        "| b | 4.0 | ±0% |  |",
+        "| ---- | -----: | -----: | --------: |",
+        "| a    |    2.0 |    ±0% |        88 |",
+        "| b    |    4.0 |    ±0% |           |",
     ]
     made["cases"]["a"]["facts"]["bytes/row"] = "88"
     with pytest.raises(ValueError, match="bytes/row is not a number"):
@@ -80,3 +80,50 @@ def test_committed_results_are_of_the_schema():
     assert paths
     for path in paths:
         harness.check(json.loads(path.read_text()))
+
+
+def test_paths_are_not_recorded():
+    settings = {"size": 1, "data_dir": "/home/me", "write": True}
+    assert harness.document("demo", "rows", [], settings)["settings"] == {"size": 1}
+
+
+def test_plan_shares_the_time():
+    assert harness.plan([0.1] * 4, 40.0) == (5, 2.0)
+    # One case cannot do less than 4 s: the others share what it leaves.
+    assert harness.plan([4.0, 0.1, 0.1], 30.0) == (5, 1.0)
+
+
+def test_plan_drops_rounds_before_turns_become_too_short():
+    assert harness.plan([0.1] * 10, 10.0) == (3, pytest.approx(1 / 3))
+
+
+def test_plan_measures_once_in_too_short_a_time():
+    assert harness.plan([5.0, 5.0], 3.0) == (1, 0.3)
+    assert harness.plan([0.1], 0.0) == (1, 0.3)
+
+
+class Clock:
+    """Time that passes only when work is done."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def work(self, seconds):
+        def do(units):
+            self.now += seconds * units
+            return harness.Timed(units, seconds * units)
+
+        return do
+
+
+def test_every_work_is_measured_within_the_time():
+    clock = Clock()
+    works = {"quick": clock.work(0.01), "slow": clock.work(0.5)}
+    measured, rounds = harness.measure_within(works, 30.0, clock=clock)
+    assert rounds == 5
+    assert measured["quick"].median == pytest.approx(100)
+    assert measured["slow"].median == pytest.approx(2)
+    assert clock.now == pytest.approx(30, rel=0.1)

@@ -5,7 +5,8 @@ import os
 import pytest
 
 from benchmarks import input as benchmark
-from benchmarks import input_cases, input_peers
+from benchmarks import input_cases
+from benchmarks.peers import loaders, writers
 from support.errors import UserError
 from support.pool import cores
 
@@ -26,6 +27,7 @@ def test_each_case_reads_the_training_split(data):
     for case in input_cases.own_cases(folder, loose, 8):
         result = case.run()
         done[case.name] = getattr(result, "units", result)
+    assert done.pop("memory copy") > 1000
     full = count // 8 * 8
     expected = {
         "trainer, streaming": full,
@@ -37,7 +39,6 @@ def test_each_case_reads_the_training_split(data):
         "ImageDataGenerator": count,
         "decode only": count,
         "decode only, 1 core": count,
-        "memory copy": 512 * 16,
     }
     if cores() == 1:
         del expected["decode only, 1 core"]
@@ -52,19 +53,19 @@ def test_keras_generator_gives_the_images_as_they_are(data):
     assert batch.max() > 1
 
 
-def test_peers_that_are_not_installed_are_skipped_with_a_word(data, capsys, tmp_path):
+def test_peers_that_are_not_installed_are_skipped(data, capsys, tmp_path):
     empty = tmp_path / "python"
     empty.write_text("#!/bin/sh\nexit 1\n")
     empty.chmod(0o755)
-    assert list(input_peers.peer_cases(data[1], 8, str(empty))) == []
-    assert capsys.readouterr().out.count("skipped ") == len(input_peers.PEERS)
-    assert list(input_peers.peer_cases(data[1], 8, "")) == []
+    assert list(input_cases.peers(data[1], 8, str(empty))) == []
+    assert capsys.readouterr().out.count("skipped ") == len(input_cases.PEERS)
+    assert list(input_cases.peers(data[1], 8, "")) == []
 
 
-def test_every_peer_s_scripts_are_there():
-    for peer in input_peers.PEERS.values():
-        for script in filter(None, (peer.loader, peer.writer)):
-            assert (input_peers._SCRIPTS / script).is_file()
+def test_every_peer_has_a_loader_and_a_writer():
+    for _, loader, writer in input_cases.PEERS.values():
+        assert loader in loaders.LOADERS
+        assert writer in ("", *writers.WRITERS)
 
 
 @pytest.mark.parametrize("workers", [(), (-1,), (cores() + 1,)])

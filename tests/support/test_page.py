@@ -1,18 +1,28 @@
-"""The HTML shell."""
+"""The environment and the base template of all pages."""
 
 import base64
+
+import jinja2
+import pytest
 
 from support import page
 
 
-def test_the_title_is_escaped_and_the_body_kept():
-    html = page.render("a <b> & c", "<p>$5 and ${x}</p>\n")
-    assert "<title>a &lt;b&gt; &amp; c</title>" in html
-    assert "<main>\n<p>$5 and ${x}</p>\n</main>" in html
+def test_templates_extend_the_page_and_escape_values(tmp_path):
+    (tmp_path / "one.html").write_text(
+        '{% extends "page.html" %}{% block title %}{{ name }}{% endblock %}'
+        "{% block body %}<p>{{ name }}, {{ 0.5 | percent }}</p>{% endblock %}"
+    )
+    template = page.environment(tmp_path).get_template("one.html")
+    html = template.render(name="<a> & b")
+    assert "<title>&lt;a&gt; &amp; b</title>" in html
+    assert "<main>\n<p>&lt;a&gt; &amp; b, 50.0\u00a0%</p>" in html
+    with pytest.raises(jinja2.UndefinedError):
+        template.render()
 
 
-def test_the_page_loads_nothing_and_knows_both_color_schemes():
-    html = page.render("title", "")
+def test_page_loads_nothing_and_has_both_color_schemes():
+    html = page.environment().get_template("page.html").render()
     assert "default-src 'none'" in html
     assert "http://" not in html and "https://" not in html
     assert "<script" not in html and "<link" not in html and "url(" not in html
@@ -24,10 +34,3 @@ def test_data_uri():
     kind, text = page.data_uri("image/jpeg", b"\xff\xd8").split(";base64,")
     assert kind == "data:image/jpeg"
     assert base64.b64decode(text) == b"\xff\xd8"
-
-
-def test_tags_escape_all_but_html():
-    inner = page.tag("b", "x < y & z")
-    assert inner == "<b>x &lt; y &amp; z</b>"
-    outer = page.tag("p", inner, "<i>", class_='"note"', title="")
-    assert outer == ('<p class="&quot;note&quot;"><b>x &lt; y &amp; z</b>&lt;i&gt;</p>')

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 
+import keras
 import numpy as np
 import pytest
 import simplejpeg
@@ -94,6 +95,13 @@ def write_dataset(folder, counts=COUNTS, num_shards=2) -> Manifest:
     return manifest
 
 
+@pytest.fixture(autouse=True)
+def float32():
+    """Training sets Keras' policy for its process: none leaves it to the next test."""
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
 @pytest.fixture(scope="session")
 def dataset_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "tfrecords"
@@ -104,9 +112,8 @@ def dataset_dir(tmp_path_factory):
 @pytest.fixture
 def tiny(monkeypatch):
     """Adds an architecture `tiny` to the table."""
-    table = dict(models.ARCHITECTURES)
-    table["tiny"] = models.Architecture(tiny_run.backbone, models.SCALED, "", 0)
-    monkeypatch.setattr(models, "ARCHITECTURES", table)
+    entry = models.Architecture("Tiny", tiny_run.backbone)
+    monkeypatch.setitem(models.ARCHITECTURES, "tiny", entry)
     return "tiny"
 
 

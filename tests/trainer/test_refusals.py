@@ -59,17 +59,17 @@ def test_damage_in_a_later_epoch_keeps_the_checkpoint(
 ):
     folder = shutil.copytree(dataset_dir, tmp_path / "data")
     path = folder / "celeba-train.tfrecord-00000-of-00002"
-    whole, end = path.read_bytes(), train._end_epoch
+    whole, end = path.read_bytes(), train.Loop._end_epoch
 
-    def damage(job, run_dir, progress, row):
-        end(job, run_dir, progress, row)
+    def damage(loop, row):
+        end(loop, row)
         path.write_bytes(whole[: len(whole) // 2])
 
     config = changed(
         data_dir=str(folder), epochs=4, cache_mb=0, shuffle_buffer=2, patience=0
     )
     with monkeypatch.context() as patch:
-        patch.setattr(train, "_end_epoch", damage)
+        patch.setattr(train.Loop, "_end_epoch", damage)
         assert run(config) == ExitCode.INTEGRITY
     assert f"{path} has " in capsys.readouterr().err
     steps_done = [
@@ -79,7 +79,7 @@ def test_damage_in_a_later_epoch_keeps_the_checkpoint(
     assert run(config) == ExitCode.INTEGRITY
     path.write_bytes(whole)
     assert run(config) == ExitCode.OK
-    assert "going on in epoch" in capsys.readouterr().out
+    assert "resuming in epoch" in capsys.readouterr().out
 
 
 def test_divergence_is_named(changed, capsys):
@@ -110,7 +110,7 @@ def test_divergence_keeps_the_last_good_checkpoint(
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["step-000000002.npz", "step-000000004.npz"]
     assert run(config) == ExitCode.OK
-    assert "going on in epoch 1 after step 4" in capsys.readouterr().out
+    assert "resuming in epoch 1 after step 4" in capsys.readouterr().out
 
 
 def test_a_folder_holds_one_run(changed, tmp_path, capsys):

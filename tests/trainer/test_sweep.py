@@ -16,16 +16,12 @@ from absl import flags
 from schemas.manifest import Manifest
 from support import command
 from support.errors import ExitCode, UserError
-from trainer import compare, models, sweep
+from trainer import compare, sweep
 from trainer.config import MODELS, TrainConfig
-from trainer.runs import run_reader, run_record
+from trainer.runs import run_record
 from trainer.sweep import SweepConfig
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-def test_models_are_the_architectures():
-    assert set(MODELS) == set(models.ARCHITECTURES) == set(run_reader.MODEL_NAMES)
 
 
 def test_plan_takes_every_model_before_the_next_seed():
@@ -253,7 +249,7 @@ def test_a_sweep_stops_goes_on_survives_a_failure_and_compares(dataset_dir, tmp_
         rest = process.communicate()
     go_on = f"python -m trainer.sweep --flagfile={folder / sweep.FLAGS}"
     assert process.returncode == ExitCode.STOPPED, rest
-    assert f"Go on with: {go_on}" in rest[1]
+    assert f"Resume with: {go_on}" in rest[1]
     assert "run 2 of 4" not in rest[0]
 
     with started(*go_on.split()[3:]) as process:

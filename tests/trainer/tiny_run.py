@@ -72,6 +72,6 @@ if __name__ == "__main__":
     from support import command
     from trainer import main, models
 
-    models.ARCHITECTURES["tiny"] = models.Architecture(backbone, models.SCALED, "", 0)
+    models.ARCHITECTURES["tiny"] = models.Architecture("Tiny", backbone)
     arm(sys.argv.pop(1))
     command.run(main.main)

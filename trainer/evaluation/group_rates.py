@@ -1,4 +1,4 @@
-"""Rates of groups and their gaps to everybody else, with intervals and tests.
+"""Rates of groups and their gaps to all others, with intervals and tests.
 
 All intervals come from the same bootstrap draws of people as those of
 `evaluation.metrics`: within a draw a group is compared with its own complement, so that
@@ -8,11 +8,11 @@ as the person was drawn; all draws of all groups are one matrix product.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from trainer.evaluation import metrics
+from trainer.evaluation import bootstrap
 from trainer.evaluation.groups import Partition
 
 #: The rates, in the order of the last axis of every array here.
@@ -25,17 +25,15 @@ RATES = ("accuracy", "false_positive_rate", "false_negative_rate")
 MIN_PEOPLE, MIN_IMAGES = 30, 50
 
 _CELLS = 4  # tn, fp, fn, tp
-#: Numbers held at once as sums by person: 128 MB.
-_BLOCK = 16_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-    """Groups of one partition, or the complement of each.
+    """Groups, or the complement of each within its partition.
 
     Attributes:
       counts: (groups, 4) float64, images that are tn, fp, fn, tp.
-      people: (groups, 3) int, people with an image that each rate is a share of.
+      people: (groups, 3) int, people with an image in the denominator of each rate.
       samples: (draws, groups, 3) float64, the rates of every draw, NaN if undefined.
     """
 
@@ -45,7 +43,7 @@ class Side:
 
     @functools.cached_property
     def sizes(self) -> np.ndarray:
-        """(groups, 3): the images that each rate is a share of."""
+        """(groups, 3): the images in the denominator of each rate."""
         return _sizes(self.counts)
 
     @functools.cached_property
@@ -58,16 +56,16 @@ class Side:
         """(groups, 3) bool: too few people or images to judge by."""
         return (self.people < MIN_PEOPLE) | (self.sizes < MIN_IMAGES)
 
-    def interval(self, group: int, rate: int) -> list[float] | None:
-        """The percentile interval of one rate, see also `evaluation.metrics.opened`."""
-        bounds = metrics.interval(self.samples[:, group, rate])
-        people = self.people[group, rate]
-        return metrics.opened(self.rates[group, rate], bounds, people)
+    @functools.cached_property
+    def intervals(self) -> np.ndarray:
+        """(2, groups, 3), see `bootstrap.interval` and `bootstrap.opened`."""
+        bounds = bootstrap.interval(self.samples)
+        return bootstrap.opened(self.rates, bounds, self.people)
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """The groups of a partition and their complements within it."""
+    """The groups of all partitions, and their complements."""
 
     group: Side
     rest: Side
@@ -82,27 +80,28 @@ class Measured:
         """(draws, groups, 3): how far each draw's gap is from the gap."""
         return self.group.samples - self.rest.samples - self.gaps
 
-    def gap_interval(self, group: int, rate: int) -> list[float] | None:
-        """The percentile interval of one gap, from the same draws on both sides.
+    @functools.cached_property
+    def gap_intervals(self) -> np.ndarray:
+        """(2, groups, 3): percentile intervals, from the same draws on both sides.
 
-        Where one side is all right or all wrong its draws do not vary, and the sides'
+        Where one side is all correct or all wrong its draws do not vary, and the sides'
         own intervals are joined instead (Newcombe, "Interval estimation for the
         difference between independent proportions", 1998, method 10).
         """
-        draws = self.group.samples[:, group, rate] - self.rest.samples[:, group, rate]
-        bounds = metrics.interval(draws)
-        values = [side.rates[group, rate] for side in (self.group, self.rest)]
-        if bounds is None or not {0.0, 1.0}.intersection(values):
-            return bounds
-        ends = [side.interval(group, rate) for side in (self.group, self.rest)]
-        if None in ends:
-            return None
-        (value, rest), ((low, high), (rest_low, rest_high)) = values, ends
-        gap = value - rest
-        return [
-            max(-1.0, gap - float(np.hypot(value - low, rest_high - rest))),
-            min(1.0, gap + float(np.hypot(high - value, rest - rest_low))),
-        ]
+        low, high = bootstrap.interval(self.group.samples - self.rest.samples)
+        group, rest = self.group.rates, self.rest.rates
+        group_low, group_high = self.group.intervals
+        rest_low, rest_high = self.rest.intervals
+        below = self.gaps - np.hypot(group - group_low, rest_high - rest)
+        above = self.gaps + np.hypot(group_high - group, rest - rest_low)
+        constant = np.isin(group, (0, 1)) | np.isin(rest, (0, 1))
+        joined = constant & ~np.isnan(low)
+        return np.stack(
+            [
+                np.where(joined, np.maximum(-1, below), low),
+                np.where(joined, np.minimum(1, above), high),
+            ]
+        )
 
 
 def measure(
@@ -111,31 +110,32 @@ def measure(
     person: np.ndarray,
     draws: int,
     seed: int,
-) -> list[Measured]:
+) -> Measured:
     """Counts every group and its complement, in the data and in every draw.
 
     Args:
-      partitions: see `evaluation.groups`; images of code -1 belong to neither side.
+      partitions: see `evaluation.groups`, none without groups; images of code -1
+        belong to neither side.
       cell: (n,) int, 0 tn, 1 fp, 2 fn, 3 tp.
-      person: (n,) numbers 0..people-1, see `evaluation.metrics.clusters`.
+      person: (n,) numbers 0..people-1, see `evaluation.bootstrap.clusters`.
       draws: number of draws.
       seed: seed of the draws.
     """
-    people = int(person.max()) + 1
-    measured = []
-    for block in _blocks(partitions, people):
-        sums = [_sums_by_person(part, cell, person, people) for part in block]
-        columns = np.concatenate([part.reshape(people, -1) for part in sums], axis=1)
-        # The same seed draws the same people for every block.
-        weights = metrics.person_weights(people, len(cell), draws, seed)
-        drawn = np.concatenate([chunk @ columns for chunk in weights])
-        ends = np.cumsum([part[0].size for part in sums])
-        for part, counts in zip(sums, np.split(drawn, ends[:-1], axis=1), strict=True):
-            measured.append(_measured(part, counts.reshape(draws, -1, _CELLS)))
-    return measured
+    parts = [_sums_by_person(part, cell, person) for part in partitions]
+    sums = np.concatenate(parts, axis=1)
+    drawn = bootstrap.resample(sums.reshape(len(sums), -1), draws, seed)
+    drawn = drawn.reshape(draws, -1, _CELLS)
+    sizes = [len(part.names) for part in partitions]
+
+    def rest(counts: np.ndarray) -> np.ndarray:
+        """(n, groups, 4) -> the same of everything else in each group's partition."""
+        totals = np.add.reduceat(counts, np.cumsum([0, *sizes[:-1]]), axis=1)
+        return np.repeat(totals, sizes, axis=1) - counts
+
+    return Measured(_side(sums, drawn), _side(rest(sums), rest(drawn)))
 
 
-def adjusted_p_values(measured: Sequence[Measured]) -> list[np.ndarray]:
+def adjusted_p_values(measured: Measured) -> np.ndarray:
     """Tests every gap against none, corrected for looking at all of them.
 
     The single-step maxT procedure (Westfall and Young, "Resampling-Based Multiple
@@ -150,78 +150,52 @@ def adjusted_p_values(measured: Sequence[Measured]) -> list[np.ndarray]:
     that has few mistakes or none.
 
     Returns:
-      Per partition (groups, 3) float64, NaN where nothing is tested: an undefined gap,
-      or too few people or images in the group or outside it.
+      (groups, 3) float64, NaN where nothing is tested: an undefined gap, or too few
+      people or images in the group or outside it.
     """
-    draws = len(measured[0].group.samples)
-    highest, statistics = np.zeros(draws), []
-    for part in measured:
-        deviations = part.deviations
-        error = np.std(deviations, axis=0)
-        tested = ~(part.group.small | part.rest.small | np.isnan(error))
-        least = np.maximum(error, _pooled_error(part))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            statistic = np.where(least > 0, np.abs(part.gaps) / least, 0)
-        statistics.append(np.where(tested, statistic, np.nan))
-        varies = tested & (error > 0)
-        if varies.any():
-            extent = np.abs(deviations[:, varies] / error[varies]).max(axis=1)
-            highest = np.maximum(highest, extent)
-    highest.sort()
-    return [
-        np.where(
-            np.isnan(statistic),
-            np.nan,
-            (1 + draws - np.searchsorted(highest, statistic)) / (1 + draws),
-        )
-        for statistic in statistics
-    ]
+    deviations = measured.deviations
+    error = np.std(deviations, axis=0)
+    least = np.maximum(error, _pooled_error(measured))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = np.where(least > 0, np.abs(measured.gaps) / least, 0)
+    tested = ~(measured.group.small | measured.rest.small | np.isnan(error))
+    varies = tested & (error > 0)
+    extents = np.abs(deviations[:, varies] / error[varies])
+    highest = np.sort(extents.max(axis=1, initial=0))
+    reached = len(highest) - np.searchsorted(highest, statistic)
+    return np.where(tested, (1 + reached) / (1 + len(highest)), np.nan)
 
 
-def equalized_odds(side: Side) -> tuple[float, np.ndarray, bool] | None:
-    """How far a partition's groups are from equal false-positive and -negative rates.
+def equalized_odds(side: Side, groups: slice) -> tuple[float, float, float, bool]:
+    """Distance of a partition's groups from equal false-positive and -negative rates.
 
     The larger of two differences, each between the highest and the lowest rate of the
     groups: 0 is what Hardt, Price and Srebro ("Equality of Opportunity in Supervised
     Learning", 2016) call equalized odds; defined like `equalized_odds_difference` of
-    the library Fairlearn, but that groups in which a rate is undefined are left out.
+    the library Fairlearn, but that groups in which a rate is undefined are excluded.
 
     Returns:
-      The difference, (draws,) the same of every draw, and whether a group has too few
-      people or images for it; None if no rate is defined in two groups.
+      The difference, low and high of its interval, and whether a group has too few
+      people or images for it; NaN if no rate is defined in two groups.
     """
     values, samples, small = [], [], False
     for rate in (1, 2):
-        defined = ~np.isnan(side.rates[:, rate])
-        if np.count_nonzero(defined) > 1:
+        defined = np.arange(len(side.rates))[groups]
+        defined = defined[~np.isnan(side.rates[defined, rate])]
+        if len(defined) > 1:
             values.append(np.ptp(side.rates[defined, rate]))
             samples.append(np.ptp(side.samples[:, defined, rate], axis=1))
             small |= bool(side.small[defined, rate].any())
     if not values:
-        return None
-    return float(max(values)), np.max(samples, axis=0), small
-
-
-def _blocks(
-    partitions: Sequence[Partition], people: int
-) -> Iterator[Sequence[Partition]]:
-    """Cuts a list where the sums by person would grow too large."""
-    block, size = [], 0
-    for part in partitions:
-        columns = people * len(part.names) * _CELLS
-        if block and size + columns > _BLOCK:
-            yield block
-            block, size = [], 0
-        block.append(part)
-        size += columns
-    yield block
+        return np.nan, np.nan, np.nan, False
+    return max(values), *bootstrap.interval(np.max(samples, axis=0)), small
 
 
 def _sums_by_person(
-    part: Partition, cell: np.ndarray, person: np.ndarray, people: int
+    part: Partition, cell: np.ndarray, person: np.ndarray
 ) -> np.ndarray:
     """(people, groups, 4) float64: images of each person, group and cell."""
-    shape = (people, len(part.names), _CELLS)
+    shape = (int(person.max()) + 1, len(part.names), _CELLS)
     inside = part.codes >= 0
     place = np.ravel_multi_index(
         (person[inside], part.codes[inside], cell[inside]), shape
@@ -229,31 +203,28 @@ def _sums_by_person(
     return np.bincount(place, minlength=np.prod(shape)).reshape(shape).astype(float)
 
 
-def _measured(sums: np.ndarray, drawn: np.ndarray) -> Measured:
-    def side(by_person: np.ndarray, by_draw: np.ndarray) -> Side:
-        people = np.count_nonzero(_sizes(by_person) > 0, axis=0)
-        return Side(by_person.sum(axis=0), people, _rates(by_draw))
-
-    rest = (sums.sum(axis=1, keepdims=True) - sums, drawn.sum(1, keepdims=True) - drawn)
-    return Measured(side(sums, drawn), side(*rest))
+def _side(sums: np.ndarray, drawn: np.ndarray) -> Side:
+    """From (people, groups, 4) and (draws, groups, 4) counts."""
+    people = np.count_nonzero(_sizes(sums) > 0, axis=0)
+    return Side(counts=sums.sum(axis=0), people=people, samples=_rates(drawn))
 
 
 def _sizes(counts: np.ndarray) -> np.ndarray:
-    """(..., 4) tn, fp, fn, tp -> (..., 3): what each rate is a share of."""
+    """(..., 4) tn, fp, fn, tp -> (..., 3): each rate's denominator."""
     tn, fp, fn, tp = np.moveaxis(counts, -1, 0)
     return np.stack([tn + fp + fn + tp, tn + fp, fn + tp], axis=-1)
 
 
 def _rates(counts: np.ndarray) -> np.ndarray:
-    """(..., 4) tn, fp, fn, tp -> (..., 3), NaN for shares of nothing."""
+    """(..., 4) tn, fp, fn, tp -> (..., 3), NaN where it is 0."""
     tn, fp, fn, tp = np.moveaxis(counts, -1, 0)
     with np.errstate(invalid="ignore"):
         return np.stack([tn + tp, fp, fn], axis=-1) / _sizes(counts)
 
 
-def _pooled_error(part: Measured) -> np.ndarray:
+def _pooled_error(measured: Measured) -> np.ndarray:
     """(groups, 3): standard error of a gap between samples of one common rate."""
-    sizes, others = part.group.sizes, part.rest.sizes
-    pooled = _rates(part.group.counts + part.rest.counts)
+    sizes, others = measured.group.sizes, measured.rest.sizes
+    pooled = _rates(measured.group.counts + measured.rest.counts)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.sqrt(pooled * (1 - pooled) * (1 / sizes + 1 / others))

@@ -8,8 +8,7 @@ import pandas as pd
 
 from schemas import celeba
 from support.files import atomic_write
-from trainer import subgroups
-from trainer.evaluation import calibration, metrics, subgroup_table
+from trainer.evaluation import calibration, metrics, subgroups
 
 PREDICTIONS, METRICS = "predictions.csv", "metrics.json"
 VALIDATION_PREDICTIONS = "predictions-validation.csv"
@@ -93,7 +92,8 @@ def write(
         UNCERTAIN: uncertain[_LISTED],
     }.items():
         atomic_write(folder / name, table.to_csv(index=False))
-    subgroup_table.write(subgroups.evaluate(predictions, attribute, seed=seed), folder)
+    groups = subgroups.evaluate(predictions, attribute, seed=seed)
+    subgroups.write(folder, groups, attribute=attribute, seed=seed)
     atomic_write(folder / METRICS, json.dumps(result, indent=1) + "\n")
 
 

@@ -1,9 +1,9 @@
-"""Checkpoints: everything that a run's future depends on, in one file, whole or absent.
+"""Checkpoints: everything that a run's future depends on, in one complete file.
 
-A checkpoint is an .npz of plain arrays (nothing pickled) with a JSON header inside.
-The newest two are kept, so that a damaged one can be passed over. The best models that
-they refer to lie beside them, one file per epoch: whichever checkpoint a run goes on
-from, its best model is there, and a better one of an epoch that is done again is not.
+A checkpoint is an .npz of plain arrays (nothing pickled) with a JSON header inside. The
+newest two are kept, so that a damaged one can be skipped. The best models that they
+refer to are next to them, one file per epoch: whichever checkpoint a run resumes from,
+its best model is there, and a better one of an epoch that is done again is not.
 """
 
 import dataclasses
@@ -11,9 +11,8 @@ import errno
 import json
 import math
 import os
+import re
 import shutil
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,39 +22,21 @@ import numpy as np
 from support.documents import Each, between, conform, is_count, is_number
 from support.errors import ExitCode, UserError
 from support.files import atomic_writer, output_errors, sha256_file, sync_file
-from trainer import models
+from trainer import models, npz
 
 FOLDER = "checkpoints"
+_STEPS, _BESTS = "step-{:09d}.npz", "best-{:05d}.keras"
 _HEADER = "header"
 _KEEP = 2
-#: What reading a cut, emptied or flipped file raises, somewhere in NumPy or zipfile.
-_DAMAGED = (
-    ValueError,
-    KeyError,
-    OSError,
-    EOFError,
-    zipfile.BadZipFile,
-    zlib.error,
-    NotImplementedError,
-    RecursionError,
-    MemoryError,
-    TypeError,
-)
-#: With these a whole checkpoint must not be passed over, and then removed.
-_NOT_THE_FILE_S_FAULT = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENOMEM,
-)
-#: Room for the header, which holds the history, and for the names of the arrays.
+#: With these an undamaged checkpoint must not be skipped, and then removed.
+_NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+#: Room for the header, which has the history, and for the names of the arrays.
 _SPARE_BYTES = 1 << 26
 
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run stands, beside its arrays.
+    """What a run has done, without its arrays.
 
     Attributes:
       epoch: epochs finished and evaluated.
@@ -98,9 +79,9 @@ _PROGRESS_SHAPE = {
 
 
 def best_path(run_dir: Path, epoch: int) -> Path:
-    """Where the model of an epoch (from 1) lies that was the best so far."""
+    """The file for the model of an epoch (from 1) that was the best so far."""
     (run_dir / FOLDER).mkdir(exist_ok=True)
-    return run_dir / FOLDER / _best_name(epoch)
+    return run_dir / FOLDER / _BESTS.format(epoch)
 
 
 def save(run_dir: Path, global_step: int, variables: Mapping, progress: Progress):
@@ -112,7 +93,7 @@ def save(run_dir: Path, global_step: int, variables: Mapping, progress: Progress
       run_dir: the run folder.
       global_step: steps done in all, the checkpoint's name.
       variables: TensorFlow variables by name.
-      progress: where the run stands.
+      progress: what the run has done.
 
     Raises:
       UserError: the disk is full or not writable (exit 4).
@@ -121,94 +102,89 @@ def save(run_dir: Path, global_step: int, variables: Mapping, progress: Progress
     arrays = {name: variable.numpy() for name, variable in variables.items()}
     header = np.array(json.dumps(dataclasses.asdict(progress)))
     needed = sum(array.nbytes for array in arrays.values())
+    newest, best = _STEPS.format(global_step), _BESTS.format(progress.best_epoch)
     with output_errors(folder, needed):
         folder.mkdir(exist_ok=True)
-        _remove(folder, {*_steps(folder), *_bests(folder)})
-        with atomic_writer(folder / _name(global_step)) as file:
+        _remove_except(folder, _names(folder, _STEPS) + _names(folder, _BESTS))
+        with atomic_writer(folder / newest) as file:
             np.savez(file, **{_HEADER: header}, **arrays)
         _publish_best(run_dir, progress)
-        _remove(folder, _wanted(folder, global_step, progress.best_epoch))
+        # What is newer was skipped as damaged, or is of an epoch that is done again.
+        # Every epoch ends with a checkpoint, so of two neighbors the earlier one refers
+        # to the same best model as the later, or to the one before it.
+        steps = [name for name in _names(folder, _STEPS) if name <= newest]
+        bests = [name for name in _names(folder, _BESTS) if name <= best]
+        _remove_except(folder, steps[-_KEEP:] + bests[-_KEEP:])
 
 
 def restore(run_dir: Path, variables: Mapping) -> tuple[Progress | None, list[str]]:
-    """Reads the newest whole checkpoint into `variables`.
+    """Reads the newest undamaged checkpoint into `variables`.
 
     Returns:
       The progress, None if there is no checkpoint, and a line for each damaged
-      checkpoint that was passed over.
+      checkpoint that was skipped.
 
     Raises:
-      UserError: there are checkpoints, but none is whole (exit 5); one may not be read,
-        or the disk is full or not writable (4).
+      UserError: there are checkpoints, but all are damaged (exit 5); one may not be
+        read, or the disk is full or not writable (4).
     """
     skipped = []
-    paths = _newest_first(run_dir)
-    for path in paths:
+    folder = run_dir / FOLDER
+    for name in reversed(_names(folder, _STEPS)):
         try:
-            progress, arrays = _read(path, variables)
-        except _DAMAGED as error:
-            if isinstance(error, OSError) and error.errno in _NOT_THE_FILE_S_FAULT:
+            progress, arrays = _read(folder / name, variables)
+        except Exception as error:  # NumPy, zipfile, zlib and json raise a dozen kinds
+            if isinstance(error, OSError) and error.errno in _NOT_THE_FILE:
                 raise UserError(
-                    f"{path} cannot be read: {error.strerror}.",
+                    f"{folder / name} cannot be read: {error.strerror}.",
                     "Make it readable, then run the same command again.",
                     ExitCode.OUTPUT,
                 ) from error
-            skipped.append(f"{path.name} is damaged and passed over ({error})")
+            skipped.append(f"{name} is damaged and skipped ({error})")
             continue
-        for name, variable in variables.items():
-            variable.assign(arrays[name])
+        for key, variable in variables.items():
+            variable.assign(arrays[key])
         with output_errors(run_dir):
             _publish_best(run_dir, progress)
         return progress, skipped
-    if paths:
+    if skipped:
         raise UserError(
-            f"None of the {len(paths)} checkpoints in {run_dir / FOLDER} is whole.",
-            "Choose another --run_dir to start anew.",
+            f"None of the {len(skipped)} checkpoints in {folder} is complete.",
+            "Choose another --run_dir to start again.",
             ExitCode.INTEGRITY,
         )
     return None, skipped
 
 
 def exists(run_dir: Path) -> bool:
-    """Whether a run has a checkpoint, whole or not."""
-    return bool(_newest_first(run_dir))
+    """Whether a run has a checkpoint, damaged or not."""
+    return bool(_names(run_dir / FOLDER, _STEPS))
 
 
 def clear(run_dir: Path) -> None:
     """Removes the checkpoints of a finished run."""
     if (run_dir / FOLDER).is_dir():
-        _remove(run_dir / FOLDER, set())
+        _remove_except(run_dir / FOLDER, [])
         (run_dir / FOLDER).rmdir()
 
 
 def _read(path: Path, variables: Mapping) -> tuple[Progress, dict[str, np.ndarray]]:
-    wanted = {name: tuple(variable.shape) for name, variable in variables.items()}
-    _check_size(path, wanted)
-    # Reading a member checks its CRC, so a flipped bit does not pass.
-    with np.load(path, allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files}
+    expected = {name: tuple(variable.shape) for name, variable in variables.items()}
+    most = _SPARE_BYTES + sum(8 * math.prod(shape) for shape in expected.values())
+    arrays = npz.read(path, most)
     header = json.loads(str(arrays.pop(_HEADER)))
     conform(header, _PROGRESS_SHAPE)
     progress = Progress(**header)
-    if {name: array.shape for name, array in arrays.items()} != wanted:
-        raise KeyError("it holds other variables than this run has")
-    best = path.with_name(_best_name(progress.best_epoch))
+    if {name: array.shape for name, array in arrays.items()} != expected:
+        raise ValueError("it has other variables than this run")
+    best = path.with_name(_BESTS.format(progress.best_epoch))
     if progress.best_epoch and sha256_file(best) != progress.best_sha256:
         raise ValueError(f"{best.name} is not the file that it refers to")
     return progress, arrays
 
 
-def _check_size(path: Path, wanted: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuses a file that would unpack to more than the run's variables."""
-    most = _SPARE_BYTES + sum(8 * math.prod(shape) for shape in wanted.values())
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
-    if unpacked > most:
-        raise ValueError(f"it unpacks to {unpacked:,} bytes, more than {most:,}")
-
-
 def _publish_best(run_dir: Path, progress: Progress) -> None:
-    """Gives a checkpoint's best model its lasting name; it keeps the other one."""
+    """Links a checkpoint's best model to the name best.keras."""
     if not progress.best_epoch:
         return
     source = best_path(run_dir, progress.best_epoch)
@@ -220,45 +196,17 @@ def _publish_best(run_dir: Path, progress: Progress) -> None:
         shutil.copyfile(source, temporary)
         sync_file(temporary)
     os.replace(temporary, run_dir / models.BEST)
-    # Where both names are the same file's, POSIX's rename leaves them both.
+    # POSIX's rename does nothing where both names are links to one file.
     temporary.unlink(missing_ok=True)
 
 
-def _name(global_step: int) -> str:
-    return f"step-{global_step:09d}.npz"
+def _names(folder: Path, pattern: str) -> list[str]:
+    """The complete files of a kind, `_STEPS` or `_BESTS`, oldest first."""
+    return sorted(path.name for path in folder.glob(re.sub("{.*}", "*", pattern)))
 
 
-def _best_name(epoch: int) -> str:
-    return f"best-{epoch:05d}.keras"
-
-
-def _steps(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("step-*.npz"))
-
-
-def _bests(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("best-*.keras"))
-
-
-def _wanted(folder: Path, global_step: int, best_epoch: int) -> set[str]:
-    """The newest two checkpoints up to a step, and the best models they refer to.
-
-    What is newer was passed over as damaged, or is of an epoch that is being done
-    again. Every epoch ends with a checkpoint, so of two neighbors the earlier one
-    refers to the same best model as the later, or to the one before it.
-    """
-    steps = [name for name in _steps(folder) if name <= _name(global_step)]
-    bests = [name for name in _bests(folder) if name <= _best_name(best_epoch)]
-    return {*steps[-_KEEP:], *bests[-_KEEP:]}
-
-
-def _remove(folder: Path, keep: set[str]) -> None:
-    """Removes all files but some: the folder is ours, and so is what a kill left."""
+def _remove_except(folder: Path, keep: list[str]) -> None:
+    """Removes all other files: the folder is ours, and so is what a kill left."""
     for path in folder.iterdir():
         if path.name not in keep:
             path.unlink()
-
-
-def _newest_first(run_dir: Path) -> list[Path]:
-    folder = run_dir / FOLDER
-    return [folder / name for name in reversed(_steps(folder))]

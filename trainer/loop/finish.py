@@ -9,15 +9,15 @@ import pandas as pd
 from schemas import manifest as manifest_schema
 from support.errors import ExitCode, UserError
 from support.files import atomic_write, output_errors, sha256_file
-from trainer import models, report
+from trainer import models
 from trainer.evaluation import calibration, results
 from trainer.loop import checkpoint
 from trainer.loop.checkpoint import Progress
 from trainer.loop.job import Job
 from trainer.loop.scoring import predict_split
 from trainer.loop.steps import EvaluationStep
-from trainer.model_card import write_card
-from trainer.reporting import gradcam
+from trainer.reporting import gradcam, report
+from trainer.reporting.card import write_card
 from trainer.runs import run_folder
 
 VALIDATION, TEST = "validation", "test"
@@ -94,7 +94,7 @@ def _write(
     models.write_run(run_dir, run | {"status": run_folder.RUNNING})
     pictures = None
     if job.config.report_images:
-        pictures = gradcam.report_pictures(job.model, job.dataset, TEST, predictions)
+        pictures = gradcam.report_images(job.model, job.dataset, TEST, predictions)
     path = report.write_report(run_dir, pictures)
     manifest = job.dataset.manifest.to_json()
     atomic_write(run_dir / manifest_schema.FILE_NAME, manifest)

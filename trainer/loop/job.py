@@ -14,11 +14,12 @@ from trainer.augmentation import Augmenter
 from trainer.config import TrainConfig
 from trainer.data import Dataset, evaluation_dataset, train_dataset
 from trainer.data.input_pipeline import prefetch_onto
-from trainer.loop import trace
 from trainer.loop.optimizer import Optimizer, Schedule
 from trainer.loop.runtime import Runtime
 from trainer.loop.steps import EvaluationStep, Objective, TrainStep
-from trainer.models import learner as learners
+from trainer.loop.tensorboard import check_profile_steps
+from trainer.models.training_model import build as build_training_model
+from trainer.models.training_model import shared_weights
 
 #: Below this many steps in all, the moving statistics must follow faster.
 _SHORT_RUN_STEPS = 2000
@@ -31,9 +32,9 @@ class Job:
     """A run's parts, built once by `build_job`.
 
     Attributes:
-      learner: the model that trains, see `trainer.models.learner`.
-      model: the model of stock layers, in float32, that is evaluated and saved: it
-        takes the averaged weights.
+      training_model: see `trainer.models.training_model`.
+      model: the inference model, in float32, that is evaluated and saved: it takes
+        the averaged weights.
       preprocessing: the name of the models' preprocessing.
       cached: the splits whose decoded images stay in memory.
     """
@@ -42,7 +43,7 @@ class Job:
     runtime: Runtime
     dataset: Dataset
     steps_per_epoch: int
-    learner: keras.Model
+    training_model: keras.Model
     model: keras.Model
     preprocessing: str
     optimizer: Optimizer
@@ -89,7 +90,7 @@ class Job:
         """All state by name, as checkpoints hold it."""
         state = {
             f"model/{index}": variable.value
-            for index, variable in enumerate(self.learner.variables)
+            for index, variable in enumerate(self.training_model.variables)
         }
         state |= {
             f"optimizer/{name}": variable
@@ -107,7 +108,7 @@ class Job:
         strategy = self.runtime.strategy
         if strategy.num_replicas_in_sync == 1:
             return
-        for variable in self.learner.non_trainable_variables:
+        for variable in self.training_model.non_trainable_variables:
             if variable.path.endswith(_STATISTICS):
                 values = strategy.experimental_local_results(variable.value)
                 variable.value.assign(tf.reduce_mean(tf.stack(values), axis=0))
@@ -115,12 +116,11 @@ class Job:
     def publish(self) -> None:
         """Copies the averaged weights and the moving statistics into `model`."""
         self.average_statistics()
-        averages = zip(
-            self.learner.trainable_variables, self.optimizer.averages, strict=True
-        )
-        values = {variable.path: average for variable, average in averages}
-        shared = learners.shared_weights(self.learner)
-        for source, target in zip(shared, self.model.weights, strict=True):
+        trainable = self.training_model.trainable_variables
+        pairs = zip(trainable, self.optimizer.averages, strict=True)
+        values = {variable.path: average for variable, average in pairs}
+        sources = shared_weights(self.training_model)
+        for source, target in zip(sources, self.model.weights, strict=True):
             value = values.get(source.path, source.value)
             target.assign(tf.convert_to_tensor(value))
 
@@ -134,7 +134,7 @@ def build_job(
 ) -> Job:
     """Builds model, optimizer and steps for a dataset.
 
-    A run that goes on gives its preprocessing: its weights come from a checkpoint, so
+    A run that resumes gives its preprocessing: its weights come from a checkpoint, so
     those of --weights are not read again.
 
     Raises:
@@ -143,16 +143,16 @@ def build_job(
     """
     steps_per_epoch = _steps_per_epoch(config, runtime, dataset)
     total = steps_per_epoch * config.epochs
-    trace.check_steps(config, total)
+    check_profile_steps(config, total)
     strategy = runtime.strategy
     with strategy.scope():
-        model, learner, preprocessing = _build_models(
+        model, training_model, preprocessing = _build_models(
             config, norm_momentum(total), preprocessing
         )
         if config.regime == "transfer":
-            models.freeze_backbone(learner)
+            models.freeze_backbone(training_model)
         optimizer = Optimizer(
-            [variable.value for variable in learner.trainable_variables],
+            [variable.value for variable in training_model.trainable_variables],
             Schedule(
                 config.learning_rate,
                 round(config.warmup_epochs * steps_per_epoch),
@@ -173,13 +173,19 @@ def build_job(
         runtime=runtime,
         dataset=dataset,
         steps_per_epoch=steps_per_epoch,
-        learner=learner,
+        training_model=training_model,
         model=model,
         preprocessing=preprocessing,
         optimizer=optimizer,
         objective=objective,
         train_step=TrainStep(
-            learner, augment, optimizer, objective, runtime.xla, strategy, config.seed
+            training_model,
+            augment,
+            optimizer,
+            objective,
+            runtime.xla,
+            strategy,
+            config.seed,
         ),
         evaluation_step=EvaluationStep(model, strategy),
         cached=cached,
@@ -203,7 +209,7 @@ def _build_models(
     momentum: float,
     preprocessing: str | None,
 ) -> tuple[keras.Model, keras.Model, str]:
-    """The model that is evaluated, the one that trains, and their preprocessing."""
+    """Builds the inference model, the training model, and names their preprocessing."""
     size, dropout, seed = config.input_size, config.dropout, config.seed
     # What is evaluated, saved and predicted with is float32 under every policy.
     with models.float32():
@@ -213,11 +219,13 @@ def _build_models(
             )
         else:
             model = models.build(config.model, size, preprocessing, dropout, seed)
-    stock = models.build(config.model, size, preprocessing, dropout, seed)
-    stock.set_weights(model.get_weights())
-    others = len(celeba.ATTRIBUTES) - 1 if config.aux_attributes else 0
-    learner = learners.build(stock, momentum, others, config.aux_heads)
-    return model, learner, preprocessing
+    in_policy = models.build(config.model, size, preprocessing, dropout, seed)
+    in_policy.set_weights(model.get_weights())
+    attributes = len(celeba.ATTRIBUTES) - 1 if config.aux_attributes else 0
+    training_model = build_training_model(
+        in_policy, momentum, attributes, config.aux_heads
+    )
+    return model, training_model, preprocessing
 
 
 def other_attributes(attribute: str) -> tuple[int, ...]:

@@ -1,23 +1,21 @@
-"""What a run says while it runs, and how it is asked to stop."""
+"""What a run shows while it trains, and how it is asked to stop."""
 
-import dataclasses
 import signal
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from support import command
 from support.errors import UserError
-from support.live import LiveLine, duration
+from support.progress import Progress as ProgressLine
+from support.progress import duration
+from trainer.config import TrainConfig
 from trainer.loop.checkpoint import Progress
-
-#: Seconds between lines in a log.
-LOG_INTERVAL = 30.0
 
 
 class StopRequest:
-    """Turns Ctrl-C and SIGTERM into a wish that the loop grants between two steps.
+    """Turns Ctrl-C and SIGTERM into a request that the loop grants between two steps.
 
     A second one stops at once.
     """
@@ -36,7 +34,7 @@ class StopRequest:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if kind is None and self.signal is not None:
-            # It came when the loop had ended: whoever handles it now shall have it.
+            # It came after the loop's last look: the outer handler gets it.
             signal.raise_signal(self.signal)
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
@@ -47,63 +45,50 @@ class StopRequest:
 
 def stopped(number: int, words: str) -> UserError:
     """The end of a stopped run, which `words` on a command line resume."""
-    return command.stopped(number, f"Go on with: {words}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Epoch:
-    """What an epoch is, and how many there are.
-
-    Attributes:
-      number: counted from 1.
-      epochs: of the run, at most.
-      steps: of every epoch.
-      batch_size: images per step.
-      validation_seconds: what validating is expected to take after each epoch.
-    """
-
-    number: int
-    epochs: int
-    steps: int
-    batch_size: int
-    validation_seconds: float = 0.0
-
-    @property
-    def label(self) -> str:
-        return f"epoch {self.number:>{len(str(self.epochs))}}/{self.epochs}"
-
-    def run_seconds(self, step: int, per_step: float) -> float:
-        """What the run still takes after a step of this epoch, at a pace."""
-        later = self.epochs - self.number
-        steps = self.steps - step + later * self.steps
-        return steps * per_step + (later + 1) * self.validation_seconds
+    return command.stopped(number, f"Resume with: {words}")
 
 
 class Meter:
-    """Counts an epoch's steps, across stops: their seconds, and those of waiting."""
+    """Counts and shows an epoch's steps; their times add up across stops.
+
+    A context manager: on a terminal the line is cleared however the block ends.
+    """
 
     def __init__(
         self,
-        line: LiveLine,
-        epoch: Epoch,
+        config: TrainConfig,
+        steps: int,
         progress: Progress,
+        output: TextIO | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ):
-        """Begins to measure, or goes on.
+        """Begins to measure where the run stopped.
 
         Args:
-          line: where `show` writes.
-          epoch: which one.
+          config: of the run.
+          steps: of every epoch.
           progress: of the run: steps and times of this epoch are kept there.
+          output: where the lines go; None is standard error.
           clock: seconds.
         """
-        self._line = line
-        self._epoch = epoch
+        self._config = config
         self._progress = progress
-        self._first = progress.step
         self._clock = clock
+        self._first = progress.step
         self._origin = clock() - progress.epoch_seconds
-        self._warm = clock()
+        self._line = ProgressLine(
+            steps * config.batch_size,
+            epoch_label(config, progress),
+            output=output,
+            initial=progress.step * config.batch_size,
+            smoothing=0,
+        )
+
+    def __enter__(self) -> "Meter":
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._line.close()
 
     def wait(self, iterator: Any) -> Any:
         """The next batch; the time that it takes counts as waiting for input."""
@@ -115,45 +100,54 @@ class Meter:
     def step(self) -> None:
         """Counts a step."""
         self._progress.step += 1
+        self._line.n += self._config.batch_size
         if self._progress.step == self._first + 1:
-            self._warm = self._clock()  # what lies before compiled the step
+            # This step compiled: it says nothing of the speed.
+            self._line.initial = self._line.n
+            self._line.unpause()
         self._keep()
 
     def is_due(self) -> bool:
-        """Whether to show a line; the step that compiles says nothing of the speed."""
+        """Tells whether to show a line."""
         return self._progress.step > self._first + 1 and self._line.is_due()
 
+    def show(self, loss: float, accuracy: float) -> None:
+        """Shows a line, if `is_due`, with loss and accuracy (0..1) so far."""
+        waited = self._progress.epoch_waited / self._keep()
+        self._line.set_postfix_str(
+            f"loss {loss:.4f}, accuracy {accuracy:.2%}, input wait {waited:.1%}, "
+            f"{duration(self._run_seconds())} of the run",
+            refresh=False,
+        )
+        self._line.update(0)
+
     def row(self) -> dict[str, float]:
-        """The epoch's speed for the history: input_wait is a share of its seconds."""
+        """The epoch's speed for the history; input_wait is a fraction of 1."""
         seconds = self._keep()
-        images = self._progress.step * self._epoch.batch_size
         return {
-            "images_per_second": images / seconds,
+            "images_per_second": self._line.n / seconds,
             "input_wait": self._progress.epoch_waited / seconds,
             "seconds": seconds,
         }
 
-    def show(self, loss: float, accuracy: float) -> None:
-        """Shows where the epoch is, if `is_due`; loss and accuracy (0..1) so far."""
-        epoch, step = self._epoch, self._progress.step
-        wait = self._progress.epoch_waited / self._keep()
-        per_step = max(self._seconds_per_step(), 1e-9)
-        self._line.show(
-            f"{epoch.label}  step {step}/{epoch.steps}  "
-            f"loss {loss:.4f}  accuracy {accuracy:.2%}  "
-            f"{epoch.batch_size / per_step:,.1f} images/s  "
-            f"input wait {wait:.1%}  "
-            f"{duration((epoch.steps - step) * per_step)} left, "
-            f"{duration(epoch.run_seconds(step, per_step))} of the run"
-        )
-
     def _keep(self) -> float:
-        """Keeps the times; the epoch's seconds, those between its parts left out."""
+        """Keeps the times; returns the epoch's seconds without those between stops."""
         progress, seconds = self._progress, max(self._clock() - self._origin, 1e-9)
         progress.seconds += seconds - progress.epoch_seconds
         progress.epoch_seconds = seconds
         return seconds
 
-    def _seconds_per_step(self) -> float:
-        """Without this process' first step, which compiles."""
-        return (self._clock() - self._warm) / (self._progress.step - self._first - 1)
+    def _run_seconds(self) -> float:
+        """What the rest of the run takes at this pace, if it does not end early."""
+        line, history = self._line, self._progress.history
+        pace = line.format_dict["elapsed"] / (line.n - line.initial)
+        later = self._config.epochs - self._progress.epoch - 1
+        images = line.total - line.n + later * line.total
+        validation = history[-1]["validation_seconds"] if history else 0.0
+        return images * pace + (later + 1) * validation
+
+
+def epoch_label(config: TrainConfig, progress: Progress) -> str:
+    """The epoch that is under way, for example "epoch  3/40"."""
+    width = len(str(config.epochs))
+    return f"epoch {progress.epoch + 1:>{width}}/{config.epochs}"

@@ -15,7 +15,7 @@ from trainer import augmentation
 from trainer.augmentation import Augmenter
 from trainer.data.input_pipeline import ATTRIBUTES, IMAGES, INDEX, LABELS, STEP
 from trainer.loop.optimizer import Optimizer
-from trainer.models import googlenet, learner
+from trainer.models import googlenet, training_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,11 +144,11 @@ class TrainStep:
 
         with tf.GradientTape() as tape:
             outputs = self._model(images, training=True)
-            logits = outputs[learner.LOGIT][:, 0]
+            logits = outputs[training_model.LOGIT][:, 0]
             losses = mixed(self._objective.losses, labels, logits)
             total = losses
             if self._objective.others:
-                other_logits = outputs[learner.ATTRIBUTES]
+                other_logits = outputs[training_model.ATTRIBUTES]
                 total += mixed(self._objective.other_losses, attributes, other_logits)
             for name in filter(outputs.__contains__, googlenet.AUXILIARY):
                 auxiliary = mixed(self._objective.losses, labels, outputs[name][:, 0])

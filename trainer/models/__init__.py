@@ -9,25 +9,33 @@ No TensorFlow at import: the models run on Keras' JAX backend too.
 """
 
 import contextlib
-import dataclasses
 import json
-from collections.abc import Callable, Iterator
+import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
 
-from support.errors import ExitCode, UserError, did_you_mean, usage_error
+from support.errors import ExitCode, UserError, usage_error
 from support.files import atomic_write, sha256_file, sync_file
-from trainer.models import googlenet, tensors
+from trainer.architectures import (
+    ARCHITECTURES,
+    CAFFE,
+    PREPROCESSING,
+    SCALED,
+    TORCH,
+    Architecture,
+    architecture,
+)
 from trainer.models.weights import (
-    TorchNames,
-    imagenet_file,
+    TORCH_SUFFIXES,
+    download_errors,
     read_torchvision,
     read_weights,
     require_known_suffix,
+    torchvision_file,
 )
 from trainer.runs import run_record
 
@@ -36,114 +44,10 @@ RUN = "run.json"
 #: Name of the layer between the backbone and the last layer.
 POOL = "pool"
 
-#: Preprocessing by name: RGB 0..255 to what the backbone expects.
-SCALED, CAFFE = "scaled", "caffe"
 _RESTORE = "Restore it from a copy, or train again."
 _IMAGENET_BGR_MEAN = np.array([103.939, 116.779, 123.68], "float32")
-
-
-@dataclasses.dataclass(frozen=True)
-class Architecture:
-    """A backbone and what its published ImageNet weights expect.
-
-    Attributes:
-      backbone: maps a Keras tensor (batch, side, side, 3) to a feature map.
-      preprocessing: of its ImageNet weights.
-      imagenet_url: its ImageNet weights: Keras' .h5 file without the last layer, or
-        torchvision's parameters.
-      parameters: of the backbone.
-      imagenet_md5: of Keras' file, as Keras publishes it.
-      torch_names: which of torchvision's parameters it takes, if it takes any.
-    """
-
-    backbone: Callable[[Any], Any]
-    preprocessing: str
-    imagenet_url: str
-    parameters: int
-    imagenet_md5: str = ""
-    torch_names: TorchNames | None = None
-
-
-def _application(name: str) -> Callable[[Any], Any]:
-    def backbone(x):
-        build = getattr(keras.applications, name)
-        return build(include_top=False, weights=None, input_tensor=x).output
-
-    return backbone
-
-
-def _plain(name: str) -> Callable[[Any], Any]:
-    """An application without shortcuts or normalization, started as He et al. do.
-
-    "Delving Deep into Rectifiers", ICCV 2015. From Keras' own start (Glorot's), which
-    does not count the half that ReLU cuts off, sixteen layers learn nothing for epochs.
-    """
-
-    def backbone(x):
-        build = getattr(keras.applications, name)
-        model = build(include_top=False, weights=None, input_tensor=x)
-        for layer in model.layers:
-            if isinstance(layer, layers.Conv2D):
-                layer.kernel.assign(keras.initializers.HeNormal()(layer.kernel.shape))
-        return model.output
-
-    return backbone
-
-
-_STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
-
-ARCHITECTURES = {
-    "vgg16": Architecture(
-        _plain("VGG16"),
-        CAFFE,
-        f"{_STORE}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        14_714_688,
-        "6d6bbae143d832006294945121d1f1fc",
-    ),
-    "vgg19": Architecture(
-        _plain("VGG19"),
-        CAFFE,
-        f"{_STORE}/vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        20_024_384,
-        "253f8cb515780f3b799900260a226db6",
-    ),
-    # Ported from TensorFlow, where it was trained on -1..1: torchvision turns its usual
-    # normalization into that first (`transform_input`, True with its weights).
-    "googlenet": Architecture(
-        googlenet.backbone,
-        SCALED,
-        "https://download.pytorch.org/models/googlenet-1378be20.pth",
-        5_614_464,
-        torch_names=googlenet.torch_names(),
-    ),
-    "resnet50": Architecture(
-        _application("ResNet50"),
-        CAFFE,
-        f"{_STORE}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        23_587_712,
-        "4d473c1dd8becc155b73f8504c6f6626",
-    ),
-    "resnet101": Architecture(
-        _application("ResNet101"),
-        CAFFE,
-        f"{_STORE}/resnet/resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        42_658_176,
-        "88cf7a10940856eca736dc7b7e228a21",
-    ),
-}
-
-
-def architecture(name: str) -> Architecture:
-    """Looks an architecture up.
-
-    Raises:
-      UserError: there is none of that name (exit 2).
-    """
-    if name not in ARCHITECTURES:
-        raise usage_error(
-            f"There is no architecture {name!r}.", did_you_mean(name, ARCHITECTURES)
-        )
-    return ARCHITECTURES[name]
+_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], "float32")
+_IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], "float32")
 
 
 def build(
@@ -165,11 +69,11 @@ def build(
     backbone = architecture(name).backbone
     images = keras.Input((input_size, input_size, 3), name="images")
     x = backbone(_preprocess(images, preprocessing))
-    x = layers.GlobalAveragePooling2D(name=POOL)(x)
+    x = keras.layers.GlobalAveragePooling2D(name=POOL)(x)
     if dropout:
-        x = layers.Dropout(dropout, seed=seed, name="dropout")(x)
+        x = keras.layers.Dropout(dropout, seed=seed, name="dropout")(x)
     # The last layer and the loss stay in float32 under every precision policy.
-    logits = layers.Dense(1, dtype="float32", name="logit")(x)
+    logits = keras.layers.Dense(1, dtype="float32", name="logit")(x)
     return keras.Model(images, logits, name=name)
 
 
@@ -177,7 +81,11 @@ def _preprocess(images: Any, preprocessing: str) -> Any:
     # Plain operations: they stay in float32, and Keras' Rescaling needs TensorFlow.
     if preprocessing == SCALED:
         return images * (1 / 127.5) - 1.0
-    return keras.ops.flip(images, axis=-1) - _IMAGENET_BGR_MEAN
+    if preprocessing == CAFFE:
+        return keras.ops.flip(images, axis=-1) - _IMAGENET_BGR_MEAN
+    if preprocessing == TORCH:
+        return (images * (1 / 255) - _IMAGENET_MEAN) / _IMAGENET_DEVIATION
+    raise ValueError(f"preprocessing={preprocessing!r}: expected {PREPROCESSING}")
 
 
 def build_initial(
@@ -201,15 +109,21 @@ def build_initial(
       UserError: a weights file is missing or does not fit (exit 2), or the one of
         ImageNet is damaged (exit 5).
     """
-    table = architecture(name)
+    entry = architecture(name)
     if weights == "none":
         return build(name, input_size, SCALED, dropout, seed), SCALED
+    if weights == "imagenet" and not entry.torchvision_url:
+        model = build(name, input_size, entry.preprocessing, dropout, seed)
+        with download_errors(name):
+            backbone = _backbone(entry, input_size, name, weights="imagenet")
+        _set_backbone(model, backbone)
+        return model, entry.preprocessing
     path = Path(weights)
     if weights == "imagenet":
-        path = imagenet_file(name, table.imagenet_url, table.imagenet_md5)
+        path = torchvision_file(name, entry.torchvision_url)
     if not path.is_file():
         raise usage_error(f"There is no weights file {path}.", "Check --weights.")
-    require_known_suffix(path, torch=table.torch_names is not None)
+    require_known_suffix(path, torch=bool(entry.torchvision_names))
     if path.name == BEST:
         run = read_run(path.parent)
         _require_known(path.parent, run)
@@ -217,20 +131,27 @@ def build_initial(
         model = build(name, input_size, preprocessing, dropout, seed)
         read_weights(model, path)
         return model, preprocessing
-    model = build(name, input_size, table.preprocessing, dropout, seed)
-    if path.suffix in tensors.READERS:
-        read_torchvision(model, path, table.torch_names)
+    model = build(name, input_size, entry.preprocessing, dropout, seed)
+    if path.suffix in TORCH_SUFFIXES:
+        names = entry.torchvision_names
+        read_torchvision(model, path, pkgutil.resolve_name(names)() if names else None)
     else:
-        _read_backbone(model, path, table)
-    return model, table.preprocessing
+        backbone = _backbone(entry, input_size, name)
+        read_weights(backbone, path)
+        _set_backbone(model, backbone)
+    return model, entry.preprocessing
 
 
-def _read_backbone(model: keras.Model, path: Path, table: Architecture) -> None:
-    images = keras.Input((*model.input_shape[1:3], 3))
-    backbone = keras.Model(images, table.backbone(images), name=model.name)
-    read_weights(backbone, path)
+def _backbone(
+    entry: Architecture, input_size: int, name: str, **options: str
+) -> keras.Model:
+    images = keras.Input((input_size, input_size, 3))
+    return keras.Model(images, entry.backbone(images, **options), name=name)
+
+
+def _set_backbone(model: keras.Model, backbone: keras.Model) -> None:
+    """Copies the backbone's weights: a model's last layer is all that follows them."""
     values = backbone.get_weights()
-    # The backbone's variables come first: only the last layer stands behind them.
     model.set_weights(values + model.get_weights()[len(values) :])
 
 
@@ -296,7 +217,7 @@ def load(run_dir: str | Path) -> keras.Model:
 
 def _require_known(run_dir: str | Path, run: dict[str, Any]) -> None:
     """Checks that run.json names what a model can be built from."""
-    known = {"model": ARCHITECTURES, "preprocessing": (SCALED, CAFFE)}
+    known = {"model": ARCHITECTURES, "preprocessing": PREPROCESSING}
     for key, names in known.items():
         if run.get(key) not in names:
             raise UserError(

@@ -1,4 +1,4 @@
-"""The report's gallery: which pictures are worth a look, beside their heat maps."""
+"""The report's gallery: which images are worth a look, next to their heat maps."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from trainer.evaluation import calibration, metrics
 
 #: Group -> what the report calls it.
 HEADINGS = {
-    "surest_right": "Surest and right",
-    "surest_wrong": "Surest and wrong: the label or the model",
+    "confident_correct": "Most confident and correct",
+    "confident_wrong": "Most confident and wrong: the label or the model",
     "most_uncertain": "Most uncertain",
 }
 _SIZE = 8
@@ -30,14 +30,14 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 @dataclasses.dataclass(frozen=True)
-class Pictures:
+class Images:
     """What the gallery shows.
 
     Attributes:
       jpegs: JPEG files by image id.
-      overlays: the same pictures under their heat maps, JPEG files by image id.
-      cells: (rows, columns) of the maps before they are stretched over the pictures;
-        None without overlays.
+      overlays: the same images under their heat maps, JPEG files by image id.
+      cells: (rows, columns) of the maps before they are resized to the images; None
+        without overlays.
     """
 
     jpegs: Mapping[str, bytes]
@@ -52,16 +52,16 @@ def choose(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
       predictions: columns `image_id`, `label` (0 or 1), `probability` (of label 1).
 
     Returns:
-      `surest_right` (half of each label), `surest_wrong` and `most_uncertain`, each
-      with at most eight rows, the most telling first.
+      `confident_correct` (half of each label), `confident_wrong` and `most_uncertain`,
+      each with at most eight rows, the most telling first.
     """
-    surest = calibration.by_confidence(predictions)
-    hit = (surest["probability"] >= metrics.THRESHOLD) == (surest["label"] == 1)
-    right = surest[hit]
-    halves = [right[right["label"] == label].head(_SIZE // 2) for label in (1, 0)]
+    rows = calibration.by_confidence(predictions)
+    is_correct = (rows["probability"] >= metrics.THRESHOLD) == (rows["label"] == 1)
+    correct = rows[is_correct]
+    halves = [correct[correct["label"] == label].head(_SIZE // 2) for label in (1, 0)]
     return {
-        "surest_right": pd.concat(halves),
-        "surest_wrong": surest[~hit].head(_SIZE),
+        "confident_correct": pd.concat(halves),
+        "confident_wrong": rows[~is_correct].head(_SIZE),
         "most_uncertain": calibration.most_uncertain(predictions, _SIZE),
     }
 
@@ -72,17 +72,17 @@ def image_ids(predictions: pd.DataFrame) -> list[str]:
     return chosen["image_id"].drop_duplicates().tolist()
 
 
-def overlay(picture: np.ndarray, heat: np.ndarray) -> bytes:
-    """Lays a heat map over a picture without its colors, so that color means heat.
+def overlay(image: np.ndarray, heat: np.ndarray) -> bytes:
+    """Lays a heat map over an image without its colors, so that color means heat.
 
     Args:
-      picture: (height, width, 3) uint8, 0..255.
+      image: (height, width, 3) uint8, 0..255.
       heat: (height, width) float, 0..1.
 
     Returns:
-      A JPEG file of the picture's size.
+      A JPEG file of the image's size.
     """
-    return simplejpeg.encode_jpeg(_blend(picture @ _LUMA, heat), quality=85)
+    return simplejpeg.encode_jpeg(_blend(image @ _LUMA, heat), quality=85)
 
 
 def legend() -> str:
@@ -93,30 +93,28 @@ def legend() -> str:
     return f"linear-gradient(to right, {steps})"
 
 
-def groups(
-    predictions: pd.DataFrame, pictures: Pictures | None
-) -> list[dict[str, Any]]:
-    """Heading and pictures of each group, as `data:` URIs with their prediction.
+def groups(predictions: pd.DataFrame, images: Images | None) -> list[dict[str, Any]]:
+    """Heading and images of each group, as `data:` URIs with their prediction.
 
     Args:
       predictions: see `choose`.
-      pictures: what is at hand; None or nothing: no groups.
+      images: those that are available; None or no JPEG file: no groups.
     """
-    if pictures is None or not pictures.jpegs:
+    if images is None or not images.jpegs:
         return []
     return [
         {
             "heading": HEADINGS[group],
-            "pictures": [
+            "images": [
                 {
                     "image_id": row.image_id,
-                    "source": _source(pictures.jpegs[row.image_id]),
-                    "overlay": _source(pictures.overlays.get(row.image_id)),
+                    "source": _source(images.jpegs[row.image_id]),
+                    "overlay": _source(images.overlays.get(row.image_id)),
                     "probability": row.probability,
                     "label": row.label,
                 }
                 for row in rows.itertuples()
-                if row.image_id in pictures.jpegs
+                if row.image_id in images.jpegs
             ],
         }
         for group, rows in choose(predictions).items()

@@ -1,4 +1,4 @@
-"""Grad-CAM: where in a picture the features lay that spoke for the prediction.
+"""Grad-CAM: where in an image the features are that speak for the prediction.
 
 Selvaraju, Cogswell, Das, Vedantam, Parikh and Batra, "Grad-CAM: Visual Explanations
 from Deep Networks via Gradient-Based Localization", ICCV 2017.
@@ -18,7 +18,7 @@ from trainer import augmentation, models
 from trainer.data import Dataset
 from trainer.data.input_pipeline import read_images
 from trainer.reporting import gallery
-from trainer.reporting.gallery import Pictures
+from trainer.reporting.gallery import Images
 
 #: Few enough for the largest architecture and input on a small machine.
 _BATCH = 8
@@ -27,10 +27,10 @@ _BATCH = 8
 LEAST_CELLS = 4
 
 
-def report_pictures(
+def report_images(
     model: keras.Model, dataset: Dataset, split: str, predictions: pd.DataFrame
-) -> Pictures:
-    """Reads the pictures of the report's gallery and lays their heat maps over them.
+) -> Images:
+    """Reads the images of the report's gallery and lays their heat maps over them.
 
     A map of a single cell points nowhere: then there are no overlays.
 
@@ -49,20 +49,20 @@ def report_pictures(
     heat = heat_maps(model, pixels)
     cells = heat.shape[1:]
     if cells == (1, 1):
-        return Pictures(jpegs)
-    # Stretched like the picture on its way into the model, so they lie on each other.
-    stretched = tf.image.resize(heat[..., None], pixels.shape[1:3])[..., 0].numpy()
+        return Images(jpegs)
+    # Resized as the image is for the model, so that they align.
+    resized = tf.image.resize(heat[..., None], pixels.shape[1:3])[..., 0].numpy()
     overlays = {
-        image_id: gallery.overlay(picture, own)
-        for image_id, picture, own in zip(ids, pixels, stretched, strict=True)
+        image_id: gallery.overlay(image, own)
+        for image_id, image, own in zip(ids, pixels, resized, strict=True)
     }
-    return Pictures(jpegs, overlays, cells)
+    return Images(jpegs, overlays, cells)
 
 
 def heat_maps(
-    model: keras.Model, pictures: Any, least_cells: int = LEAST_CELLS
+    model: keras.Model, inputs: Any, least_cells: int = LEAST_CELLS
 ) -> np.ndarray:
-    """Computes Grad-CAM for the label that the model gives each picture.
+    """Computes Grad-CAM for the label that the model gives each image.
 
     The mean gradient of the label's score weights each channel of a convolutional
     feature map; what is positive in the weighted sum speaks for the label. The score of
@@ -70,8 +70,8 @@ def heat_maps(
 
     Args:
       model: what `models.build` or `models.load` returned.
-      pictures: (n, height, width, 3) uint8 or float, 0..255, of any size; they are
-        stretched as in the evaluation.
+      inputs: (n, height, width, 3) uint8 or float, 0..255, of any size; they are
+        resized as in the evaluation.
       least_cells: rows and columns that the map must have at least. The paper takes
         the last one, which small inputs leave with 2 × 2 cells; this is the last one
         that is not smaller.
@@ -85,20 +85,20 @@ def heat_maps(
         features, head = _split(model, least_cells)
         backbone = keras.Model(model.input, features)
     maps = []
-    for start in range(0, len(pictures), _BATCH):
-        batch = tf.constant(pictures[start : start + _BATCH])
-        # Not the compiled warp: that would compile anew for this batch size.
-        stretched = augmentation.resize(batch, model.input_shape[1])
-        maps.append(_explain(head, backbone(stretched, training=False)))
+    for start in range(0, len(inputs), _BATCH):
+        batch = tf.constant(inputs[start : start + _BATCH])
+        # Not the compiled warp: that would compile again for this batch size.
+        resized = augmentation.resize(batch, model.input_shape[1])
+        maps.append(_explain(head, backbone(resized, training=False)))
     return np.concatenate(maps)
 
 
 def _split(model: keras.Model, least_cells: int) -> tuple[Any, keras.Model]:
     """The last features with enough cells, and the model from there to the logit.
 
-    What a max pooling gives on is passed over: it quarters the map that goes into it,
-    which the paper takes. So is what lies in a branch of a block: only what everything
-    passes through can be cut at.
+    The output of a max pooling is passed over: it quarters the map that goes into it,
+    which the paper takes. So are the branches of a block: the model can be cut only
+    where everything passes through.
     """
     pool = model.get_layer(models.POOL)
     kinds = [isinstance(layer, layers.Conv2D) for layer in model.layers]

@@ -1,6 +1,7 @@
 """The figures of a report: learning curves, confusion matrix, curves of the test.
 
-Each function returns a panel, which `support.figures` draws as PNG or SVG.
+Each function draws on axes, its last argument; with the others bound it is a panel,
+which `support.figures` draws as PNG or SVG.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from support.figures import MUTED, PRIMARY, SECONDARY, Panel
+from support.figures import MUTED, PRIMARY, SECONDARY
 from trainer.evaluation import calibration
 
 _BINS = 10
@@ -22,61 +23,53 @@ _HIGHEST_LOSS = 3
 _CHANCE = {"color": MUTED, "linewidth": 1, "linestyle": (0, (2, 3))}
 
 
-def loss(history: pd.DataFrame, best_epoch: int) -> Panel:
+def loss(history: pd.DataFrame, best_epoch: int, axes: Axes) -> None:
     """Training and validation loss by epoch; `history` as in `history.csv`.
 
     One wild validation loss, common in first epochs while the statistics of batch
-    normalization settle, would flatten all the others: it is cut off, and that is said.
+    normalization settle, would flatten all the others: then the axis is cut off.
     """
-
-    def draw(axes: Axes) -> None:
-        _curve(axes, history, "loss", best_epoch)
-        highest = history["val_loss"].max()
-        limit = _HIGHEST_LOSS * history["loss"].max()
-        if highest > limit:
-            axes.set_ylim(top=limit, bottom=0)
-            axes.set_xlabel(f"epoch (validation loss up to {highest:.3g} is cut off)")
-
-    return draw
+    _curve(axes, history, "loss", best_epoch)
+    highest = history["val_loss"].max()
+    limit = _HIGHEST_LOSS * history["loss"].max()
+    if highest > limit:
+        axes.set_ylim(top=limit, bottom=0)
+        axes.set_xlabel(f"epoch (validation loss up to {highest:.3g} is cut off)")
 
 
-def accuracy(history: pd.DataFrame, best_epoch: int) -> Panel:
+def accuracy(history: pd.DataFrame, best_epoch: int, axes: Axes) -> None:
     """Training and validation accuracy by epoch."""
-
-    def draw(axes: Axes) -> None:
-        _curve(axes, history, "accuracy", best_epoch)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-
-    return draw
+    _curve(axes, history, "accuracy", best_epoch)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
 
 
-def confusion_matrix(matrix: Sequence[Sequence[int]], names: Sequence[str]) -> Panel:
-    """Counts and shares of each true class.
+def confusion_matrix(
+    matrix: Sequence[Sequence[int]], names: Sequence[str], axes: Axes
+) -> None:
+    """Counts and fractions of each true class.
 
     Args:
       matrix: [[tn, fp], [fn, tp]].
       names: of label 0 and label 1.
     """
-
-    def draw(axes: Axes) -> None:
-        counts = np.asarray(matrix)
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        axes.set_xlim(-0.5, 1.5)
-        axes.set_ylim(1.5, -0.5)
-        for row, column in np.ndindex(2, 2):
-            _cell(axes, row, column, counts[row, column], shares[row, column])
-        axes.set_xticks([0, 1], names)
-        axes.set_yticks([0, 1], names, rotation=90, va="center")
-        axes.tick_params(pad=6)
-        axes.set(xlabel="prediction", ylabel="perceived label")
-        axes.set_title("Confusion matrix")
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
-
-    return draw
+    counts = np.asarray(matrix)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    axes.set_xlim(-0.5, 1.5)
+    axes.set_ylim(1.5, -0.5)
+    for row, column in np.ndindex(2, 2):
+        _cell(axes, row, column, counts[row, column], fractions[row, column])
+    axes.set_xticks([0, 1], names)
+    axes.set_yticks([0, 1], names, rotation=90, va="center")
+    axes.tick_params(pad=6)
+    axes.set(xlabel="prediction", ylabel="perceived label")
+    axes.set_title("Confusion matrix")
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
 
 
-def roc(label: np.ndarray, probability: np.ndarray, threshold: float) -> Panel:
+def roc(
+    label: np.ndarray, probability: np.ndarray, threshold: float, axes: Axes
+) -> None:
     """The ROC curve with the threshold in use; a line of text if a class is missing.
 
     Args:
@@ -84,115 +77,94 @@ def roc(label: np.ndarray, probability: np.ndarray, threshold: float) -> Panel:
       probability: (n,) of label 1, 0..1.
       threshold: lowest probability that counts as a predicted 1.
     """
-
-    def draw(axes: Axes) -> None:
-        _unit_square(axes, "false-positive rate", "true-positive rate")
-        _diagonal(axes)
-        axes.set_title("ROC")
-        if _lacks_a_class(axes, label):
-            return
-        false, true, _ = roc_curve(label, probability)
-        axes.fill_between(false, true, color=PRIMARY, alpha=0.1, linewidth=0)
-        axes.plot(false, true, color=PRIMARY, clip_on=False)
-        predicted = probability >= threshold
-        x, y = predicted[label == 0].mean(), predicted[label == 1].mean()
-        _threshold_dot(axes, x, y, threshold, (10, -14), "left")
-
-    return draw
+    _unit_square(axes, "false-positive rate", "true-positive rate")
+    axes.plot([0, 1], [0, 1], **_CHANCE)
+    axes.set_title("ROC")
+    if _lacks_a_class(axes, label):
+        return
+    false, true, _ = roc_curve(label, probability)
+    axes.fill_between(false, true, color=PRIMARY, alpha=0.1, linewidth=0)
+    axes.plot(false, true, color=PRIMARY, clip_on=False)
+    predicted = probability >= threshold
+    x, y = predicted[label == 0].mean(), predicted[label == 1].mean()
+    _threshold_dot(axes, x, y, threshold, (10, -14), "left")
 
 
 def precision_recall(
-    label: np.ndarray, probability: np.ndarray, threshold: float
-) -> Panel:
+    label: np.ndarray, probability: np.ndarray, threshold: float, axes: Axes
+) -> None:
     """Precision against recall with the threshold in use, and chance.
 
     Args:
-      label: (n,) 0 or 1; a line of text stands for the curve if a class is missing.
+      label: (n,) 0 or 1; a line of text replaces the curve if a class is missing.
       probability: (n,) of label 1, 0..1.
       threshold: lowest probability that counts as a predicted 1.
     """
-
-    def draw(axes: Axes) -> None:
-        _unit_square(axes, "recall", "precision")
-        axes.set_title("Precision and recall")
-        if _lacks_a_class(axes, label):
-            return
-        share = label.mean()
-        axes.plot([0, 1], [share, share], **_CHANCE)
-        precision, recall, _ = precision_recall_curve(label, probability)
-        # A recall in between is had at the precision of the next threshold.
-        axes.fill_between(
-            recall, precision, step="post", color=PRIMARY, alpha=0.1, linewidth=0
-        )
-        axes.plot(
-            recall, precision, color=PRIMARY, drawstyle="steps-post", clip_on=False
-        )
-        predicted = probability >= threshold
-        if predicted.any():
-            x, y = predicted[label == 1].mean(), label[predicted].mean()
-            _threshold_dot(axes, x, y, threshold, (-10, -14), "right")
-
-    return draw
+    _unit_square(axes, "recall", "precision")
+    axes.set_title("Precision and recall")
+    if _lacks_a_class(axes, label):
+        return
+    axes.plot([0, 1], [label.mean()] * 2, **_CHANCE)
+    precision, recall, _ = precision_recall_curve(label, probability)
+    # A recall in between has the precision of the next threshold.
+    axes.fill_between(
+        recall, precision, step="post", color=PRIMARY, alpha=0.1, linewidth=0
+    )
+    axes.plot(recall, precision, color=PRIMARY, drawstyle="steps-post", clip_on=False)
+    predicted = probability >= threshold
+    if predicted.any():
+        x, y = predicted[label == 1].mean(), label[predicted].mean()
+        _threshold_dot(axes, x, y, threshold, (-10, -14), "right")
 
 
-def reliability(label: np.ndarray, probability: np.ndarray) -> Panel:
+def reliability(label: np.ndarray, probability: np.ndarray, axes: Axes) -> None:
     """How often the label is 1 where the model says p; area of a dot by its examples.
 
     Args:
       label: (n,) 0 or 1.
       probability: (n,) of label 1, 0..1.
     """
-
-    def draw(axes: Axes) -> None:
-        bins = calibration.reliability(label, probability, _BINS)
-        said, seen, counts = bins["probability"], bins["share"], bins["n"]
-        _unit_square(axes, "predicted probability", "share labeled so")
-        _diagonal(axes)
-        axes.set_title("Reliability")
-        axes.plot(said, seen, color=PRIMARY, linewidth=1, alpha=0.6)
-        area = 12 + 240 * counts / counts.max()
-        axes.scatter(said, seen, s=area, color=PRIMARY, clip_on=False, zorder=3)
-
-    return draw
+    bins = calibration.reliability(label, probability, _BINS)
+    predicted, observed, counts = bins["probability"], bins["share"], bins["n"]
+    _unit_square(axes, "predicted probability", "fraction labeled so")
+    axes.plot([0, 1], [0, 1], **_CHANCE)
+    axes.set_title("Reliability")
+    axes.plot(predicted, observed, color=PRIMARY, linewidth=1, alpha=0.6)
+    area = 12 + 240 * counts / counts.max()
+    axes.scatter(predicted, observed, s=area, color=PRIMARY, clip_on=False, zorder=3)
 
 
-def coverage(curve: pd.DataFrame, band: Mapping[str, Any] | None) -> Panel:
-    """Mistakes among the decided images against the share that is decided.
+def coverage(curve: pd.DataFrame, band: Mapping[str, Any] | None, axes: Axes) -> None:
+    """Error among the covered images against coverage.
 
     Args:
       curve: see `calibration.coverage_curve`.
       band: see `calibration.abstention`: the dot; None draws none.
     """
-
-    def draw(axes: Axes) -> None:
-        axes.plot(
-            curve["coverage"], curve["error"], color=PRIMARY, drawstyle="steps-post"
+    axes.plot(curve["coverage"], curve["error"], color=PRIMARY, drawstyle="steps-post")
+    if band is not None and band["decided"]:
+        x, y = band["coverage"]["value"], band["error"]["value"]
+        axes.plot(x, y, "o", color=SECONDARY, markersize=7, clip_on=False)
+        axes.annotate(
+            f"abstains: 50 ± {100 * band['abstain']:.3g} %",
+            (x, y),
+            (-10, 8),
+            textcoords="offset points",
+            ha="right",
+            color=SECONDARY,
         )
-        if band is not None and band["decided"]:
-            x, y = band["coverage"]["value"], band["error"]["value"]
-            axes.plot(x, y, "o", color=SECONDARY, markersize=7, clip_on=False)
-            axes.annotate(
-                f"undecided: 50 ± {100 * band['abstain']:.3g} %",
-                (x, y),
-                (-10, 8),
-                textcoords="offset points",
-                ha="right",
-                color=SECONDARY,
-            )
-        axes.set(xlabel="images decided", ylabel="wrong among these")
-        axes.set_xlim(0, 1.03)
-        axes.set_ylim(0, max(1.15 * curve["error"].max(), 0.01))
-        axes.tick_params(pad=7)
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-        axes.set_title("Coverage and error")
-
-    return draw
+    axes.set(xlabel="coverage", ylabel="error of these")
+    axes.set_xlim(0, 1.03)
+    axes.set_ylim(0, max(1.15 * curve["error"].max(), 0.01))
+    axes.tick_params(pad=7)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.set_title("Coverage and error")
 
 
 def probabilities(
-    label: np.ndarray, probability: np.ndarray, names: Sequence[str]
-) -> Panel:
+    label: np.ndarray, probability: np.ndarray, names: Sequence[str], axes: Axes
+) -> None:
     """How many images of each label got which probability, on a logarithmic scale.
 
     Args:
@@ -200,24 +172,21 @@ def probabilities(
       probability: (n,) of label 1, 0..1.
       names: of label 0 and label 1.
     """
-
-    def draw(axes: Axes) -> None:
-        axes.hist(
-            [probability[label == value] for value in (0, 1)],
-            bins=np.linspace(0, 1, _BINS + 1),
-            color=[MUTED, PRIMARY],
-            label=[f"labeled {name}" for name in names],
-            log=True,
-            rwidth=0.85,
-        )
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-        axes.set(xlim=(0, 1), xlabel="predicted probability", ylabel="images")
-        axes.set_ylim(bottom=0.5)
-        axes.set_title("How sure it is")
-        axes.grid(False, axis="x")
-        axes.legend(loc="upper center", fontsize=9)
-
-    return draw
+    axes.hist(
+        [probability[label == value] for value in (0, 1)],
+        bins=np.linspace(0, 1, _BINS + 1),
+        color=[MUTED, PRIMARY],
+        label=[f"labeled {name}" for name in names],
+        log=True,
+        rwidth=0.85,
+    )
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set(xlim=(0, 1), xlabel="predicted probability", ylabel="images")
+    axes.margins(y=0.3)  # room for the legend
+    axes.set_ylim(bottom=0.5)
+    axes.set_title("Confidence")
+    axes.grid(False, axis="x")
+    axes.legend(loc="upper center", fontsize=9)
 
 
 def _curve(axes: Axes, history: pd.DataFrame, column: str, best_epoch: int) -> None:
@@ -263,10 +232,6 @@ def _unit_square(axes: Axes, xlabel: str, ylabel: str) -> None:
     axes.set(xlim=margin, ylim=margin, xlabel=xlabel, ylabel=ylabel)
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.set_yticks(np.linspace(0, 1, 6))
-
-
-def _diagonal(axes: Axes) -> None:
-    axes.plot([0, 1], [0, 1], **_CHANCE)
 
 
 def _lacks_a_class(axes: Axes, label: np.ndarray) -> bool:

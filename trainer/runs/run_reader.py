@@ -21,16 +21,9 @@ from support.documents import (
     read_text,
 )
 from support.errors import ExitCode, UserError
-from trainer.evaluation import subgroup_table
+from trainer.architectures import ARCHITECTURES
+from trainer.evaluation import subgroups
 from trainer.runs.run_record import BEST, DATA_SHAPE, RUN_SHAPE, is_attribute
-
-MODEL_NAMES = {
-    "googlenet": "GoogLeNet",
-    "resnet50": "ResNet50",
-    "resnet101": "ResNet101",
-    "vgg16": "VGG16",
-    "vgg19": "VGG19",
-}
 
 _REQUIRED = ("attribute", "best_epoch", "data", "epochs", "model", "parameters")
 _RUN_SHAPE = RUN_SHAPE | {key: RUN_SHAPE[key].shape for key in _REQUIRED}
@@ -106,7 +99,7 @@ class Run:
     history: pd.DataFrame
     predictions: pd.DataFrame
     flags: str
-    subgroups: subgroup_table.Table | None
+    subgroups: pd.DataFrame | None
 
     @property
     def positive(self) -> str:
@@ -115,7 +108,8 @@ class Run:
 
     @property
     def model_name(self) -> str:
-        return MODEL_NAMES.get(self.record["model"], self.record["model"])
+        name = self.record["model"]
+        return ARCHITECTURES[name].title if name in ARCHITECTURES else name
 
     @property
     def split(self) -> str:
@@ -146,11 +140,11 @@ def load_run(run_dir: Path, results_dir: Path | None = None) -> Run:
     model = record.get("files", {}).get(BEST)
     if evaluation and evaluation["model_sha256"] != model:
         raise _foreign(results_dir, f"no evaluation of the model in {run_dir}")
-    subgroups = subgroup_table.read(results_dir)
-    if subgroups and subgroups.overall.n != metrics["n"]:
+    groups = subgroups.read(results_dir)
+    if groups is not None and groups["n"][0] != metrics["n"]:
         raise _foreign(
-            results_dir / subgroup_table.JSON_NAME,
-            f"about {subgroups.overall.n:,} images, not the {metrics['n']:,} here",
+            results_dir / subgroups.JSON_NAME,
+            f"about {groups['n'][0]:,} images, not the {metrics['n']:,} here",
         )
     replaced = {key: evaluation[key] for key in _OF_DATA if key in evaluation}
     history = read_csv(run_dir, "history.csv")
@@ -164,7 +158,7 @@ def load_run(run_dir: Path, results_dir: Path | None = None) -> Run:
         history=history,
         predictions=read_csv(results_dir, "predictions.csv"),
         flags=_checked(run_dir, "flags.txt", read_text),
-        subgroups=subgroups,
+        subgroups=groups,
     )
 
 

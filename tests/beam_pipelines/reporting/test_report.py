@@ -1,4 +1,4 @@
-"""The report of a build: its numbers, its page, its pictures."""
+"""The report of a build: its numbers, its page, its figures."""
 
 import re
 import shutil
@@ -49,7 +49,7 @@ def text_of(html):
     return re.sub(r"[ \n]+", " ", re.sub(r"<[^>]*>", " ", html))
 
 
-def test_the_page_says_what_was_built(built):
+def test_report_states_counts_and_options(built):
     html = (built.output / report.FILE_NAME).read_text()
     text = text_of(html[html.index("<body>") :])
     counts = [built.manifest.class_counts(split) for split in celeba.SPLITS]
@@ -64,7 +64,7 @@ def test_the_page_says_what_was_built(built):
     assert "perceived attribute: Male" in text and "may not be redistributed" in text
 
 
-def test_the_page_is_whole_and_shows_no_pictures(built):
+def test_report_has_figures_and_no_images(built):
     html = (built.output / report.FILE_NAME).read_text()
     assert html.count("<svg") == html.count("</svg>") == 6
     assert "<img" not in html and "<script" not in html and "base64" not in html
@@ -73,7 +73,7 @@ def test_the_page_is_whole_and_shows_no_pictures(built):
     assert len(ids) == len(set(ids))
 
 
-def test_pictures_lie_beside_the_page(built):
+def test_figures_are_written_as_png(built):
     for name in report.FILE_NAMES[1:]:
         assert (built.output / name).read_bytes().startswith(b"\x89PNG\r\n")
     # They are ours: another build may replace the folder.
@@ -83,7 +83,7 @@ def test_pictures_lie_beside_the_page(built):
     assert not list(copy.glob("*.png"))
 
 
-def test_without_matplotlib_there_are_tables_only(built, capsys):
+def test_report_without_matplotlib_has_tables_only(built, capsys):
     output = built.output.with_name("plain")
     assert Builder(built.celeba_dir, output)("--max_bad_fraction=0.1") == ExitCode.OK
     assert report.NO_CHARTS in capsys.readouterr().out
@@ -92,7 +92,7 @@ def test_without_matplotlib_there_are_tables_only(built, capsys):
     assert "<svg" not in html and "Wearing Necktie" in html
 
 
-def test_everything_is_escaped(built, monkeypatch):
+def test_report_escapes_names(built, monkeypatch):
     monkeypatch.setattr(report, "can_draw", lambda: False)
     plan = plan_of(built.celeba_dir)
     rejected = [("<b>&.jpg", "missing", ""), ("000001.jpg", "<i>odd</i>", "")]
@@ -102,7 +102,7 @@ def test_everything_is_escaped(built, monkeypatch):
     assert "<b>" not in html and "<i>" not in html
 
 
-def test_prevalence_and_people_are_counted(small_celeba):
+def test_summary_counts_prevalence_and_people(small_celeba):
     plan = plan_of(small_celeba.folder)
     numbers = summary.summarize(plan)
     lines = small_celeba.attributes.read_text().splitlines()[2:]
@@ -118,7 +118,7 @@ def test_prevalence_and_people_are_counted(small_celeba):
     assert (numbers.leaked, numbers.leakage) == (0, 0.0)
 
 
-def test_leakage_is_the_share_of_test_images_of_known_people(small_celeba):
+def test_leakage_is_a_fraction_of_known_people(small_celeba):
     plan = plan_of(small_celeba.folder, split="random")
     train, _, test = (plan.rows.identities[plan.selected(i)] for i in range(3))
     leaked = [person for person in test if person in set(train)]
@@ -127,7 +127,7 @@ def test_leakage_is_the_share_of_test_images_of_known_people(small_celeba):
     assert numbers.leakage == len(leaked) / len(test)
 
 
-def test_without_identities_people_are_said_to_be_unknown(small_celeba, built):
+def test_report_without_identities(small_celeba, built):
     small_celeba.identity.unlink()
     plan = plan_of(small_celeba.folder, split="official")
     assert summary.summarize(plan).leakage is None

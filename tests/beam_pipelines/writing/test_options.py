@@ -10,12 +10,12 @@ import pytest
 from apache_beam.internal import pickler
 
 from beam_pipelines import build
+from beam_pipelines.sources.images import FolderSource
 from beam_pipelines.writing import pipeline, shards
 from beam_pipelines.writing.store import Store
 from schemas import celeba
 from support import command
 from support.errors import ExitCode
-from support.folders import FolderSource
 
 ROOT = Path(__file__).parents[3]
 FLAGS = {

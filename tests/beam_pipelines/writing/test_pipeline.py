@@ -12,11 +12,11 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 
+from beam_pipelines.sources.images import FolderSource
 from beam_pipelines.writing import options as beam_options
 from beam_pipelines.writing import pipeline, runner, shards
 from beam_pipelines.writing.store import Store
 from support.errors import ExitCode, UserError
-from support.folders import FolderSource
 
 
 def make_task():

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from beam_pipelines.sources.images import FolderSource
 from beam_pipelines.writing import shards
 from beam_pipelines.writing.shards import ShardPlan, ShardReport
 from beam_pipelines.writing.store import Store
 from schemas import celeba, example
-from support.folders import FolderSource
 from support.framing import DamagedRecord, frame, read_records
 
 NAME = "celeba-train.tfrecord-00000-of-00001"
@@ -111,7 +111,7 @@ def test_plans_survive_their_file(tmp_path):
 
 def test_turned_images_are_counted(small_celeba, tmp_path):
     data = small_celeba.image(1).read_bytes()
-    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0"
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03" + bytes(7)
     segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
     small_celeba.image(1).write_bytes(data[:2] + segment + data[2:])
     report = write(make_plan([1, 2]), small_celeba, tmp_path)

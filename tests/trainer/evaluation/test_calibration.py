@@ -31,7 +31,7 @@ def _table(probability, label) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
-def test_a_known_factor_is_found_again(factor):
+def test_known_factor_is_recovered(factor):
     label, logits = _logits(20_000)
     temperature = calibration.fit_temperature(label, factor * logits)
     assert temperature == pytest.approx(factor, rel=0.04)
@@ -41,7 +41,7 @@ def test_a_known_factor_is_found_again(factor):
         assert loss > least
 
 
-def test_a_temperature_stays_within_its_bounds():
+def test_temperature_stays_within_its_bounds():
     lowest, highest = calibration.TEMPERATURES
     label, logits = _logits(500)
     assert calibration.fit_temperature(label, logits / 100) == pytest.approx(lowest)
@@ -76,16 +76,16 @@ LABEL = np.array([1, 0, 1, 0, 1, 0, 1])
 
 
 def test_abstention_by_hand():
-    assert calibration.decided(PROBABILITY, 0.1).tolist() == [
+    assert calibration.covered(PROBABILITY, 0.1).tolist() == [
         *(True, True, False),
         *(True, False, True, True),
     ]
     table = _table(PROBABILITY, LABEL)
-    found = calibration.abstention(table, 0.1)
-    assert (found["decided"], found["errors"]) == (5, 2)
-    assert found["coverage"]["value"] == 5 / 7
-    assert found["error"]["value"] == 2 / 5
-    low, high = found["error"]["interval"]
+    result = calibration.abstention(table, 0.1)
+    assert (result["decided"], result["errors"]) == (5, 2)
+    assert result["coverage"]["value"] == 5 / 7
+    assert result["error"]["value"] == 2 / 5
+    low, high = result["error"]["interval"]
     assert 0 <= low < 2 / 5 < high <= 1
     everything = calibration.abstention(table, 0.0)
     assert (everything["decided"], everything["errors"]) == (7, 3)
@@ -93,31 +93,31 @@ def test_abstention_by_hand():
     assert nothing["error"] == {"value": None, "interval": None}
 
 
-def test_curve_and_smallest_band():
+def test_curve_and_smallest_threshold():
     curve = calibration.coverage_curve(LABEL, PROBABILITY)
-    # 0.6 and 0.4 are equally sure and go together.
+    # 0.6 and 0.4 are equally confident and covered together.
     assert curve["coverage"].tolist() == [c / 7 for c in (7, 6, 5, 3, 2, 1)]
     assert curve["error"].tolist() == [3 / 7, 2 / 6, 2 / 5, 1 / 3, 0, 0]
     assert curve["abstain"].tolist() == pytest.approx([0, 0.09, 0.1, 0.3, 0.45, 0.48])
     for target in (0.0, 0.33, 1 / 3, 0.42, 0.5):
-        band = calibration.smallest_band(LABEL, PROBABILITY, target)
-        found = calibration.abstention(_table(PROBABILITY, LABEL), band)
-        assert found["error"]["value"] <= target
-        smaller = curve["abstain"] < band - 1e-12
+        threshold = calibration.smallest_threshold(LABEL, PROBABILITY, target)
+        result = calibration.abstention(_table(PROBABILITY, LABEL), threshold)
+        assert result["error"]["value"] <= target
+        smaller = curve["abstain"] < threshold - 1e-12
         assert (curve["error"][smaller] > target).all()
-    assert calibration.smallest_band(LABEL, PROBABILITY, 0.5) == 0
-    assert calibration.smallest_band(1 - LABEL, PROBABILITY, 0.1) is None
+    assert calibration.smallest_threshold(LABEL, PROBABILITY, 0.5) == 0
+    assert calibration.smallest_threshold(1 - LABEL, PROBABILITY, 0.1) is None
 
 
-def test_doubtful_examples():
-    # Label 1 gets 0.9 on average, label 0 gets 0.25: it is usually sure by 0.75.
+def test_likely_label_errors_and_most_uncertain():
+    # Label 1 gets 0.9 on average, label 0 gets 0.25: its usual confidence is 0.75.
     probability = np.array([1.0, 0.98, 0.95, 0.67, 0.05, 0.02, 0.03, 0.91])
     label = np.array([1, 1, 1, 1, 0, 0, 0, 0])
     assert calibration.likely_label_errors(_table(probability, label))[
         "image_id"
     ].tolist() == ["7.jpg"]
-    unsure = _table(np.where(probability == 0.91, 0.89, probability), label)
-    assert calibration.likely_label_errors(unsure).empty
+    uncertain = _table(np.where(probability == 0.91, 0.89, probability), label)
+    assert calibration.likely_label_errors(uncertain).empty
     table = _table(np.array([0.7, 0.5, 0.3, 0.9]), np.array([1, 0, 1, 1]))
     nearest = calibration.most_uncertain(table, 3)
     assert nearest["image_id"].tolist()[0] == "1.jpg"
@@ -143,8 +143,8 @@ def test_results_of_a_split(tmp_path):
     assert sum(row["n"] for row in facts["reliability"]) == 60
     assert result["abstention"]["abstain"] == 0.2
     assert list(pd.read_csv(tmp_path / "predictions.csv")) == list(results.COLUMNS)
-    unsure = pd.read_csv(tmp_path / "most_uncertain.csv")
-    assert (unsure["probability"] - 0.5).abs().is_monotonic_increasing
+    listed = pd.read_csv(tmp_path / "most_uncertain.csv")
+    assert (listed["probability"] - 0.5).abs().is_monotonic_increasing
     lines = results.summary(result).splitlines()
     assert lines[0].startswith("validation accuracy ")
-    assert "undecided between 30.0% and 70.0%" in lines[2]
+    assert "30.0% and 70.0%" in lines[2]

@@ -27,7 +27,7 @@ def finished(dataset_dir, tmp_path_factory):
     """A run of one short epoch, made once for all tests here."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        tiny = models.Architecture(tiny_run.backbone, models.SCALED, "", 0)
+        tiny = models.Architecture("Tiny", tiny_run.backbone)
         patch.setitem(models.ARCHITECTURES, "tiny", tiny)
         config = TrainConfig(
             model="tiny",

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from trainer import report
-from trainer.evaluation import metrics
+from trainer.evaluation import bootstrap, metrics
 
 
 def _predictions(n: int, people: int, seed: int = 0) -> pd.DataFrame:
@@ -44,23 +43,23 @@ def _ece(label, probability, weight) -> float:
     label, probability = np.asarray(label), np.asarray(probability)
     weight = np.ones(len(label)) if weight is None else weight
     confidence = np.maximum(probability, 1 - probability)
-    right = (probability >= 0.5) == (label == 1)
+    correct = (probability >= 0.5) == (label == 1)
     total = 0.0
     for number in range(15):
         inside = (confidence > number / 15) & (confidence <= (number + 1) / 15)
         if weight[inside].sum():
-            share = np.average(right[inside], weights=weight[inside])
+            fraction = np.average(correct[inside], weights=weight[inside])
             mean = np.average(confidence[inside], weights=weight[inside])
-            total += weight[inside].sum() * abs(share - mean)
+            total += weight[inside].sum() * abs(fraction - mean)
     return total / weight.sum()
 
 
 def test_every_draw_equals_scikit_learn_with_the_same_weights():
     table = _predictions(150, 40)
     label, probability = table["label"].to_numpy(), table["probability"].to_numpy()
-    person, people = metrics.clusters(table["identity"].to_numpy())
-    samples = metrics.bootstrap(label, probability, person, 5, 3, 0.5)
-    draws = np.concatenate(list(metrics.person_weights(people, 150, 5, 3)))
+    person, people = bootstrap.clusters(table["identity"].to_numpy())
+    samples = metrics.draw(label, probability, person, 5, 3, 0.5)
+    draws = np.concatenate(list(bootstrap.person_weights(people, 150, 5, 3)))
     assert draws.sum(axis=1).tolist() == [people] * 5
     for number, weights in enumerate(draws):
         expected = _sklearn(label, probability, weights[person])
@@ -73,13 +72,13 @@ def test_every_draw_equals_scikit_learn_with_the_same_weights():
 
 
 def test_calibration_error_by_hand():
-    # Sure by 0.9: right, right, wrong. Sure by 0.55: wrong.
+    # Confidence 0.9: correct, correct, wrong. Confidence 0.55: wrong.
     label = np.array([1, 0, 1, 1])
     probability = np.array([0.9, 0.1, 0.1, 0.45])
     values = metrics.point_values(label, probability, 0.5)
     assert values["ece"] == pytest.approx((abs(2 - 3 * 0.9) + 0.55) / 4)
-    samples = metrics.bootstrap(label, probability, np.arange(4), 3, 0, 0.5)
-    draws = np.concatenate(list(metrics.person_weights(4, 4, 3, 0)))
+    samples = metrics.draw(label, probability, np.arange(4), 3, 0, 0.5)
+    draws = np.concatenate(list(bootstrap.person_weights(4, 4, 3, 0)))
     gaps = draws * np.array([1 - 0.9, 1 - 0.9, -0.9, -0.55])
     expected = (abs(gaps[:, :3].sum(axis=1)) + abs(gaps[:, 3])) / 4
     np.testing.assert_allclose(samples["ece"], expected)
@@ -102,15 +101,15 @@ def test_metrics_of_each_label():
         assert of_label_0[name]["interval"] == pytest.approx(other[name]["interval"])
 
 
-def test_a_ratio_resamples_people():
+def test_ratio_resamples_people():
     identity = np.array([4, 4, 7, -1])
-    part, whole = np.array([1, 0, 1, 1]), np.array([1, 1, 2, 1])
-    found = metrics.ratio(part, whole, identity, draws=200, seed=1)
-    assert found["value"] == 3 / 5
-    draws = np.concatenate(list(metrics.person_weights(3, 4, 200, 1)))
+    part, total = np.array([1, 0, 1, 1]), np.array([1, 1, 2, 1])
+    result = bootstrap.ratio(part, total, identity, draws=200, seed=1)
+    assert result["value"] == 3 / 5
+    draws = np.concatenate(list(bootstrap.person_weights(3, 4, 200, 1)))
     samples = draws @ [1, 1, 1] / (draws @ [2, 2, 1])
-    assert found["interval"] == pytest.approx(metrics.interval(samples))
-    nothing = metrics.ratio(part, np.zeros(4), identity)
+    assert result["interval"] == pytest.approx(bootstrap.interval(samples))
+    nothing = bootstrap.ratio(part, np.zeros(4), identity)
     assert nothing == {"value": None, "interval": None}
 
 
@@ -131,7 +130,7 @@ def test_point_values_matrix_and_intervals():
     assert metrics.evaluate(table, seed=8)["auc"] != result["auc"]
 
 
-def test_copies_of_a_persons_pictures_add_no_certainty():
+def test_copies_of_images_do_not_narrow_intervals():
     table = _predictions(200, 10_000).drop_duplicates("identity")
     copied = pd.concat([table] * 5)
     for name in metrics.SCALARS:
@@ -144,13 +143,13 @@ def test_copies_of_a_persons_pictures_add_no_certainty():
     assert high - low < 0.6 * (wide[1] - wide[0])
 
 
-def test_unknown_people_are_clusters_of_their_own():
-    person, people = metrics.clusters(np.array([7, -1, 5, 7, -1]))
+def test_unknown_people_are_separate_clusters():
+    person, people = bootstrap.clusters(np.array([7, -1, 5, 7, -1]))
     assert people == 4
     assert person.tolist() == [1, 2, 0, 1, 3]
 
 
-def test_one_class_has_no_ranking():
+def test_single_class_has_no_ranking_metrics():
     table = _predictions(30, 10).assign(label=1)
     result = metrics.evaluate(table)
     nothing = {"value": None, "interval": None}
@@ -165,26 +164,29 @@ def test_tiny_test_sets():
     result = metrics.evaluate(one)
     assert result["confusion_matrix"] == [[0, 1], [1, 0]]  # 0.5 counts as a 1
     assert result["accuracy"] == {"value": 0.0, "interval": None}
-    # With two people, half of the draws hold one class alone: no interval.
+    # With two people, half of the draws have one class alone: no interval.
     two = metrics.evaluate(one.assign(identity=[3, 4]))
     assert two["auc"] == {"value": 0.0, "interval": None}
     assert two["accuracy"]["interval"] == [0.0, 1.0]
 
 
-def test_the_rule_of_three_opens_the_far_end_only():
-    assert metrics.opened(1.0, [1.0, 1.0], 60) == [0.95, 1.0]
-    assert metrics.opened(0.0, [0.0, 0.0], 60) == [0.0, 0.05]
-    assert metrics.opened(0.0, [0.0, 0.0], 2) == [0.0, 1.0]
-    assert metrics.opened(1.0, [0.9, 1.0], 60) == [0.9, 1.0]
-    assert metrics.opened(0.999, [0.998, 1.0], 60) == [0.998, 1.0]
-    assert metrics.opened(1.0, None, 60) is metrics.opened(None, None, 0) is None
+def test_rule_of_three_opens_the_far_end_only():
+    values = np.array([1.0, 0.0, 0.0, 1.0, 0.999, 1.0, np.nan])
+    bounds = np.array(
+        [[1, 1], [0, 0], [0, 0], [0.9, 1], [0.998, 1], [np.nan] * 2, [np.nan] * 2]
+    )
+    people = np.array([60, 60, 2, 60, 60, 60, 0])
+    expected = [[0.95, 1], [0, 0.05], [0, 1], [0.9, 1], [0.998, 1], *[[np.nan] * 2] * 2]
+    np.testing.assert_allclose(bootstrap.opened(values, bounds.T, people).T, expected)
 
 
 def _known(rows: list[tuple[int, int, int]]) -> pd.DataFrame:
-    """People numbered from 0: (how many, label, called) of one image each."""
-    table = [(label, called) for count, *row in rows for label, called in [row] * count]
-    label, called = np.array(table).T
-    probability = 0.1 + 0.8 * called
+    """People numbered from 0: (how many, label, prediction) of one image each."""
+    table = [
+        (label, predicted) for count, *row in rows for label, predicted in [row] * count
+    ]
+    label, predicted = np.array(table).T
+    probability = 0.1 + 0.8 * predicted
     identity = np.arange(len(label))
     return pd.DataFrame(
         {"identity": identity, "label": label, "probability": probability}
@@ -204,29 +206,27 @@ def test_perfect_values_have_intervals_with_a_width():
     for name in metrics.PER_CLASS:
         assert of_label_0[name]["interval"] == [pytest.approx(1 - 3 / 40), 1.0]
         assert result["per_class"][1][name] == result[name]
-    # The report says the same in words.
-    run = report.Run({"model": "vgg16", "attribute": "Male"}, result, *[None] * 4)
-    assert "up to about 5.0\u00a0% still" in report.summary(run)[0]
     json.dumps(result, allow_nan=False)
 
 
-def test_a_perfect_share_beside_an_ordinary_one():
-    # All that are called 1 are so, but ten others are missed.
+def test_only_perfect_values_are_opened():
+    # Every predicted 1 is correct, but ten others are missed.
     table = _known([(40, 0, 0), (10, 1, 0), (50, 1, 1)])
     result = metrics.evaluate(table, draws=200, seed=5)
     assert result["precision"] == {"value": 1.0, "interval": [1 - 3 / 50, 1.0]}
     of_label_0 = result["per_class"][0]
     assert of_label_0["recall"] == {"value": 1.0, "interval": [1 - 3 / 40, 1.0]}
     label, probability = table["label"].to_numpy(), table["probability"].to_numpy()
-    samples = metrics.bootstrap(label, probability, np.arange(100), 200, 5, 0.5)
+    samples = metrics.draw(label, probability, np.arange(100), 200, 5, 0.5)
     for name in set(metrics.SCALARS) - {"precision"}:
-        assert result[name]["interval"] == metrics.interval(samples[name])
+        expected = bootstrap.interval(samples[name]).tolist()
+        assert result[name]["interval"] == expected
     for name in ("precision", "f1"):
-        unchanged = metrics.interval(samples[f"{name}_0"])
+        unchanged = bootstrap.interval(samples[f"{name}_0"]).tolist()
         assert of_label_0[name]["interval"] == unchanged
 
 
-def test_where_all_is_wrong():
+def test_intervals_where_every_prediction_is_wrong():
     result = metrics.evaluate(_known([(40, 0, 1), (60, 1, 0)]), draws=200)
     assert result["accuracy"] == {"value": 0.0, "interval": [0.0, 0.03]}
     precision, recall = 3 / 40, 3 / 60
@@ -236,19 +236,19 @@ def test_where_all_is_wrong():
     assert result["f1"] == {"value": 0.0, "interval": [0.0, harmonic]}
     balanced = pytest.approx((3 / 40 + 3 / 60) / 2)
     assert result["balanced_accuracy"]["interval"] == [0.0, balanced]
-    # Nothing is called 1: of its precision nothing is known.
+    # Nothing is predicted 1, so its precision is undefined.
     never = metrics.evaluate(_known([(40, 0, 0), (60, 1, 0)]), draws=200)
     assert never["precision"] == {"value": None, "interval": None}
     assert never["f1"] == {"value": 0.0, "interval": [0.0, pytest.approx(0.1 / 1.05)]}
 
 
-def test_a_perfect_ratio_counts_the_people_that_it_is_a_share_of():
+def test_perfect_ratio_counts_people_in_its_denominator():
     identity = np.repeat(np.arange(50), 2)
     decided = identity < 40
     wrong = np.zeros(100)
-    error = metrics.ratio(wrong, decided, identity)
+    error = bootstrap.ratio(wrong, decided, identity)
     assert error == {"value": 0.0, "interval": [0.0, 3 / 40]}
-    coverage = metrics.ratio(np.ones(100), np.ones(100), identity)
+    coverage = bootstrap.ratio(np.ones(100), np.ones(100), identity)
     assert coverage == {"value": 1.0, "interval": [1 - 3 / 50, 1.0]}
 
 

@@ -1,6 +1,5 @@
 """Subgroups against hand-computed rates, a loop over the draws, and known traps."""
 
-import csv
 import json
 
 import numpy as np
@@ -9,22 +8,25 @@ import pytest
 
 from schemas import celeba
 from support.errors import ExitCode, UserError
-from trainer import subgroups
-from trainer.evaluation import group_rates, groups, metrics, subgroup_table
+from trainer import subgroups as program
+from trainer.evaluation import bootstrap, group_rates, groups, metrics, subgroups
+from trainer.evaluation.group_rates import RATES
 from trainer.reporting import subgroup_section
+
+NONE = [None] * 3
 
 
 def _twelve() -> pd.DataFrame:
-    """Nine of twelve right; everybody without eyeglasses is."""
+    """Nine of twelve correct; all without eyeglasses are."""
     glasses = [1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 1]
     label = [1] * 6 + [0] * 6
-    said = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0]
+    predicted = [1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 0]
     return pd.DataFrame(
         {
             "image_id": [f"{number}.jpg" for number in range(12)],
             "identity": -1,
             "label": label,
-            "probability": np.where(said, 0.5, 0.4),
+            "probability": np.where(predicted, 0.5, 0.4),
             "Eyeglasses": glasses,
             "Male": label,
             "Young": 1,
@@ -33,7 +35,7 @@ def _twelve() -> pd.DataFrame:
 
 
 def _many(n: int = 300, people: int = 60, seed: int = 0) -> pd.DataFrame:
-    """Random attributes; people with a hat are often taken for the other label."""
+    """Random attributes; people with a hat often get the other label."""
     rng = np.random.default_rng(seed)
     table = pd.DataFrame(
         rng.integers(0, 2, (n, len(celeba.ATTRIBUTES))), columns=celeba.ATTRIBUTES
@@ -46,12 +48,14 @@ def _many(n: int = 300, people: int = 60, seed: int = 0) -> pd.DataFrame:
     return table
 
 
-def _by_name(table: subgroup_table.Table) -> dict[str, subgroup_table.Group]:
-    return {group.name: group for group in table.groups}
+def _evaluated(*args, **options) -> dict[str, dict]:
+    """Group -> row, None where undefined."""
+    table = subgroups.evaluate(*args, **options)
+    return {row["group"]: row for row in subgroups.records(table)}
 
 
-def _values(group, field="value"):
-    return [getattr(getattr(group, name), field) for name in group_rates.RATES]
+def _values(row, suffix=""):
+    return [row[rate + suffix] for rate in RATES]
 
 
 @pytest.fixture
@@ -61,66 +65,65 @@ def nothing_is_small(monkeypatch):
 
 
 def test_rates_gaps_and_equalized_odds_by_hand(nothing_is_small):
-    table = subgroups.evaluate(_twelve(), "Male")
-    assert _values(table.overall) == [9 / 12, 1 / 6, 2 / 6]
-    found = _by_name(table)
-    assert list(found) == ["Eyeglasses=0", "Eyeglasses=1", "Young=0", "Young=1"]
-    glasses = found["Eyeglasses=1"]
-    assert (glasses.title, glasses.n, glasses.people) == ("Eyeglasses", 5, 5)
+    rows = _evaluated(_twelve(), "Male")
+    assert list(rows) == ["all", "Eyeglasses=0", "Eyeglasses=1", "Young=0", "Young=1"]
+    assert _values(rows["all"]) == [9 / 12, 1 / 6, 2 / 6]
+    glasses = rows["Eyeglasses=1"]
+    assert (glasses["title"], glasses["n"], glasses["people"]) == ("Eyeglasses", 5, 5)
     assert _values(glasses) == [2 / 5, 1 / 2, 2 / 3]
-    assert _values(glasses, "n") == [5, 2, 3]
-    assert _values(glasses, "gap") == pytest.approx([-3 / 5, 1 / 2, 2 / 3])
-    others = found["Eyeglasses=0"]
-    assert others.title == "not Eyeglasses"
+    assert _values(glasses, "_n") == [5, 2, 3]
+    assert _values(glasses, "_gap") == pytest.approx([-3 / 5, 1 / 2, 2 / 3])
+    others = rows["Eyeglasses=0"]
+    assert others["title"] == "not Eyeglasses"
     assert _values(others) == [1, 0, 0]
-    assert _values(others, "gap") == pytest.approx([3 / 5, -1 / 2, -2 / 3])
-    # Seven of seven right: the rule of three, not an interval without width.
-    assert others.accuracy.interval == (pytest.approx(1 - 3 / 7), 1.0)
-    odds = {part.name: part.equalized_odds_difference for part in table.groupings}
-    assert odds == {"Eyeglasses": pytest.approx(2 / 3), "Young": None}
-    assert table.worst == "Eyeglasses=1"
+    assert _values(others, "_gap") == pytest.approx([3 / 5, -1 / 2, -2 / 3])
+    # Seven of seven correct: the rule of three, not an interval without width.
+    assert others["accuracy_low"] == pytest.approx(1 - 3 / 7)
+    assert others["accuracy_high"] == 1
+    assert glasses["equalized_odds_difference"] == pytest.approx(2 / 3)
+    assert rows["Young=1"]["equalized_odds_difference"] is None
+    table = subgroups.evaluate(_twelve(), "Male")
+    assert subgroups.lowest_accuracy(table)["group"] == "Eyeglasses=1"
 
 
-def test_an_empty_group_and_its_complement_have_no_gap():
-    found = _by_name(subgroups.evaluate(_twelve(), "Male"))
-    nobody, everybody = found["Young=0"], found["Young=1"]
-    assert (nobody.n, nobody.people, nobody.small) == (0, 0, True)
-    assert _values(nobody) == _values(nobody, "interval") == [None] * 3
-    assert _values(nobody, "gap") == _values(everybody, "gap") == [None] * 3
+def test_empty_group_and_its_complement_have_no_gap():
+    rows = _evaluated(_twelve(), "Male")
+    nobody, everybody = rows["Young=0"], rows["Young=1"]
+    assert (nobody["n"], nobody["people"], nobody["small"]) == (0, 0, 1)
+    assert _values(nobody) == _values(nobody, "_low") == NONE
+    assert _values(nobody, "_gap") == _values(everybody, "_gap") == NONE
     assert _values(everybody) == [9 / 12, 1 / 6, 2 / 6]
 
 
 def test_crossed_slices_also_with_the_label():
-    slices = ["Young", "Male*Eyeglasses"]
-    table = subgroups.evaluate(_twelve(), "Male", slices)
-    chosen = {part.name: part.chosen for part in table.groupings}
-    assert chosen == {"Eyeglasses": False, "Young": True, "Male*Eyeglasses": True}
-    crossed = table.groupings[-1]
-    assert [(group.name, group.title, group.n) for group in crossed.groups] == [
+    rows = _evaluated(_twelve(), "Male", ["Young", "Male*Eyeglasses"])
+    chosen = {row["grouping"]: row["chosen"] for row in rows.values()}
+    assert chosen == {"": 0, "Eyeglasses": 0, "Young": 1, "Male*Eyeglasses": 1}
+    crossed = [row for row in rows.values() if row["kind"] == "crossing"]
+    assert [(row["group"], row["title"], row["n"]) for row in crossed] == [
         ("Male=0*Eyeglasses=0", "not Male × not Eyeglasses", 4),
         ("Male=0*Eyeglasses=1", "not Male × Eyeglasses", 2),
         ("Male=1*Eyeglasses=0", "Male × not Eyeglasses", 3),
         ("Male=1*Eyeglasses=1", "Male × Eyeglasses", 3),
     ]
-    values = [_values(group) for group in crossed.groups]
-    assert values == [
+    assert [_values(row) for row in crossed] == [
         [1, 0, None],
         [0.5, 0.5, None],
         [1, None, 0],
         [1 / 3, None, 2 / 3],
     ]
-    gaps = _values(crossed.groups[1], "gap")
+    gaps = _values(crossed[1], "_gap")
     assert gaps == [pytest.approx(0.5 - 8 / 10), pytest.approx(0.5), None]
-    assert crossed.equalized_odds_difference == pytest.approx(2 / 3)
+    assert crossed[0]["equalized_odds_difference"] == pytest.approx(2 / 3)
 
 
 def _loop(predictions, draws, seed):
     """Per group and draw the three rates of group and rest, one image at a time."""
-    person, people = metrics.clusters(predictions["identity"].to_numpy())
+    person, people = bootstrap.clusters(predictions["identity"].to_numpy())
     n = len(predictions)
-    weights = np.concatenate(list(metrics.person_weights(people, n, draws, seed)))
+    weights = np.concatenate(list(bootstrap.person_weights(people, n, draws, seed)))
     label = predictions["label"].to_numpy()
-    right = (predictions["probability"] >= 0.5).to_numpy() == label
+    correct = (predictions["probability"] >= 0.5).to_numpy() == label
     samples = {}
     for name in set(celeba.ATTRIBUTES) - {"Male"}:
         inside = predictions[name].to_numpy() == 1
@@ -128,7 +131,7 @@ def _loop(predictions, draws, seed):
             rows = []
             for draw in weights:
                 w = draw[person] * members
-                wrong = w * ~right
+                wrong = w * ~correct
                 rows.append(
                     [
                         1 - wrong.sum() / w.sum(),
@@ -143,35 +146,29 @@ def _loop(predictions, draws, seed):
 def test_intervals_and_p_values_equal_a_loop_over_the_draws(nothing_is_small):
     predictions = _many(600, 120)
     table = subgroups.evaluate(predictions, "Male", draws=30, seed=5)
-    found = _by_name(table)
+    rows = {row["group"]: row for row in subgroups.records(table)}
     samples = _loop(predictions, 30, 5)
     highest, statistics = np.zeros(30), {}
-    for name in celeba.ATTRIBUTES:
-        if name == "Male":
-            continue
+    for name in set(celeba.ATTRIBUTES) - {"Male"}:
         gaps = samples[name, 1] - samples[name, 0]
-        group = found[f"{name}=1"]
-        for column, rate in enumerate(_rates(group)):
-            expected = metrics.interval(samples[name, 1][:, column])
-            assert rate.interval == pytest.approx(expected)
-            expected = metrics.interval(gaps[:, column])
-            assert rate.gap_interval == pytest.approx(expected)
-            error = gaps[:, column].std()
-            highest = np.maximum(highest, np.abs(gaps[:, column] - rate.gap) / error)
-            statistics[name, column] = abs(rate.gap) / max(
-                error, _pooled_error(predictions, name, column)
-            )
-        odds = np.abs(gaps[:, 1:]).max(axis=1)
-        part = next(part for part in table.groupings if part.name == name)
-        assert part.interval == pytest.approx(metrics.interval(odds))
-    for (name, column), statistic in statistics.items():
+        row = rows[f"{name}=1"]
+        for column, rate in enumerate(RATES):
+            bounds = [row[f"{rate}_low"], row[f"{rate}_high"]]
+            expected = bootstrap.interval(samples[name, 1][:, column])
+            assert bounds == pytest.approx(list(expected))
+            bounds = [row[f"{rate}_gap_low"], row[f"{rate}_gap_high"]]
+            assert bounds == pytest.approx(list(bootstrap.interval(gaps[:, column])))
+            error, gap = gaps[:, column].std(), row[f"{rate}_gap"]
+            highest = np.maximum(highest, np.abs(gaps[:, column] - gap) / error)
+            pooled = _pooled_error(predictions, name, column)
+            statistics[name, rate] = abs(gap) / max(error, pooled)
+        odds = bootstrap.interval(np.abs(gaps[:, 1:]).max(axis=1))
+        assert row["equalized_odds_difference_low"] == pytest.approx(odds[0])
+        assert row["equalized_odds_difference_high"] == pytest.approx(odds[1])
+    for (name, rate), statistic in statistics.items():
         p = (1 + np.count_nonzero(highest >= statistic)) / 31
-        assert _rates(found[f"{name}=1"])[column].p == pytest.approx(p)
-    assert table.tested == len(statistics) == 39 * 3
-
-
-def _rates(group):
-    return [getattr(group, name) for name in group_rates.RATES]
+        assert rows[f"{name}=1"][f"{rate}_gap_p"] == pytest.approx(p)
+    assert subgroups.tested(table) == len(statistics) == 39 * 3
 
 
 def _pooled_error(predictions, name, column):
@@ -182,58 +179,49 @@ def _pooled_error(predictions, name, column):
     return np.sqrt(pooled * (1 - pooled) * (1 / n[0] + 1 / n[1]))
 
 
-def test_a_real_gap_survives_and_chance_does_not():
+def test_real_gap_survives_and_chance_does_not():
     table = subgroups.evaluate(_many(1500, 400), "Male")
-    survivors = {(group.name, name) for group, name in subgroups.survivors(table)}
-    assert survivors == {("Wearing_Hat=1", name) for name in group_rates.RATES}
-    assert table.worst == "Wearing_Hat=1"
+    gaps = subgroups.surviving_gaps(table)
+    assert set(gaps["title"]) == {"Wearing Hat"} and set(gaps["rate"]) == set(RATES)
+    assert gaps["gap"].abs().is_monotonic_decreasing
+    assert subgroups.lowest_accuracy(table)["group"] == "Wearing_Hat=1"
     # Some intervals exclude zero by chance all the same.
-    alone = [
-        group.name
-        for group in table.groups
-        if group.name.endswith("=1")
-        and np.prod(np.sign(group.accuracy.gap_interval)) > 0
-    ]
-    assert len(alone) > 1
-    shown = subgroups.telling(table, 15)
-    assert shown[0].name == "Wearing_Hat=1" and len(shown) == 15
+    signs = np.sign(table["accuracy_gap_low"]) * np.sign(table["accuracy_gap_high"])
+    assert (signs[table["group"].str.endswith("=1")] > 0).sum() > 1
+    shown = subgroups.clearest_gaps(table, 15)
+    assert shown["group"].iloc[0] == "Wearing_Hat=1" and len(shown) == 15
 
 
 def test_few_people_make_a_small_group():
     predictions = _many(1500, 400)
-    # Many images of 29 people; nothing they say is right.
+    # Many images of 29 people, every prediction of them wrong.
     few = predictions["identity"].unique()[:29]
     predictions["Bald"] = predictions["identity"].isin(few).astype(int)
     bald = predictions["Bald"] == 1
     predictions.loc[bald, "probability"] = 1.0 - predictions["label"][bald]
     table = subgroups.evaluate(predictions, "Male")
-    found = _by_name(table)
-    assert found["Bald=1"].people == 29 and found["Bald=1"].n >= 50
-    assert found["Bald=1"].small and not found["Bald=0"].small
-    assert _values(found["Bald=1"], "p") == _values(found["Bald=0"], "p") == [None] * 3
-    assert table.worst == "Wearing_Hat=1"
-    part = next(part for part in table.groupings if part.name == "Bald")
-    assert part.small and part.equalized_odds_difference > 0.5
+    rows = {row["group"]: row for row in subgroups.records(table)}
+    small, large = rows["Bald=1"], rows["Bald=0"]
+    assert small["people"] == 29 and small["n"] >= 50
+    assert small["small"] and not large["small"]
+    assert _values(small, "_gap_p") == _values(large, "_gap_p") == NONE
+    assert subgroups.lowest_accuracy(table)["group"] == "Wearing_Hat=1"
+    assert large["equalized_odds_difference_small"]
+    assert large["equalized_odds_difference"] > 0.5
 
 
-def test_no_mistake_in_a_group_is_no_proof(nothing_is_small):
+def test_group_without_errors_is_no_evidence_of_a_gap(nothing_is_small):
     predictions = _many(400, 400)
     wrong = predictions.index < 20
     predictions["identity"] = -1
     predictions["probability"] = abs(predictions["label"] - wrong).astype(float)
     predictions["Bald"] = (predictions.index >= 380).astype(int)
-    rate = _by_name(subgroups.evaluate(predictions, "Male"))["Bald=1"].accuracy
+    row = _evaluated(predictions, "Male")["Bald=1"]
     # The group's own draws never vary: taken alone, 5 % would be four errors away.
-    assert rate.value == 1 and rate.interval == (pytest.approx(0.85), 1.0)
-    assert rate.gap_interval[0] < 0 < rate.gap_interval[1]
-    assert not rate.survives and rate.p > 0.5
-
-
-def test_blocks_of_groups_meet_the_same_draws(monkeypatch):
-    predictions = _many()
-    whole = subgroups.evaluate(predictions, "Male", ["Male*Young"], draws=20)
-    monkeypatch.setattr(group_rates, "_BLOCK", 1000)
-    assert subgroups.evaluate(predictions, "Male", ["Male*Young"], draws=20) == whole
+    assert row["accuracy"] == row["accuracy_high"] == 1
+    assert row["accuracy_low"] == pytest.approx(0.85)
+    assert row["accuracy_gap_low"] < 0 < row["accuracy_gap_high"]
+    assert not row["accuracy_gap_survives"] and row["accuracy_gap_p"] > 0.5
 
 
 @pytest.mark.parametrize(
@@ -246,72 +234,67 @@ def test_blocks_of_groups_meet_the_same_draws(monkeypatch):
         ("Male*Young*Bald*Bangs*Goatee", "more than 4"),
     ],
 )
-def test_slices_that_cannot_be(text, message):
+def test_invalid_slices_are_refused(text, message):
     with pytest.raises(UserError, match=message) as caught:
-        subgroups.SubgroupsConfig(run_dir="run", slices=("Young", text))
+        program.SubgroupsConfig(run_dir="run", slices=("Young", text))
     assert caught.value.exit_code == ExitCode.USAGE
 
 
-def test_an_outside_table_makes_groups(tmp_path):
+def test_external_table_makes_groups(tmp_path):
     path = tmp_path / "tone.csv"
     path.write_text(
-        "image_id,tone,light\n0.jpg,dark,\n\n1.jpg,pale,in\n4.jpg,dark,in\n99.jpg,x,x\n"
+        "\ufeffimage_id, tone,light,empty\n0.jpg,dark,,\n\n1.jpg,pale,in,\n"
+        "4.jpg,dark ,in,\n99.jpg,x,x,\n"
     )
     predictions = _twelve()
-    outside = groups.read_group_csv(path, predictions["image_id"])
-    table = subgroups.evaluate(predictions, "Male", groups=outside)
-    tone, light = table.groupings[-2:]
-    assert (tone.kind, tone.missing, light.missing) == ("table", 9, 10)
-    assert [(g.name, g.title, g.n) for g in tone.groups] == [
+    external = groups.read_group_csv(path, predictions["image_id"])
+    table = subgroups.evaluate(predictions, "Male", groups=external)
+    rows = subgroups.records(table[table["kind"] == "table"])
+    assert [(row["group"], row["title"], row["n"]) for row in rows] == [
         ("tone=dark", "tone: dark", 2),
         ("tone=pale", "tone: pale", 1),
+        ("light=in", "light: in", 2),
     ]
-    # The rest are the other images of the table, not those it says nothing of.
-    assert tone.groups[0].accuracy.gap == pytest.approx(0.5 - 1)
-    assert tone.groups[0].false_positive_rate.value is None
-    assert [group.accuracy.value for group in light.groups] == [0.5]
+    # The rest are the other images of the table, not those without a value.
+    assert rows[0]["accuracy_gap"] == pytest.approx(0.5 - 1)
+    assert rows[0]["false_positive_rate"] is None
+    assert rows[2]["accuracy"] == 0.5
+    assert subgroup_section.excluded(table) == [
+        "tone: 9 of 12 images have no value and are excluded.",
+        "light: 10 of 12 images have no value and are excluded.",
+    ]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", ":1 has no column image_id"),
-        ("id,tone\n0.jpg,a\n", ":1 has no column image_id"),
-        ("image_id\n0.jpg\n", ":1 has no column of categories"),
-        ("image_id,tone,tone\n", ":1 column 3 has no name of its own"),
-        ("image_id,Young\n", ":1 column 'Young' has the name of a CelebA attribute"),
-        ("image_id,tone\n0.jpg,a\n1.jpg,a,b\n", ":3 has 3 fields, the header has 2"),
-        (
-            "image_id,t\n0.jpg,a\n1.jpg,b\n0.jpg,a\n",
-            ":4 names 0.jpg again, after line 2",
-        ),
-        ('image_id,t\n0.jpg,"a\n', ":2 unexpected end of data"),
-        (
-            "image_id,t\n0.png,a\n",
-            "names none of the images that were predicted, but 0",
-        ),
+        ("", "cannot be read: No columns"),
+        ("id,tone\n0.jpg,a\n", ":1 names the columns 'id', 'tone'"),
+        ("image_id\n0.jpg\n", ":1 names the columns 'image_id'"),
+        ("image_id,tone,tone\n", ":1 names the columns"),
+        ("image_id,tone,\n", ":1 names the columns"),
+        ("image_id,Young\n", ":1 names the columns 'image_id', 'Young'"),
+        ("image_id,tone\n0.jpg,a\n1.jpg,a,b\n", "Expected 2 fields in line 3, saw 3"),
+        ("image_id,t\n0.jpg,a\n1.jpg,b\n0.jpg,a\n", "names 0.jpg twice"),
+        ('image_id,t\n0.jpg,"a\n', "EOF inside string"),
+        ("image_id,t\n0.png,a\n", "none of the images that were predicted, but 0.png"),
         (
             "image_id,t\n"
             + "".join(f"{number}.jpg,{number}\n" for number in range(51)),
-            ":1 column 't' has 51 different values",
+            "column 't' has 51 different values",
         ),
+        (b"image_id,t\n\xff,a\n", "cannot be read: .*utf-8"),
+        (None, "cannot be read: No such file"),
     ],
 )
-def test_outside_tables_that_cannot_be(tmp_path, text, message):
+def test_invalid_external_tables_are_refused(tmp_path, text, message):
     path = tmp_path / "tone.csv"
-    path.write_text(text)
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=message) as caught:
         groups.read_group_csv(path, ["0.jpg", "1.jpg"])
     assert caught.value.exit_code == ExitCode.INPUT_DATA
     assert caught.value.cause.startswith(str(path))
-
-
-def test_an_outside_table_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="cannot be read: No such file"):
-        groups.read_group_csv(tmp_path / "tone.csv", ["0.jpg"])
-    (tmp_path / "tone.csv").write_bytes(b"image_id,t\n\xff,a\n")
-    with pytest.raises(UserError, match="not a UTF-8 text file"):
-        groups.read_group_csv(tmp_path / "tone.csv", ["0.jpg"])
 
 
 @pytest.fixture
@@ -326,32 +309,37 @@ def run_dir(tmp_path):
 def test_program(run_dir, capsys):
     (run_dir / "tone.csv").write_text("image_id,tone\n0000.jpg,dark\n0001.jpg,pale\n")
     words = [f"--run_dir={run_dir}", "--slices=Young,Male*Eyeglasses"]
-    subgroups.main(["subgroups", *words, f"--group_csv={run_dir / 'tone.csv'}"])
+    program.main(["subgroups", *words, f"--group_csv={run_dir / 'tone.csv'}"])
     out = capsys.readouterr().out
-    assert "lowest accuracy is that of Wearing Hat" in out
-    assert "tone: 298 images have no value" in out
-    assert subgroups.NOTE in out
-    table = subgroup_table.read(run_dir)
-    outside = groups.read_group_csv(run_dir / "tone.csv", ["0000.jpg"])
+    assert "Lowest accuracy of the others: Wearing Hat, " in out
+    assert "tone: 298 of 300 images have no value" in out
+    assert subgroup_section.NOTE in out
+    external = groups.read_group_csv(run_dir / "tone.csv", ["0000.jpg"])
     slices = ["Young", "Male*Eyeglasses"]
-    assert table == subgroups.evaluate(_many(), "Male", slices, outside)
-    with open(run_dir / "subgroups.csv") as file:
-        rows = {row["group"]: row for row in csv.DictReader(file)}
-    assert list(rows) == ["all", *_by_name(table)]
-    hat, row = _by_name(table)["Wearing_Hat=1"], rows["Wearing_Hat=1"]
-    assert float(row["accuracy_gap_low"]) == hat.accuracy.gap_interval[0]
-    assert row["accuracy_gap_survives"] == str(int(hat.accuracy.survives))
-    assert rows["Male=1*Eyeglasses=1"]["false_positive_rate"] == ""
+    expected = subgroups.evaluate(_many(), "Male", slices, external)
+    pd.testing.assert_frame_equal(subgroups.read(run_dir), expected, check_exact=True)
+    table = pd.read_csv(run_dir / "subgroups.csv", dtype=str, keep_default_na=False)
+    assert list(table)[:8] == [
+        *("group", "n", "people", "small"),
+        *("accuracy", "accuracy_low", "accuracy_high", "accuracy_n"),
+    ]
+    assert list(table["group"]) == list(expected["group"])
+    table, expected = table.set_index("group"), expected.set_index("group")
+    row, hat = table.loc["Wearing_Hat=1"], expected.loc["Wearing_Hat=1"]
+    assert float(row["accuracy_gap_low"]) == hat["accuracy_gap_low"]
+    assert row["accuracy_gap_survives"] == "1"
+    assert table["false_positive_rate"]["Male=1*Eyeglasses=1"] == ""
+    assert table["kind"]["all"] == "overall"
 
 
-def test_tables_of_other_predictions_lie_beside_them(run_dir, tmp_path):
+def test_tables_of_other_predictions_are_next_to_them(run_dir, tmp_path):
     there = tmp_path / "there"
     there.mkdir()
     (run_dir / "predictions.csv").rename(there / "predictions.csv")
     words = [f"--run_dir={run_dir}", f"--predictions={there / 'predictions.csv'}"]
-    subgroups.main(["subgroups", *words])
-    assert subgroup_table.read(there) is not None
-    assert not (run_dir / "subgroups.json").exists()
+    program.main(["subgroups", *words])
+    assert subgroups.read(there) is not None
+    assert subgroups.read(run_dir) is None
 
 
 @pytest.mark.parametrize(
@@ -363,39 +351,63 @@ def test_tables_of_other_predictions_lie_beside_them(run_dir, tmp_path):
         ("Bald", None, r"predictions\.csv:1 has no column Bald"),
     ],
 )
-def test_predictions_that_cannot_be(run_dir, column, value, message):
+def test_invalid_predictions_are_refused(run_dir, column, value, message):
     predictions = _many().astype(str)
     predictions.loc[2, column] = value
     if value is None:
         predictions = predictions.drop(columns=column)
     predictions.to_csv(run_dir / "predictions.csv", index=False)
     with pytest.raises(UserError, match=message) as caught:
-        subgroups.main(["subgroups", f"--run_dir={run_dir}"])
+        program.main(["subgroups", f"--run_dir={run_dir}"])
     assert caught.value.exit_code == ExitCode.INPUT_DATA
 
 
-def test_runs_that_cannot_be(run_dir):
+def test_missing_run_is_refused(run_dir):
     with pytest.raises(UserError, match="--run_dir is missing"):
-        subgroups.main(["subgroups"])
-    (run_dir / "subgroups.json").write_text('{"groupings": []}')
-    with pytest.raises(UserError, match="not a complete table of subgroups"):
-        subgroup_table.read(run_dir)
+        program.main(["subgroups"])
     (run_dir / "run.json").unlink()
-    with pytest.raises(UserError, match="holds no run.json"):
-        subgroups.main(["subgroups", f"--run_dir={run_dir}"])
+    with pytest.raises(UserError, match="no run.json"):
+        program.main(["subgroups", f"--run_dir={run_dir}"])
 
 
-def test_the_section_escapes_names_and_greys_small_groups():
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda document: [],
+        lambda document: {"groups": []},
+        lambda document: {"groups": document["groups"][1:]},
+        lambda document: {"groups": [row | {"n": "x"} for row in document["groups"]]},
+        lambda document: {"groups": [row | {"n": 9**99} for row in document["groups"]]},
+        lambda document: {
+            "groups": [row | {"accuracy": float("inf")} for row in document["groups"]]
+        },
+        lambda document: {
+            "groups": [
+                {key: value for key, value in row.items() if key != "accuracy_gap"}
+                for row in document["groups"]
+            ]
+        },
+    ],
+)
+def test_damaged_subgroups_are_refused(tmp_path, damage):
+    subgroups.write(tmp_path, subgroups.evaluate(_many(), "Male", draws=10))
+    path = tmp_path / "subgroups.json"
+    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    with pytest.raises(UserError, match="not a complete table of subgroups") as caught:
+        subgroups.read(tmp_path)
+    assert caught.value.exit_code == ExitCode.INPUT_DATA
+
+
+def test_section_escapes_names_and_grays_small_groups():
     predictions = _many()
-    outside = pd.DataFrame(
+    external = pd.DataFrame(
         {"<b>$x$": ["<script>"] + ["_^{"] * 299}, index=predictions["image_id"]
     )
-    table = subgroups.evaluate(predictions, "Male", groups=outside, draws=50)
+    table = subgroups.evaluate(predictions, "Male", groups=external, draws=50)
     html = subgroup_section.section(table)
     assert "<script" not in html and "<b>" not in html
     assert "&lt;b&gt;$x$: &lt;script&gt;" in html
-    assert html.count('<tr class="grey"><th') == sum(
-        group.small for group in table.groups
-    ) + sum(part.small for part in table.groupings)
+    odds = table.drop_duplicates("grouping")["equalized_odds_difference_small"].sum()
+    assert html.count('<tr class="grey">') == table["small"].sum() + odds
     assert html.count("<svg") == 1
     assert html == subgroup_section.section(table)

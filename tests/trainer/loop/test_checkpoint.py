@@ -26,7 +26,7 @@ def names(folder):
     return sorted(path.name for path in (folder / "checkpoints").iterdir())
 
 
-def test_best_keras_is_that_of_the_checkpoint_a_run_goes_on_from(tmp_path, state):
+def test_best_keras_belongs_to_the_checkpoint_that_resumes(tmp_path, state):
     checkpoint.save(tmp_path, 6, state, Progress(1, **write_best(tmp_path, 1, "one")))
     two = Progress(2, **write_best(tmp_path, 2, "two"))
     # Killed before the second epoch's checkpoint: that epoch is done again.
@@ -42,7 +42,7 @@ def test_best_keras_is_that_of_the_checkpoint_a_run_goes_on_from(tmp_path, state
     assert (tmp_path / "best.keras").read_text() == "one"
 
 
-def test_only_what_may_be_needed_is_kept(tmp_path, state):
+def test_older_checkpoints_are_removed(tmp_path, state):
     for epoch in (1, 2, 3):
         best = write_best(tmp_path, epoch, str(epoch))
         checkpoint.save(tmp_path, 6 * epoch, state, Progress(epoch, **best))
@@ -52,7 +52,7 @@ def test_only_what_may_be_needed_is_kept(tmp_path, state):
         "step-000000012.npz",
         "step-000000018.npz",
     ]
-    # What a kill leaves, and a newer checkpoint that was passed over as damaged.
+    # What a kill leaves, and a newer checkpoint that was skipped as damaged.
     folder = tmp_path / "checkpoints"
     (folder / ".step-000000020.npz.77.tmp").write_bytes(b"half")
     (folder / "unfinished-best-00004.keras").write_bytes(b"half")
@@ -71,7 +71,7 @@ def test_only_what_may_be_needed_is_kept(tmp_path, state):
     assert (tmp_path / "best.keras").read_text() == "3"
 
 
-def test_a_checkpoint_without_its_best_model_is_not_whole(tmp_path, state):
+def test_checkpoint_without_its_best_model_is_damaged(tmp_path, state):
     checkpoint.save(tmp_path, 6, state, Progress(1, **write_best(tmp_path, 1, "one")))
     (tmp_path / "checkpoints" / "best-00001.keras").write_text("another")
     with pytest.raises(UserError, match="None of the 1 checkpoints") as raised:
@@ -95,9 +95,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, state, monkeypatch):
     assert checkpoint.restore(tmp_path, state)[0] == Progress(1)
 
 
-def test_a_checkpoint_that_may_not_be_read_is_not_passed_over(
-    tmp_path, state, monkeypatch
-):
+def test_unreadable_checkpoint_is_not_skipped(tmp_path, state, monkeypatch):
     for step in (6, 12):
         checkpoint.save(tmp_path, step, state, Progress(step // 6))
 

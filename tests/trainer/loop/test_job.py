@@ -18,7 +18,7 @@ from trainer.data import evaluation_dataset
 from trainer.loop import job as jobs
 from trainer.loop import steps
 from trainer.loop.scoring import predict_split
-from trainer.models import learner
+from trainer.models import training_model
 
 
 @pytest.fixture(autouse=True)
@@ -42,13 +42,14 @@ def test_the_other_attributes_train_the_backbone_and_are_not_saved(changed, tmp_
     np.testing.assert_allclose(got, [want], rtol=1e-6)
 
     alone = job(changed(label_smoothing=0.0))
-    weights = [variable.numpy() for variable in learner.shared_weights(built.learner)]
-    alone.learner.set_weights(weights)
+    shared = training_model.shared_weights(built.training_model)
+    weights = [variable.numpy() for variable in shared]
+    alone.training_model.set_weights(weights)
     batch = next(iter(built.train_dataset(start=0)))
     kernels = []
     for one in (built, alone):
         one.train_step(batch)
-        kernels.append(one.learner.get_layer("conv").kernel.numpy())
+        kernels.append(one.training_model.get_layer("conv").kernel.numpy())
     assert np.abs(kernels[0] - kernels[1]).max() > 0
 
     assert run(changed(epochs=1, **options)) == ExitCode.OK
@@ -70,9 +71,9 @@ def test_mixup_mixes_images_and_losses(changed):
     images = part * images + (1 - part) * np.roll(images, 1, axis=0)
     labels = batch["labels"].numpy()[:, None]
     targets = share * labels + (1 - share) * np.roll(labels, 1, axis=0)
-    weights = built.learner.get_weights()
-    logits = built.learner(images, training=True)[learner.LOGIT]
-    built.learner.set_weights(weights)  # the moving statistics, too
+    weights = built.training_model.get_weights()
+    logits = built.training_model(images, training=True)[training_model.LOGIT]
+    built.training_model.set_weights(weights)  # the moving statistics, too
     losses = tf.nn.sigmoid_cross_entropy_with_logits(tf.constant(targets), logits)
     built.train_step(batch)
     got = built.train_step.sums.numpy()[0]
@@ -82,7 +83,7 @@ def test_mixup_mixes_images_and_losses(changed):
 def test_statistics_are_averaged_over_the_replicas(changed):
     built = job(changed(replicas=2, epochs=1))
     strategy = built.runtime.strategy
-    mean = built.learner.get_layer("norm").moving_mean
+    mean = built.training_model.get_layer("norm").moving_mean
     values = [tf.fill([8], 1.0), tf.fill([8], 4.0)]
     for part, value in zip(
         strategy.experimental_local_results(mean.value), values, strict=True
@@ -143,6 +144,7 @@ def test_an_xla_step_computes_what_one_without_does(changed):
         assert built.runtime.xla == (xla == "on")
         for batch in itertools.islice(built.train_dataset(start=0), 3):
             built.train_step(batch)
-        found.append([built.train_step.sums.numpy(), *built.learner.get_weights()])
+        weights = built.training_model.get_weights()
+        found.append([built.train_step.sums.numpy(), *weights])
     for one, other in zip(*found, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)

@@ -15,9 +15,10 @@ from support import command
 from trainer import main, models
 from trainer.data import evaluation_dataset, open_dataset
 from trainer.loop import job as jobs
-from trainer.loop import runtime, train
+from trainer.loop import runtime
 from trainer.loop.scoring import predict_split
-from trainer.models.replica_dropout import ReplicaDropout
+from trainer.loop.steps import split_batch
+from trainer.models.layers import ReplicaDropout
 
 
 def plain_backbone(x):
@@ -27,10 +28,8 @@ def plain_backbone(x):
 @pytest.fixture
 def plain(monkeypatch):
     """Adds an architecture without normalization."""
-    table = models.ARCHITECTURES | {
-        "plain": models.Architecture(plain_backbone, models.SCALED, "", 0)
-    }
-    monkeypatch.setattr(models, "ARCHITECTURES", table)
+    entry = models.Architecture("Plain", plain_backbone)
+    monkeypatch.setitem(models.ARCHITECTURES, "plain", entry)
     return "plain"
 
 
@@ -48,7 +47,7 @@ def gradients_of(job, batch):
     def compute(batch):
         return strategy.run(step._replica_step, (batch,))
 
-    sums, gradients, _ = compute(train.split_batch(batch, strategy))
+    sums, gradients, _ = compute(split_batch(batch, strategy))
     first = [strategy.experimental_local_results(value)[0] for value in gradients]
     return strategy.reduce("SUM", sums, axis=None).numpy(), [
         gradient.numpy() for gradient in first
@@ -92,8 +91,8 @@ def test_two_replicas_compute_what_one_does(changed, plain, examples):
 
 def trained_weights(job, count=12):
     for batch in itertools.islice(job.train_dataset(start=0), count):
-        job.train_step(train.split_batch(batch, job.runtime.strategy))
-    return [variable.value.numpy() for variable in job.learner.weights]
+        job.train_step(split_batch(batch, job.runtime.strategy))
+    return [variable.value.numpy() for variable in job.training_model.weights]
 
 
 def test_two_replicas_train_like_one(changed, plain):
@@ -102,7 +101,7 @@ def test_two_replicas_train_like_one(changed, plain):
     one, two = (
         trained_weights(build(changed(replicas=count, **options))) for count in (1, 2)
     )
-    start = build(changed(**options)).learner.get_weights()
+    start = build(changed(**options)).training_model.get_weights()
     for got, want, before in zip(two, one, start, strict=True):
         assert np.abs(want - before).max() > 1e-3
         np.testing.assert_allclose(got, want, atol=1e-5)
@@ -159,8 +158,8 @@ def test_dropout_differs_between_replicas_and_is_keras_on_one_device():
     np.testing.assert_array_equal(layer(images), images)
 
 
-def test_the_learner_drops_out_per_replica(changed):
-    layers = build(changed(dropout=0.3)).learner.layers
+def test_the_training_model_drops_out_per_replica(changed):
+    layers = build(changed(dropout=0.3)).training_model.layers
     assert [type(layer) for layer in layers if layer.name == "dropout"] == [
         ReplicaDropout
     ]

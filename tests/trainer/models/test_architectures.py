@@ -1,4 +1,4 @@
-"""Each of the five: saved and loaded, every precision and regime; auxiliary heads."""
+"""Each architecture: saved and loaded, every precision and regime; auxiliary heads."""
 
 import dataclasses
 import math
@@ -15,25 +15,20 @@ from trainer.config import Augmentation, TrainConfig
 from trainer.data import open_dataset
 from trainer.loop import job as jobs
 from trainer.loop import optimizer, runtime, steps
-from trainer.models import googlenet, learner
+from trainer.models import googlenet, training_model
+from trainer.models.layers import FusedBatchNormalization, ReplicaDropout
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
 
 
-@pytest.fixture(autouse=True)
-def plain_precision():
-    yield
-    keras.mixed_precision.set_dtype_policy("float32")
-
-
 def train_one_step(config: TrainConfig) -> tuple[jobs.Job, list[np.ndarray]]:
-    """A job after its first step, and the learner's weights before it.
+    """A job after its first step, and the training_model's weights before it.
 
     In float16 the first steps may change nothing but the loss scale.
     """
     dataset = open_dataset(config.data_dir)
     job = jobs.build_job(config, runtime.prepare(config), dataset)
-    before = job.learner.get_weights()
+    before = job.training_model.get_weights()
     for batch in job.train_dataset(start=0):
         scale = float(job.optimizer.loss_scale.numpy())
         job.train_step(batch)
@@ -45,7 +40,7 @@ def train_one_step(config: TrainConfig) -> tuple[jobs.Job, list[np.ndarray]]:
 def changed_layers(job, before):
     """Names of the layers whose weights differ from before, and of all with weights."""
     changed, every = set(), set()
-    pairs = zip(job.learner.weights, before, strict=True)
+    pairs = zip(job.training_model.weights, before, strict=True)
     for variable, old in pairs:
         layer = variable.path.split("/")[-2]
         every.add(layer)
@@ -84,7 +79,25 @@ def test_one_step_changes_every_weight(config, name, precision):
     assert seen == 2 or precision == "float16"
     changed, every = changed_layers(job, before)
     assert changed == every
-    assert all(np.isfinite(value).all() for value in job.learner.get_weights())
+    assert all(np.isfinite(value).all() for value in job.training_model.get_weights())
+
+
+def test_depthwise_network_trains_in_fused_layers(config):
+    config = dataclasses.replace(
+        config, model="efficientnetv2b0", input_size=32, precision="float32"
+    )
+    job, before = train_one_step(config)
+    changed, every = changed_layers(job, before)
+    assert changed == every
+    kinds = [type(layer) for layer in job.training_model.layers]
+    assert FusedBatchNormalization in kinds and ReplicaDropout in kinds
+    assert keras.layers.BatchNormalization not in kinds
+    assert keras.layers.Dropout not in kinds
+    job.model.set_weights(before)
+    job.training_model.set_weights(before)
+    logits = job.training_model(IMAGES[:, :32, :32])[training_model.LOGIT]
+    want = job.model(IMAGES[:, :32, :32])
+    np.testing.assert_allclose(logits, want, rtol=1e-4, atol=1e-7)
 
 
 def test_plain_networks_start_as_he_et_al_do():
@@ -136,7 +149,7 @@ def test_regimes_start_from_a_run(config, tmp_path, name):
         for got, want in zip(before, saved, strict=True):
             np.testing.assert_array_equal(got, want)
         regimes[regime] = changed_layers(job, before)
-    assert regimes["transfer"][0] == {learner.LOGIT}
+    assert regimes["transfer"][0] == {training_model.LOGIT}
     assert regimes["finetune"][0] == regimes["finetune"][1]
 
 
@@ -151,11 +164,11 @@ def test_auxiliary_heads_have_torchvision_s_parameters():
     assert sum(math.prod(v.shape) for v in own) + 6_624_904 == 13_004_888
 
 
-def test_auxiliary_heads_belong_to_the_learner_alone():
+def test_auxiliary_heads_belong_to_the_training_model_alone():
     stock = models.build("googlenet", 128)
-    built = learner.build(stock, 0.9, attributes=39, aux_heads=True)
+    built = training_model.build(stock, 0.9, attributes=39, aux_heads=True)
     assert set(built.output) == {"logit", "attributes", "aux1", "aux2"}
-    shared = learner.shared_weights(built)
+    shared = training_model.shared_weights(built)
     assert [w.path for w in shared] == [w.path for w in stock.weights]
     assert len(built.weights) == len(shared) + 2 + 2 * (1 + 4 + 2 + 2)
 
@@ -165,7 +178,7 @@ def test_an_auxiliary_head_s_loss_counts_three_tenths():
     flat = keras.layers.Flatten()(images)
     outputs = {
         name: keras.layers.Dense(1, kernel_initializer="zeros", name=layer)(flat)
-        for name, layer in ((learner.LOGIT, "logit"), ("aux1", "aux1_fc2"))
+        for name, layer in ((training_model.LOGIT, "logit"), ("aux1", "aux1_fc2"))
     }
     model = keras.Model(images, outputs)
     variables = [variable.value for variable in model.trainable_variables]

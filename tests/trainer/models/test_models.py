@@ -10,17 +10,30 @@ import pytest
 
 from support.errors import ExitCode, UserError
 from trainer import models
-from trainer.models import learner
+from trainer.models import training_model
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
 
 
+#: Of the backbones, as keras.applications and torchvision document them.
+PARAMETERS = {
+    "vgg16": 14_714_688,
+    "vgg19": 20_024_384,
+    "googlenet": 5_614_464,
+    "resnet50": 23_587_712,
+    "resnet101": 42_658_176,
+    "efficientnetv2b0": 5_919_312,
+}
+
+
 @pytest.mark.parametrize("name", models.ARCHITECTURES)
 def test_parameters_are_the_known_ones(name):
-    model = models.build(name, 64)
+    model = models.build(name, models.ARCHITECTURES[name].smallest_input)
     channels = model.get_layer("logit").kernel.shape[0]
-    backbone = model.count_params() - channels - 1
-    assert backbone == models.ARCHITECTURES[name].parameters
+    assert model.count_params() - channels - 1 == PARAMETERS[name]
+    # `models.build` preprocesses: a backbone that does so too would do it twice.
+    kinds = {type(layer).__name__ for layer in model.layers}
+    assert not kinds & {"Rescaling", "Normalization"}
 
 
 def test_googlenet_has_torchvision_s_parameters():
@@ -42,6 +55,7 @@ def test_preprocessing_is_inside_and_by_weights():
     wanted = {
         models.SCALED: [1, 0, -1],
         models.CAFFE: [0 - 103.939, 127.5 - 116.779, 255 - 123.68],
+        models.TORCH: [(1 - 0.485) / 0.229, (0.5 - 0.456) / 0.224, -0.406 / 0.225],
     }
     for preprocessing, values in wanted.items():
         images = keras.Input((32, 32, 3))
@@ -64,16 +78,13 @@ def finished_run(folder, name, preprocessing=models.SCALED):
     return model
 
 
-PREPROCESSING = (models.SCALED, models.CAFFE)
-
-
-@pytest.mark.parametrize("preprocessing", PREPROCESSING)
+@pytest.mark.parametrize("preprocessing", models.PREPROCESSING)
 def test_a_saved_model_gives_the_same_logits(tiny, tmp_path, preprocessing):
     model = finished_run(tmp_path, tiny, preprocessing)
     np.testing.assert_array_equal(models.load(tmp_path)(IMAGES), model(IMAGES))
 
 
-@pytest.mark.parametrize("preprocessing", PREPROCESSING)
+@pytest.mark.parametrize("preprocessing", models.PREPROCESSING)
 def test_a_saved_model_opens_in_plain_keras(tiny, tmp_path, preprocessing):
     model = finished_run(tmp_path, tiny, preprocessing)
     plain = keras.saving.load_model(tmp_path / models.BEST, safe_mode=True)
@@ -123,7 +134,7 @@ def test_weights_that_do_not_fit_are_refused(tiny, tmp_path):
 
 
 def test_frozen_backbone_stays_and_normalizes_in_inference_mode(tiny):
-    model = learner.build(models.build(tiny, 32), 0.5)
+    model = training_model.build(models.build(tiny, 32), 0.5)
     models.freeze_backbone(model)
     before = model.get_weights()
     model(IMAGES, training=True)

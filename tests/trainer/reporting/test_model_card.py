@@ -115,7 +115,7 @@ def _write_export(path, model=SHA256, **changes):
     path.with_name(f"{path.name}.json").write_text(json.dumps(record | changes))
 
 
-def test_the_header_is_that_of_hugging_face(run_dir, capsys):
+def test_card_header_follows_hugging_face(run_dir, capsys):
     header, _ = _card(run_dir)
     assert capsys.readouterr().out == f"{run_dir}/MODEL_CARD.md\n"
     assert header["library_name"] == "keras"
@@ -136,7 +136,7 @@ def test_the_header_is_that_of_hugging_face(run_dir, capsys):
     assert len(found) == 10
 
 
-def test_numbers_are_those_of_the_files(run_dir):
+def test_card_numbers_equal_the_files(run_dir):
     _, body = _card(run_dir)
     metrics = json.loads((run_dir / "metrics.json").read_text())
     value = f"{100 * metrics['accuracy']['value']:.1f} %"
@@ -177,7 +177,9 @@ def test_numbers_are_those_of_the_files(run_dir):
         ),
     ],
 )
-def test_only_official_files_are_called_celeba(tmp_path, sources, identifier, said):
+def test_card_names_celeba_only_with_official_files(
+    tmp_path, sources, identifier, said
+):
     header, body = _card(write_run(tmp_path / "run", sources))
     assert header["datasets"] == [identifier]
     assert header["model-index"][0]["results"][0]["dataset"]["type"] == identifier
@@ -187,7 +189,7 @@ def test_only_official_files_are_called_celeba(tmp_path, sources, identifier, sa
     assert ("labeling company" in body) != drawn
 
 
-def test_hostile_names_stay_text(tmp_path):
+def test_card_escapes_hostile_names(tmp_path):
     name = "a`|<b>\n---\nlicense: mit\n---\n[x](javascript:1)\u202e'\""
     run_dir = write_run(tmp_path / name.replace("/", ""))
     folder = run_dir / "evaluation-<i>|*x*"
@@ -226,7 +228,7 @@ def _evaluation(**changes):
     } | changes
 
 
-def test_evaluations_on_other_data_are_further_results(run_dir, tmp_path):
+def test_card_lists_evaluations_on_other_data(run_dir, tmp_path):
     metrics = json.loads((run_dir / "metrics.json").read_text())
     own, elsewhere = run_dir / "evaluation-test", tmp_path / "there"
     for folder in (own, elsewhere, run_dir / "evaluation-other"):
@@ -241,7 +243,8 @@ def test_evaluations_on_other_data_are_further_results(run_dir, tmp_path):
     assert [one["dataset"]["revision"] for one in found] == [DIGEST, "cd" * 32]
     assert found[1]["dataset"]["type"] == "celeba-drawn-faces"
     assert (
-        "`evaluation-test` | Drawn faces in CelebA's layout | test | 120 | 40 |" in body
+        "`evaluation-test` | Synthetic faces in CelebA's layout | test | 120 | 40 |"
+        in body
     )
     assert "Not the dataset of the training." in body
     assert "evaluation-other" not in body
@@ -251,7 +254,7 @@ def test_evaluations_on_other_data_are_further_results(run_dir, tmp_path):
     assert caught.value.exit_code == ExitCode.INTEGRITY
 
 
-def test_exports_are_taken_in_and_checked(run_dir, tmp_path, capsys):
+def test_card_includes_and_verifies_exports(run_dir, tmp_path, capsys):
     _write_export(run_dir / "model.onnx")
     _write_export(tmp_path / "there.onnx")
     _write_export(run_dir / "strange.onnx", model="0" * 64)
@@ -275,7 +278,7 @@ def test_exports_are_taken_in_and_checked(run_dir, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["best.keras", "model.onnx"])
-def test_a_changed_file_is_found(run_dir, name):
+def test_verify_finds_a_changed_file(run_dir, name):
     _write_export(run_dir / "model.onnx")
     words = ["model_card", f"--run_dir={run_dir}", "--verify"]
     model_card.main(words)
@@ -290,7 +293,7 @@ def test_a_changed_file_is_found(run_dir, name):
     assert caught.value.exit_code == ExitCode.INPUT_DATA
 
 
-def test_the_dataset_is_checked(run_dir, dataset_dir, capsys):
+def test_verify_checks_the_dataset(run_dir, dataset_dir, capsys):
     words = ["model_card", f"--run_dir={run_dir}", "--verify"]
     words.append(f"--data_dir={dataset_dir}")
     with pytest.raises(UserError, match="not the dataset that the run") as caught:
@@ -315,7 +318,7 @@ def test_the_dataset_is_checked(run_dir, dataset_dir, capsys):
         model_card.main(words)
 
 
-def test_a_folder_has_the_hash_of_its_listing(tmp_path):
+def test_sha256_of_a_directory_is_that_of_its_listing(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "1").write_bytes(b"one")
     (tmp_path / "a").write_bytes(b"two")
@@ -327,7 +330,7 @@ def test_a_folder_has_the_hash_of_its_listing(tmp_path):
     assert chain.sha256_of(tmp_path) == expected
 
 
-def test_older_runs_and_wrong_flags(run_dir):
+def test_card_of_older_runs_and_wrong_flags(run_dir):
     for name in ("subgroups.json", results.VALIDATION_PREDICTIONS):
         (run_dir / name).unlink()
     metrics = json.loads((run_dir / "metrics.json").read_text())
@@ -345,5 +348,5 @@ def test_older_runs_and_wrong_flags(run_dir):
             model_card.main(["model_card", *flags])
     record = json.loads((run_dir / "run.json").read_text())
     (run_dir / "run.json").write_text(json.dumps(record | {"files": {}}))
-    with pytest.raises(UserError, match="holds no finished run"):
+    with pytest.raises(UserError, match="is not a finished run"):
         _card(run_dir)

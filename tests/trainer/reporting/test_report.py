@@ -10,9 +10,9 @@ import pytest
 import simplejpeg
 
 from support.errors import ExitCode, UserError
-from trainer import report, subgroups
-from trainer.evaluation import metrics, subgroup_table
-from trainer.reporting import gallery
+from trainer import report as command
+from trainer.evaluation import metrics, subgroups
+from trainer.reporting import gallery, report
 
 
 def _write_run(run_dir, attribute="Male", sure=3.0):
@@ -61,7 +61,7 @@ def run_dir(tmp_path):
     return tmp_path / "run"
 
 
-def test_one_offline_page_and_four_figures(run_dir):
+def test_report_is_one_offline_page_and_four_figures(run_dir):
     path = report.write_report(run_dir)
     html = path.read_text()
     assert path == run_dir / "report.html"
@@ -74,14 +74,14 @@ def test_one_offline_page_and_four_figures(run_dir):
     assert len(ids) == len(set(ids))
     assert "perceived attribute: Male" in html
     assert "non-commercial research" in html
-    assert "<dd>exact</dd>" in html and "<dd>0.6, 0.4</dd>" in html
+    assert "<dd>exact</dd>" in html and "<dd>0.6,0.4</dd>" in html
     assert "&lt;here&gt;" in html and "a &lt;file&gt;" in html
     files = {file.name: file.read_bytes() for file in run_dir.iterdir()}
     report.write_report(run_dir)
     assert files == {file.name: file.read_bytes() for file in run_dir.iterdir()}
 
 
-def test_names_are_escaped_everywhere(tmp_path):
+def test_report_escapes_names(tmp_path):
     hostile = "<script>$x</script>"
     _write_run(tmp_path / "run")
     path = tmp_path / "run" / "run.json"
@@ -95,7 +95,7 @@ def test_names_are_escaped_everywhere(tmp_path):
         report.write_report(tmp_path / "run")
 
 
-def test_results_of_another_model_or_other_images_are_refused(run_dir, tmp_path):
+def test_report_refuses_results_of_another_model_or_images(run_dir, tmp_path):
     results = tmp_path / "results"
     results.mkdir()
     for name in ("metrics.json", "predictions.csv"):
@@ -115,37 +115,36 @@ def test_results_of_another_model_or_other_images_are_refused(run_dir, tmp_path)
         report.write_report(run_dir, None, results)
     assert caught.value.exit_code == ExitCode.INTEGRITY
     predictions = report.load_run(run_dir).predictions.assign(Young=[0, 1] * 30)
-    table = subgroups.evaluate(predictions[:40], "Male", draws=20)
-    subgroup_table.write(table, run_dir)
+    subgroups.write(run_dir, subgroups.evaluate(predictions[:40], "Male", draws=20))
     with pytest.raises(UserError, match="about 40 images, not the 60 here"):
         report.write_report(run_dir)
 
 
-def test_summary_in_words(run_dir):
+def test_summary_sentences(run_dir):
     run = report.load_run(run_dir)
     (tn, fp), (fn, tp) = run.metrics["confusion_matrix"]
     value = f"{100 * (tn + tp) / 60:.1f}"
     low, high = (f"{100 * x:.1f}" for x in run.metrics["accuracy"]["interval"])
     sentences = [text.replace("\u00a0", " ") for text in report.summary(run)]
     assert sentences == [
-        f"ResNet50 calls {value} % of 60 test images of 20 people right "
+        f"ResNet50 classifies {value} % of 60 test images of 20 people correctly "
         f"(95 % interval {low}–{high} %, resampling people).",
-        "Always giving the more frequent label would be right for 50.0 %.",
-        f"It misses {fn} of 30 images labeled Male and calls {fp} of the 30 others "
-        "Male.",
+        "Always giving the more frequent label would be correct for 50.0 %.",
+        f"It misses {fn} of 30 images labeled Male and classifies {fp} of the 30 "
+        "others as Male.",
     ]
 
 
-def test_no_mistake_is_not_called_certain(tmp_path):
+def test_summary_without_mistakes_states_a_bound(tmp_path):
     _write_run(tmp_path / "run", sure=9.0)
     first = report.summary(report.load_run(tmp_path / "run"))[0]
     assert "no mistake. An error rate of up to about 15.0" in first
 
 
-def test_gallery_chooses_what_is_telling(run_dir):
+def test_gallery_chooses_confident_and_uncertain_images(run_dir):
     predictions = report.load_run(run_dir).predictions
     groups = gallery.choose(predictions)
-    right, wrong = groups["surest_right"], groups["surest_wrong"]
+    right, wrong = groups["confident_correct"], groups["confident_wrong"]
     assert right["label"].tolist() == [1] * 4 + [0] * 4
     assert right["probability"].iloc[0] == predictions["probability"].max()
     assert ((wrong["probability"] >= 0.5) != (wrong["label"] == 1)).all()
@@ -156,23 +155,23 @@ def test_gallery_chooses_what_is_telling(run_dir):
     assert set(ids) == {name for rows in groups.values() for name in rows["image_id"]}
 
 
-def test_pictures_are_inside_the_page(run_dir):
+def test_report_embeds_images(run_dir):
     picture = simplejpeg.encode_jpeg(np.zeros((8, 8, 3), np.uint8))
     ids = gallery.image_ids(report.load_run(run_dir).predictions)
     jpegs = dict.fromkeys(ids, picture)
-    html = report.write_report(run_dir, gallery.Pictures(jpegs)).read_text()
+    html = report.write_report(run_dir, gallery.Images(jpegs)).read_text()
     assert set(re.findall(r'alt="([^"]+)"', html)) == set(ids)
     assert html.count('src="data:image/jpeg;base64,') == html.count("<img")
     assert "heat map" not in html
     overlay = simplejpeg.encode_jpeg(np.full((8, 8, 3), 255, np.uint8))
-    pictures = gallery.Pictures(jpegs, dict.fromkeys(ids, overlay), (3, 2))
-    html = report.write_report(run_dir, pictures).read_text()
+    images = gallery.Images(jpegs, dict.fromkeys(ids, overlay), (3, 2))
+    html = report.write_report(run_dir, images).read_text()
     named = [f"heat map of {image_id}" for image_id in ids]
     assert set(re.findall(r'alt="([^"]+)"', html)) == {*ids, *named}
     assert "no proof of a cause" in html and "coarse, 3 × 2 cells" in html
 
 
-def test_missing_or_damaged_files_are_named(run_dir, tmp_path):
+def test_report_names_missing_and_damaged_files(run_dir, tmp_path):
     damages = {"run.json": "{", "metrics.json": "{}", "history.csv": "epoch\n1\n"}
     damages["predictions.csv"] = "image_id,identity,label,probability\na,1,x,0.5\n"
     for name, content in damages.items():
@@ -189,36 +188,28 @@ def test_missing_or_damaged_files_are_named(run_dir, tmp_path):
         report.write_report(tmp_path / "elsewhere")
 
 
-def test_program(run_dir, tmp_path, capsys):
-    report.main(["report", f"--run_dir={run_dir}"])
+def test_report_command(run_dir, tmp_path, capsys):
+    command.main(["report", f"--run_dir={run_dir}"])
     assert capsys.readouterr().out == f"{run_dir / 'report.html'}\n"
     with pytest.raises(UserError, match="--run_dir is missing"):
-        report.main(["report"])
+        command.main(["report"])
     elsewhere = tmp_path / "evaluation"
     elsewhere.mkdir()
     for name in ("metrics.json", "predictions.csv", "report.html"):
         (run_dir / name).rename(elsewhere / name)
     before = (elsewhere / "report.html").read_bytes()
-    report.main(["report", f"--run_dir={run_dir}", f"--results_dir={elsewhere}"])
+    command.main(["report", f"--run_dir={run_dir}", f"--results_dir={elsewhere}"])
     assert capsys.readouterr().out == f"{elsewhere / 'report.html'}\n"
     assert (elsewhere / "report.html").read_bytes() == before
     assert not (run_dir / "report.html").exists()
 
 
-def test_subgroups_are_shown_where_they_were_computed(run_dir):
-    assert "For whom it is right" not in report.write_report(run_dir).read_text()
+def test_report_shows_computed_subgroups(run_dir):
+    assert "Accuracy by subgroup" not in report.write_report(run_dir).read_text()
     predictions = report.load_run(run_dir).predictions.assign(Young=[0, 1] * 30)
-    table = subgroups.evaluate(predictions, "Male", draws=20)
-    subgroup_table.write(table, run_dir)
+    subgroups.write(run_dir, subgroups.evaluate(predictions, "Male", draws=20))
     html = report.write_report(run_dir).read_text()
-    assert "For whom it is right" in html and "not Young" in html
+    assert "Accuracy by subgroup" in html and "not Young" in html
     (run_dir / "subgroups.json").write_text("[]")
     with pytest.raises(UserError, match="subgroups.json is not a complete table"):
         report.write_report(run_dir)
-
-
-def test_values_in_words():
-    assert report.percent(None) == report.interval(None) == "–"
-    assert report.interval([0.9, 0.9876]) == "0.900–0.988"
-    assert report.duration(3725) == "1\u00a0h 2\u00a0min"
-    assert report.duration(61.6) == "1\u00a0min 2\u00a0s"

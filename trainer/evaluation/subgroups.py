@@ -1,0 +1,262 @@
+"""Accuracy by subgroup: rates, gaps to the rest, intervals and tests as one table.
+
+`subgroups.csv` has a row per group, all images first, and per rate of
+`group_rates.RATES` (here `R`) the columns
+
+  R, R_low, R_high        the rate, 0..1, and its 95 % interval (bootstrap over people)
+  R_n, R_people           images in its denominator, and people in them
+  R_small                 1 if these are too few to judge by
+  R_gap, _gap_low, _high  the rate minus that of all images outside the group
+  R_gap_p                 p-value of the gap, corrected for all gaps of the table
+  R_gap_survives          1 if the gap differs from 0 after that correction
+
+with `n`, `people` and `small` of the accuracy, and `equalized_odds_difference` of the
+grouping; an undefined value is an empty field. `subgroups.json` has the same rows, the
+group's title, and how they were computed.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from support import files
+from support.documents import MOST_JSON_BYTES, read_text
+from support.errors import ExitCode, UserError
+from trainer.evaluation import bootstrap, group_rates, metrics
+from trainer.evaluation.group_rates import MIN_IMAGES, MIN_PEOPLE, RATES
+from trainer.evaluation.groups import ATTRIBUTE, Partition, partitions
+
+JSON_NAME, CSV_NAME = "subgroups.json", "subgroups.csv"
+OVERALL = "overall"
+
+_SUFFIXES = {
+    "": float,
+    "_low": float,
+    "_high": float,
+    "_n": int,
+    "_people": int,
+    "_small": int,
+    "_gap": float,
+    "_gap_low": float,
+    "_gap_high": float,
+    "_gap_p": float,
+    "_gap_survives": int,
+}
+_ODDS = "equalized_odds_difference"
+#: Column -> type, in the order of subgroups.csv.
+_CSV_COLUMNS = {
+    **{"group": str, "n": int, "people": int, "small": int},
+    **{rate + suffix: kind for rate in RATES for suffix, kind in _SUFFIXES.items()},
+    **{"kind": str, "grouping": str},
+    **{_ODDS + suffix: float for suffix in ("", "_low", "_high")},
+}
+_COLUMNS = _CSV_COLUMNS | {"title": str, "chosen": int, f"{_ODDS}_small": int}
+
+
+def evaluate(
+    predictions: pd.DataFrame,
+    attribute: str,
+    slices: Sequence[str] = (),
+    groups: pd.DataFrame | None = None,
+    draws: int = 1000,
+    seed: int = 0,
+    threshold: float = metrics.THRESHOLD,
+) -> pd.DataFrame:
+    """Computes every group's rates, gaps, intervals and tests.
+
+    Args:
+      predictions: columns `image_id`, `identity` (int, -1 = unknown: a cluster of its
+        own), `label` (0 or 1), `probability` (of label 1, 0..1) and one column of 0
+        and 1 per CelebA attribute, one row per example.
+      attribute: the label's.
+      slices: attributes to show in any case, and crossings: `Male*Eyeglasses`.
+      groups: categories by image id, see `trainer.evaluation.groups.read_group_csv`.
+      draws: bootstrap draws.
+      seed: seed of the draws.
+      threshold: lowest probability of predicted label 1.
+
+    Returns:
+      One row per group, see the module, and in addition `title`, `chosen` (1 if asked
+      for by name) and `equalized_odds_difference_small`; NaN where undefined.
+
+    Raises:
+      UserError: exit 2, a slice names an unknown attribute.
+      ValueError: no rows, or an attribute's value is neither 0 nor 1.
+    """
+    if predictions.empty:
+        raise ValueError("there are no predictions to evaluate")
+    nobody = np.zeros(len(predictions), np.int64)
+    parts = [Partition("", OVERALL, False, ("all",), ("all images",), nobody)]
+    parts += partitions(predictions, attribute, slices, groups)
+    label = predictions["label"].to_numpy(np.int64)
+    cell = 2 * label + (predictions["probability"].to_numpy() >= threshold)
+    person, _ = bootstrap.clusters(predictions["identity"].to_numpy(np.int64))
+    measured = group_rates.measure(parts, cell, person, draws, seed)
+    columns = _values(measured, group_rates.adjusted_p_values(measured))
+    table = pd.concat(_descriptions(parts, measured.group), ignore_index=True)
+    return table.assign(**columns)[list(_COLUMNS)].astype(_COLUMNS)
+
+
+def _descriptions(
+    parts: Sequence[Partition], side: group_rates.Side
+) -> Iterator[pd.DataFrame]:
+    """Names and equalized odds of the groups of each partition."""
+    end = 0
+    for part in parts:
+        start, end = end, end + len(part.names)
+        odds = group_rates.equalized_odds(side, slice(start, end))
+        columns = {"group": part.names, "title": part.titles, "kind": part.kind}
+        columns |= {"grouping": part.name, "chosen": part.chosen}
+        suffixes = ("", "_low", "_high", "_small")
+        columns |= {_ODDS + suffix: odds[n] for n, suffix in enumerate(suffixes)}
+        yield pd.DataFrame(columns)
+
+
+def _values(
+    measured: group_rates.Measured, p_values: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The columns of the rates."""
+    side = measured.group
+    values = {
+        "": side.rates,
+        "_low": side.intervals[0],
+        "_high": side.intervals[1],
+        "_n": side.sizes,
+        "_people": side.people,
+        "_small": side.small,
+        "_gap": measured.gaps,
+        "_gap_low": measured.gap_intervals[0],
+        "_gap_high": measured.gap_intervals[1],
+        "_gap_p": p_values,
+        "_gap_survives": p_values <= 1 - bootstrap.LEVEL,
+    }
+    columns = {
+        rate + suffix: array[:, number]
+        for number, rate in enumerate(RATES)
+        for suffix, array in values.items()
+    }
+    total = {name: columns[f"accuracy_{name}"] for name in ("n", "people", "small")}
+    return columns | total
+
+
+def write(folder: Path, table: pd.DataFrame, **settings: Any) -> None:
+    """Writes subgroups.json and subgroups.csv of what `evaluate` returns.
+
+    Args:
+      folder: an existing folder.
+      table: see `evaluate`.
+      **settings: how it was computed, for subgroups.json.
+
+    Raises:
+      UserError: exit 4, the folder cannot be written.
+    """
+    lowest = lowest_accuracy(table)
+    document = settings | {
+        "level": bootstrap.LEVEL,
+        "min_people": MIN_PEOPLE,
+        "min_images": MIN_IMAGES,
+        "tested": tested(table),
+        "worst": None if lowest is None else lowest["group"],
+        "groups": records(table),
+    }
+    with files.output_errors(folder):
+        text = json.dumps(document, indent=1, allow_nan=False)
+        files.atomic_write(folder / JSON_NAME, text + "\n")
+        csv = table.to_csv(index=False, columns=list(_CSV_COLUMNS))
+        files.atomic_write(folder / CSV_NAME, csv)
+
+
+def read(folder: Path) -> pd.DataFrame | None:
+    """Reads the table in subgroups.json, see `evaluate`; None if there is none.
+
+    Raises:
+      UserError: exit 3, it is damaged or something else.
+    """
+    path = folder / JSON_NAME
+    if not path.is_file():
+        return None
+    try:
+        document = json.loads(read_text(path, MOST_JSON_BYTES))
+        table = pd.DataFrame(document["groups"])[list(_COLUMNS)].astype(_COLUMNS)
+        numbers = table.select_dtypes("number")
+        if table["kind"].iloc[0] != OVERALL or not np.isfinite(numbers.sum()).all():
+            raise ValueError("no row of all images, or an infinite number")
+        return table
+    except (
+        *(ValueError, KeyError, IndexError, TypeError, AttributeError),
+        *(RecursionError, OverflowError, OSError),
+    ) as error:
+        raise UserError(
+            f"{path} is not a complete table of subgroups.",
+            f"`python -m trainer.subgroups --run_dir={folder}` makes it again.",
+            ExitCode.INPUT_DATA,
+        ) from error
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as dicts, None where undefined."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def lowest_accuracy(table: pd.DataFrame) -> pd.Series | None:
+    """The row of the lowest accuracy among the groups that are not small."""
+    large = table[(table["kind"] != OVERALL) & (table["small"] == 0)]
+    return None if large.empty else large.loc[large["accuracy"].idxmin()]
+
+
+def tested(table: pd.DataFrame) -> int:
+    """Gaps that were tested, those of an attribute's two mirrored groups once."""
+    rows = table[~_mirrored(table)]
+    return int(sum(rows[f"{rate}_gap_p"].count() for rate in RATES))
+
+
+def surviving_gaps(table: pd.DataFrame) -> pd.DataFrame:
+    """Gaps that survive the correction, the largest first.
+
+    Of an attribute's two groups, whose gaps mirror each other, the worse one.
+
+    Returns:
+      Columns title, rate (of `RATES`), value, n, gap, gap_low, gap_high.
+    """
+    kept = []
+    for rate in RATES:
+        gap = table[f"{rate}_gap"]
+        worse = gap < 0 if rate == "accuracy" else gap > 0
+        rows = table[
+            (table[f"{rate}_gap_survives"] == 1)
+            & (worse | (table["kind"] != ATTRIBUTE))
+        ]
+        names = {rate: "value"}
+        names |= {f"{rate}_{key}": key for key in ("n", "gap", "gap_low", "gap_high")}
+        rows = rows[["title", *names]].rename(columns=names)
+        rows.insert(1, "rate", rate)
+        kept.append(rows)
+    return pd.concat(kept).sort_values(
+        "gap", key=np.abs, ascending=False, kind="stable"
+    )
+
+
+def clearest_gaps(table: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The rows with the clearest accuracy gaps, from the lowest gap to the highest.
+
+    The chosen groups, small ones too, and those whose gap is large for the width of its
+    interval: `count` in all, or half as many next to more chosen ones. Of an attribute
+    only one side is taken, because the other's gap is the same with the other sign.
+    """
+    rows = table[~_mirrored(table) & table["accuracy_gap_low"].notna()]
+    width = rows["accuracy_gap_high"] - rows["accuracy_gap_low"]
+    clarity = rows["accuracy_gap"].abs() / width.clip(lower=1e-9)
+    rows = rows.loc[clarity.sort_values(ascending=False, kind="stable").index]
+    chosen = rows[rows["chosen"] == 1][:count]
+    others = rows[(rows["chosen"] == 0) & (rows["small"] == 0)]
+    others = others[: max(count - len(chosen), count // 2)]
+    return pd.concat([chosen, others]).sort_values("accuracy_gap", kind="stable")
+
+
+def _mirrored(table: pd.DataFrame) -> pd.Series:
+    """Groups without an attribute: their gaps are those of the groups with it."""
+    return (table["kind"] == ATTRIBUTE) & table["group"].str.endswith("=0")

@@ -1,0 +1,277 @@
+"""The model card of a run: `templates/model_card.md`, its values and its header.
+
+Header: https://huggingface.co/docs/hub/model-cards; contents: Mitchell et al., "Model
+Cards for Model Reporting", 2019.
+"""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import yaml
+
+from schemas import celeba
+from support import files, text
+from support.errors import ExitCode, UserError
+from trainer.evaluation import calibration, group_rates, results, subgroups
+from trainer.reporting import markdown, report, subgroup_section, template
+from trainer.reporting.markdown import Markdown, printable
+from trainer.runs import chain, run_reader, run_record
+from trainer.runs.run_reader import Run, load_run
+
+FILE_NAME = "MODEL_CARD.md"
+_TEMPLATE = "model_card.md"
+_MOST_SHARDS = 200
+#: Groups that the card lists: of the lowest accuracy, of the clearest gaps, and small.
+_LOWEST, _CLEAREST, _SMALL = 5, 12, 12
+_EXAMPLE = """from trainer.predict import Predictor
+
+predictor = Predictor({name})  # compares the sha256 first
+print(predictor.predict(["face.jpg"]))"""
+_VERIFY = "python -m trainer.model_card --run_dir={name} --data_dir=OUT --verify"
+
+_CELEBA, _LAYOUT = "celeba", "celeba-layout"
+#: Identifier of the data -> its name, and the name of its license.
+_DATASETS = {
+    celeba.SAMPLE_FORMAT: ("Synthetic faces in CelebA's layout", None),
+    _CELEBA: ("CelebA", "celeba-non-commercial-research"),
+    _LAYOUT: ("Images in CelebA's layout, not its official files", "terms-of-the-data"),
+}
+#: Key of `metrics.json` -> Hugging Face's identifier, where they differ.
+_METRIC_IDS = {
+    "auc": "roc_auc",
+    "brier": "brier_score",
+    "ece": "expected_calibration_error",
+}
+#: Options with paths on the machine of the training.
+_PATHS = ("data_dir", "run_dir")
+
+
+def write_card(
+    run_dir: Path, exports: Sequence[str] = (), evaluations: Sequence[str] = ()
+) -> Path:
+    """Writes MODEL_CARD.md.
+
+    Args:
+      run_dir: directory of a finished run.
+      exports: exported files elsewhere, see `chain.find_exports`.
+      evaluations: directories of evaluations elsewhere.
+
+    Returns:
+      The card's path.
+
+    Raises:
+      UserError: a file is missing or damaged (exit 3), or belongs to another model (5);
+        the directory cannot be written (4).
+    """
+    run = load_run(run_dir)
+    model_sha256 = run.record.get("files", {}).get(run_record.BEST)
+    if model_sha256 is None or "manifest_digest" not in run.record:
+        raise UserError(
+            f"{run_dir} is not a finished run.",
+            "Train it to its end first.",
+            ExitCode.INPUT_DATA,
+        )
+    others = _evaluations(run_dir, run, model_sha256, evaluations)
+    header = yaml.safe_dump(
+        _metadata(_name(run_dir), run, list(others.values())),
+        sort_keys=False,
+        width=float("inf"),
+    )
+    body = (
+        _environment()
+        .get_template(_TEMPLATE)
+        .render(
+            **_values(run_dir, run),
+            evaluations=others,
+            exports=chain.find_exports(run_dir, exports),
+            model_sha256=model_sha256,
+        )
+    )
+    path = run_dir / FILE_NAME
+    with files.output_errors(run_dir):
+        body = body.replace("\u00a0", " ")
+        files.atomic_write(path, f"---\n{header}---\n\n{body}")
+    return path
+
+
+def _evaluations(
+    run_dir: Path, run: Run, model_sha256: str, named: Sequence[str]
+) -> dict[str, Run]:
+    """Name of the directory -> the results, of evaluations of this very model."""
+    found = {}
+    inside = sorted(run_dir.glob(f"evaluation-*/{results.METRICS}"))
+    outside = [Path(name) for name in named]
+    for folder in [*(path.parent for path in inside), *outside]:
+        metrics = run_reader.read_metrics(folder)
+        if metrics.get("evaluation", {}).get("model_sha256") == model_sha256:
+            found[_name(folder)] = run_reader.evaluated(run, metrics)
+        elif folder in outside:
+            raise UserError(
+                f"{folder} is no evaluation of the model in {run_dir}.",
+                "Name a directory that `python -m trainer.evaluate` wrote for this "
+                "run.",
+                ExitCode.INTEGRITY,
+            )
+    return found
+
+
+def _metadata(name: str, run: Run, evaluations: Sequence[Run]) -> dict[str, Any]:
+    """The header: plain strings, numbers, lists and dicts only."""
+    identifier = dataset_id(run)
+    license_name = _DATASETS[identifier][1]
+    terms = {"license": "apache-2.0"}
+    if license_name:
+        terms = {
+            "license": "other",
+            "license_name": license_name,
+            "license_link": celeba.HOME_PAGE,
+        }
+    return {
+        **terms,
+        "library_name": "keras",
+        "pipeline_tag": "image-classification",
+        "tags": ["face-attributes", "perceived-attribute", run.record["model"]],
+        "datasets": [identifier],
+        "metrics": [
+            _METRIC_IDS.get(key, key) for key in report.METRICS if key in run.metrics
+        ],
+        "model-index": [
+            {"name": name, "results": [_result(one) for one in (run, *evaluations)]}
+        ],
+    }
+
+
+def _result(run: Run) -> dict[str, Any]:
+    """One entry of model-index: a task, a dataset, metrics."""
+    metrics = []
+    for key, (title, *_) in report.METRICS.items():
+        metric = run.metrics.get(key, {"value": None})
+        if metric["value"] is None:
+            continue
+        if metric["interval"]:
+            low, high = (f"{bound:.4f}" for bound in metric["interval"])
+            title += f" (95 % interval {low} to {high}, by people)"
+        identifier = _METRIC_IDS.get(key, key)
+        metrics.append({"type": identifier, "value": metric["value"], "name": title})
+    return {
+        "task": {
+            "type": "image-classification",
+            "name": f"Perceived attribute {printable(run.positive)}",
+        },
+        "dataset": {
+            "type": dataset_id(run),
+            "name": dataset_name(run),
+            "split": run.split,
+            "revision": printable(run.record["manifest_digest"]),
+        },
+        "metrics": metrics,
+    }
+
+
+def dataset_id(run: Run) -> str:
+    """Identifies the data; CelebA is what has CelebA's official annotations."""
+    sources = run.record["data"]["sources"]
+    if celeba.SAMPLE in sources:
+        return celeba.SAMPLE_FORMAT
+    official = sources.get("attributes", {}).get("official") is True
+    return _CELEBA if official else _LAYOUT
+
+
+def dataset_name(run: Run) -> str:
+    """The name of the data, for a reader."""
+    return _DATASETS[dataset_id(run)][0]
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.FOLDER),
+        autoescape=False,  # that is for HTML; `escape` does it for Markdown
+        finalize=markdown.escape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= text.FILTERS | {
+        "code": markdown.code,
+        "block": markdown.block,
+        "dataset_name": dataset_name,
+    }
+    return environment
+
+
+def _values(run_dir: Path, run: Run) -> dict[str, Any]:
+    """The values of the template, except evaluations and exports."""
+    name, digest = _name(run_dir), run.record["manifest_digest"]
+    options = run_record.read_options(run.flags)
+    weights = Path(options.get("weights", "none")).name
+    manifest = chain.read_manifest(run_dir, digest)
+    shards = manifest.shards if manifest else []
+    return {
+        "run": run,
+        "record": run.record,
+        "data": run.record["data"],
+        "dataset": dataset_id(run),
+        "data_terms": Markdown(celeba.DATA_TERMS),  # contains a link
+        "sample": (celeba.SAMPLE, celeba.SAMPLE_FILE, celeba.SAMPLE_FORMAT),
+        "summary": report.summary(run),
+        "split_note": report.SPLITS.get(run.record["data"]["split"], ""),
+        "validation_people": _validation_people(run_dir),
+        "label_errors": len(calibration.likely_label_errors(run.predictions)),
+        "rows": report.metric_rows(run),
+        "calibration": report.calibration_sentences(run),
+        "percent": text.percent,
+        "subgroups": _subgroups(run.subgroups),
+        "weights": "random weights" if weights == "none" else f"weights {weights}",
+        "options": "\n".join(
+            f"--{key}={weights if key == 'weights' else value}"
+            for key, value in options.items()
+            if key not in _PATHS  # those of the machine tell others nothing
+        ),
+        "example": _EXAMPLE.format(name=json.dumps(name)),
+        "verify": _VERIFY.format(name=shlex.quote(name)),
+        "shards": len(shards),
+        "shard_lines": "\n".join(f"{shard.sha256}  {shard.name}" for shard in shards)
+        if len(shards) <= _MOST_SHARDS
+        else "",
+    }
+
+
+def _subgroups(table: pd.DataFrame | None) -> dict[str, Any] | None:
+    """What the card shows of the subgroups: sentences, rows, titles of small groups."""
+    if table is None:
+        return None
+    groups = table[table["kind"] != subgroups.OVERALL]
+    large = groups[groups["small"] == 0].dropna(subset="accuracy")
+    lowest = large.sort_values(["accuracy", "group"]).head(_LOWEST)
+    clearest = subgroups.clearest_gaps(table, _CLEAREST)
+    rows = pd.concat([lowest, clearest]).drop_duplicates("group")
+    small = groups["title"][groups["small"] == 1].tolist()
+    return {
+        "sentences": [*subgroup_section.sentences(table), subgroup_section.NOTE],
+        "rows": subgroups.records(rows.sort_values("accuracy")),
+        "count": len(groups),
+        "min_people": group_rates.MIN_PEOPLE,
+        "min_images": group_rates.MIN_IMAGES,
+        "small": small[:_SMALL],
+        "more_small": len(small) - _SMALL,
+    }
+
+
+def _validation_people(run_dir: Path) -> int | None:
+    """How many people the validation split shows; None without its predictions."""
+    if not (run_dir / results.VALIDATION_PREDICTIONS).is_file():
+        return None
+    identity = run_reader.read_csv(run_dir, results.VALIDATION_PREDICTIONS)["identity"]
+    known = identity >= 0
+    return int(identity[known].nunique() + (~known).sum())
+
+
+def _name(folder: Path) -> str:
+    """A directory's own name, printable, whatever path leads to it."""
+    return printable(folder.absolute().resolve().name)

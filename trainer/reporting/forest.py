@@ -1,0 +1,62 @@
+"""Forest plots: a row per group with its value, interval and name."""
+
+import textwrap
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from support.figures import INK, SECONDARY, Panel
+
+_NAME_WIDTH = 24  # characters of a line of a group's name
+
+
+def forest(
+    title: str,
+    names: Sequence[str],
+    values: Sequence[float],
+    intervals: Sequence[Sequence[float] | None],
+    colors: Sequence[str],
+    markers: Sequence[str] = "o",
+    ticks: Sequence[Sequence[float]] = (),
+    zero: bool = False,
+) -> Panel:
+    """Draws values in percent, the first row at the top.
+
+    Args:
+      title: of the figure.
+      names: of the rows.
+      values: of the rows, as fractions.
+      intervals: (low, high) as fractions, None or NaN where unknown.
+      colors: of the rows.
+      markers: of the rows, repeated.
+      ticks: further values of each row, drawn small.
+      zero: whether the values are differences: marks zero.
+    """
+
+    def draw(axes: Axes) -> None:
+        if zero:
+            axes.axvline(0, color=INK, linewidth=1)
+        for row, (value, bounds) in enumerate(zip(values, intervals, strict=True)):
+            color, marker = colors[row], markers[row % len(markers)]
+            if bounds is not None:
+                axes.hlines(row, *[100 * bound for bound in bounds], color)
+            axes.plot(100 * value, row, marker, color=color, markersize=7)
+        for row, further in enumerate(ticks):
+            for value in further:
+                axes.plot(100 * value, row + 0.22, "|", color=SECONDARY)
+        # Names may contain dollar signs, which matplotlib would take for formulas.
+        labels = [wrapped(name) for name in names]
+        axes.set_yticks(range(len(names)), labels, parse_math=False, fontsize=9)
+        axes.set_ylim(len(names) - 0.4, -0.6)
+        axes.grid(False, axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+        axes.set_xlabel("percentage points" if zero else "percent")
+        axes.set_title(title)
+
+    return draw
+
+
+def wrapped(name: str) -> str:
+    """A name in lines that fit next to a figure."""
+    return textwrap.fill(name, _NAME_WIDTH)
