@@ -151,7 +151,7 @@ def _build(
 ) -> tuple[harness.Timed, dict[str, float]]:
     """Builds everything in a program of its own.
 
-    Timed until the manifest is there; the report is drawn after that.
+    Timed until the manifest is there; the report comes after that.
 
     Raises:
       ValueError: not all images were written.

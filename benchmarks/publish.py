@@ -260,11 +260,11 @@ def write(root: Path) -> list[Path]:
       UserError: see `pages`.
     """
     texts, comparisons = pages(root)
-    picture = root / "benchmarks" / "results" / FIGURE
-    atomic_write(picture, figure(comparisons))
+    drawing = root / "benchmarks" / "results" / FIGURE
+    atomic_write(drawing, figure(comparisons))
     for path, text in texts.items():
         atomic_write(path, text)
-    return [*texts, picture]
+    return [*texts, drawing]
 
 
 def check(root: Path) -> None:

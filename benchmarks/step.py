@@ -222,8 +222,8 @@ def _measure(
     started: dict[str, programs.Program] = {}
     with contextlib.ExitStack() as stack:
         for name, kind in kinds.items():
-            told = json.dumps(dataclasses.asdict(task) | {"case": kind.case})
-            words = [*kind.words(config.peers_python), told]
+            message = json.dumps(dataclasses.asdict(task) | {"case": kind.case})
+            words = [*kind.words(config.peers_python), message]
             try:
                 program = programs.Program(words, kind.environment)
             except programs.ProgramFailed as error:
@@ -265,8 +265,8 @@ def _with_facts(
 ) -> list[harness.Measurement]:
     """The measurements with the task in their names, and sizes, costs and ratios.
 
-    The peak is that of the best program, a median of the rounds: a machine that is slow
-    for a while is so for both.
+    The peak is that of the fastest product in a round, a median of the rounds: a
+    machine that is slow for a while is so for both.
     """
     by_round = zip(*(program.rounds for program in started.values()), strict=True)
     peak = statistics.median(max(one.matmul for one in each) for each in by_round)

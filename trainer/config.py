@@ -145,7 +145,9 @@ class TrainConfig(Augmentation):
             require_local(self.run_dir, "run_dir")
         for name, value in dataclasses.asdict(self).items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise usage_error(f"--{name}={value} is no number.", "Give a number.")
+                raise usage_error(
+                    f"--{name}={value} is not a number.", "Give a number."
+                )
         for name, low, high in outside_ranges(self):
             value, at_least = getattr(self, name), high == math.inf
             raise usage_error(

@@ -113,8 +113,8 @@ print("libraries print when they are imported")
 def prepare(task):
     print("{and later}")
     work = lambda: time.sleep(0.02)
-    return programs.Step(task["images"], work, lambda: None, work, 1e9, {"a": 2.0},
-                         lambda: 3 * 2**20)
+    return programs.Step(task["images"], work, lambda: None, {"a": 2.0},
+                         lambda: 3 * 2**20, work, 1e9)
 programs.serve(prepare, lambda: {"gpu": "none"})
 """
 

@@ -53,7 +53,7 @@ Source = str | os.PathLike | bytes | np.ndarray | InputImage
 
 
 def decode(data: bytes) -> np.ndarray:
-    """Decodes a JPEG or PNG file, the EXIF orientation of a JPEG applied.
+    """Decodes a JPEG or PNG file, its EXIF orientation applied.
 
     Returns:
       (height, width, 3) uint8, RGB, 0..255.
@@ -74,9 +74,10 @@ def _decode_png(data: bytes) -> np.ndarray:
     if max(height, width) > images.MAX_SIDE or height * width > images.MAX_PIXELS:
         raise BadImage("too large", f"{height}x{width} pixels")
     try:
-        return tf.io.decode_png(data, channels=3).numpy()
+        pixels = tf.io.decode_png(data, channels=3).numpy()
     except tf.errors.InvalidArgumentError as error:
         raise BadImage("damaged", "the PNG decoder refuses it") from error
+    return images.upright(pixels, images.orientation_of(data))
 
 
 def from_source(source: Source, number: int) -> InputImage:

@@ -172,3 +172,6 @@ def test_exif_orientation_is_applied():
     header = b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big")
     turned = JPEG[:2] + header + segment + JPEG[2:]
     assert images.decode(turned).shape == (16, 8, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert np.array_equal(images.decode(png(exif=exif)), np.rot90(PIXELS, -1))
