@@ -88,7 +88,9 @@ def write(
         if work:
             started = time.perf_counter()
             with progress.watch(staging.store, pending):
-                used = _run(work, task, images, options)
+                shards.save_plans(task.store, work)
+                graph = functools.partial(pipeline.write_shards, task=task)
+                used = runner.run(graph, options, images)
             name = name or used  # retry passes have little to do
             seconds += time.perf_counter() - started
         images_read, first = images_read + images, False
@@ -150,17 +152,6 @@ def expected_bytes(plan: Plan, config: BuildConfig) -> int:
     if config.target_size():
         return 0
     return int(plan.rows.sizes[np.concatenate(plan.slots)].sum())
-
-
-def _run(
-    work: list[shards.ShardPlan],
-    task: shards.Task,
-    images: int,
-    options: PipelineOptions,
-) -> str:
-    shards.save_plans(task.store, work)
-    graph = functools.partial(pipeline.write_shards, task=task)
-    return runner.run(graph, options, images)
 
 
 def _changed(plans: list[shards.ShardPlan], staging: Staging) -> list[shards.ShardPlan]:

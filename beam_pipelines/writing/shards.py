@@ -16,7 +16,6 @@ from schemas import example
 from support.framing import frame
 from support.images import BadImage, prepare_jpeg
 
-_BATCH = 1 << 20  # bytes gathered before one write
 _PLAN_FILE = "plan.npz"
 
 
@@ -93,6 +92,11 @@ class ShardReport:
     turned: int
     rejected: tuple[tuple[str, str, str], ...]
 
+    @property
+    def images(self) -> int:
+        """Images that were read, the unusable ones included."""
+        return self.records + len(self.rejected)
+
     def save(self, store: Store) -> None:
         text = json.dumps(dataclasses.asdict(self), indent=1)
         store.write(report_name(self.name), text)
@@ -163,13 +167,13 @@ def write_shard(plan: ShardPlan, task: Task) -> ShardReport:
             return known
     tally = _Tally()
     sha256 = hashlib.sha256()
-    framed = (frame(record) for record in _records(plan, task, tally))
     size = 0
     with store.writer(plan.name, durable=False) as file:
-        for batch in _batches(framed):
-            sha256.update(batch)
-            file.write(batch)
-            size += len(batch)
+        for record in _records(plan, task, tally):
+            framed = frame(record)
+            sha256.update(framed)
+            file.write(framed)
+            size += len(framed)
     report = ShardReport(
         name=plan.name,
         plan=plan.digest,
@@ -221,15 +225,3 @@ def _records(plan: ShardPlan, task: Task, tally: _Tally) -> Iterator[bytes]:
         yield example.encode(
             example.Example(image, label, image_id, identity, attributes.tobytes())
         )
-
-
-def _batches(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Joins small parts, so that few calls hash and write them."""
-    batch, size = [], 0
-    for part in parts:
-        batch.append(part)
-        size += len(part)
-        if size >= _BATCH:
-            yield b"".join(batch)
-            batch, size = [], 0
-    yield b"".join(batch)
