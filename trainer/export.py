@@ -37,7 +37,9 @@ from trainer.evaluation import calibration
 from trainer.inference import export_check, export_formats, export_record
 from trainer.inference.export_formats import FORMATS
 from trainer.loop import wakeup
-from trainer.runs import chain, run_record
+from trainer.runs import BEST, FLAGS, provenance
+from trainer.runs.folder import read_options
+from trainer.runs.record import read_run
 
 #: Largest difference in probability. Other kernels round float32 differently, which
 #: moves it by some 1e-6; a mistake in channels, range or temperature by 1e-2 and more.
@@ -103,7 +105,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     """
     form = FORMATS[config.format]
     export_formats.require_packages(config.format)
-    run = models.read_run(config.run_dir)
+    run = read_run(config.run_dir)
     _check_output(config)
     with wakeup.Watch():
         model = models.load(config.run_dir)
@@ -218,8 +220,8 @@ def _data_dir(config: ExportConfig) -> str:
         return config.data_dir
     recorded = ""
     with contextlib.suppress(OSError, DocumentError):
-        text = read_text(Path(config.run_dir) / run_record.FLAGS)
-        recorded = run_record.read_options(text).get("data_dir", "")
+        text = read_text(Path(config.run_dir) / FLAGS)
+        recorded = read_options(text).get("data_dir", "")
     if not recorded or not (Path(recorded) / FILE_NAME).is_file():
         where = f"at {recorded}" if recorded else "recorded"
         raise usage_error(
@@ -233,12 +235,12 @@ def _data_dir(config: ExportConfig) -> str:
 def _check_output(config: ExportConfig) -> None:
     """Lets an export go only where nothing is, or with --overwrite another export."""
     path, folder = config.path, config.path.absolute().parent
-    beside = export_record.path_of(path)
+    beside = provenance.path_of(path)
     if not folder.is_dir():
         problem, remedy = f"lies in {folder}, which is no folder", "Create that folder."
-    elif path.name == models.BEST:
+    elif path.name == BEST:
         problem, remedy = "is the name of a run's own model", "Choose another --output."
-    elif beside.exists() and not chain.is_record(beside):
+    elif beside.exists() and not provenance.is_record(beside):
         problem = f"needs {beside} for its record, and another file lies there"
         remedy = "Choose another --output."
     elif not path.exists():
@@ -269,7 +271,7 @@ def _folder_beside(path: Path) -> Iterator[Path]:
 
 def _publish(unfinished: Path, path: Path, record: dict[str, Any]) -> None:
     """Gives an export its name; a record never lies beside another export."""
-    beside = export_record.path_of(path)
+    beside = provenance.path_of(path)
     for file in export_record.files_in(unfinished):
         files.sync_file(file)
     beside.unlink(missing_ok=True)
@@ -296,7 +298,7 @@ def main(argv: list[str]) -> None:
         f"largest difference to the run's model: {record['largest_difference']:.1e} in "
         f"probability, {compared['images']} {compared['split']} images, batches of "
         f"{', '.join(map(str, compared['batch_sizes']))}\n"
-        f"{config.format} -> {config.path}, {export_record.path_of(config.path).name}"
+        f"{config.format} -> {config.path}, {provenance.path_of(config.path).name}"
     )
 
 

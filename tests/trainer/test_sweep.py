@@ -18,7 +18,8 @@ from support import command
 from support.errors import ExitCode, UserError
 from trainer import compare, sweep
 from trainer.config import MODELS, TrainConfig
-from trainer.runs import run_record
+from trainer.runs import record
+from trainer.runs.folder import read_options
 from trainer.sweep import SweepConfig
 
 ROOT = Path(__file__).parent.parent.parent
@@ -99,7 +100,7 @@ def no_training(monkeypatch):
     trained = []
 
     def run_all(runs, _go_on):
-        unfinished = [run for run in runs if not run_record.is_finished(run.run_dir)]
+        unfinished = [run for run in runs if not record.is_finished(run.run_dir)]
         trained.extend(run.run_dir for run in unfinished)
         return {}
 
@@ -171,7 +172,7 @@ def test_a_flagfiles_model_gives_way_and_other_options_are_refused(tmp_path, cap
     with pytest.raises(UserError, match="no finished dataset"):
         sweep.main(["sweep", *words])
     assert "--model of the flagfile gives way to --models" in capsys.readouterr().out
-    written = run_record.read_options((tmp_path / "s" / sweep.FLAGS).read_text())
+    written = read_options((tmp_path / "s" / sweep.FLAGS).read_text())
     assert written["epochs"] == "5" and written["models"] == "all"
     assert not {"model", "seed", "run_dir"} & written.keys()
     # More seeds are welcome, another recipe is not; the flagfile written goes on.

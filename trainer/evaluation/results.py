@@ -9,9 +9,8 @@ import pandas as pd
 from schemas import celeba
 from support.files import atomic_write
 from trainer.evaluation import calibration, metrics, subgroups
+from trainer.runs import METRICS, PREDICTIONS
 
-PREDICTIONS, METRICS = "predictions.csv", "metrics.json"
-VALIDATION_PREDICTIONS = "predictions-validation.csv"
 LABEL_ERRORS, UNCERTAIN = "likely_label_errors.csv", "most_uncertain.csv"
 LOGIT = "logit"
 
@@ -74,7 +73,6 @@ def write(
     predictions: pd.DataFrame,
     result: dict[str, Any],
     attribute: str,
-    seed: int = 0,
 ) -> None:
     """Writes predictions.csv, metrics.json, subgroups and lists of doubtful examples.
 
@@ -83,8 +81,8 @@ def write(
       predictions: see `assess`, with the columns `COLUMNS`.
       result: what `assess` returned, with or without additions.
       attribute: the one that is the label.
-      seed: of the subgroups' bootstrap.
     """
+    seed = result["bootstrap"]["seed"]
     uncertain = calibration.most_uncertain(predictions, _UNCERTAIN_ROWS)
     for name, table in {
         PREDICTIONS: predictions[list(COLUMNS)],

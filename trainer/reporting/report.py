@@ -11,9 +11,9 @@ from schemas import celeba
 from support import figures, files
 from support.text import PERCENT, decimal, estimate, interval, percent
 from trainer.evaluation import calibration
+from trainer.evaluation.loading import Run, load_run
 from trainer.reporting import gallery, plots, subgroup_section, template
 from trainer.reporting.gallery import Images
-from trainer.runs.run_reader import Run, load_run
 
 FILE_NAME = "report.html"
 

@@ -193,7 +193,7 @@ def test_the_band_is_the_runs_own(run_dir, tmp_path):
     assert predict.Predictor(copy, abstain=0.0).abstain == 0
     for text, problem in (
         ("{", "is not complete JSON"),
-        ('{"abstention": {"abstain": "0.2"}}', "has abstention.abstain = "),
+        ('{"abstention": {"abstain": "0.2"}}', "abstention.abstain: "),
     ):
         (copy / "metrics.json").write_text(text)
         with pytest.raises(UserError, match=f"metrics.json.* {problem}"):
