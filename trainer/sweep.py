@@ -6,14 +6,12 @@ goes on: finished runs are skipped, a stopped one resumes. The comparison is wri
 into the sweep's folder at the end.
 """
 
-import collections
 import dataclasses
 import re
 import shlex
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -33,7 +31,6 @@ FLAGS = "sweep.flags"
 ALL = "all"
 #: Options of a run that the sweep sets itself, and what to give instead.
 _OWN = {"model": "--models", "seed": "--seeds", "run_dir": "--sweep_dir"}
-_LAST_LINES = 4  # of a failed run's errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,30 +173,16 @@ class Runner:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def run(self, words: Sequence[str]) -> tuple[int, list[str]]:
-        """Runs a command; its errors are shown as they come.
-
-        Returns:
-          Its exit code, negative for a signal, and the last lines of its errors.
-        """
-        last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
+    def run(self, words: Sequence[str]) -> int:
+        """Runs a command; returns its exit code, negative for a signal."""
         self._process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            process_group=0,
+            words, stdin=subprocess.DEVNULL, process_group=0
         )
         if self.signal is not None:  # it came before there was a process
             self._process.send_signal(self.signal)
-        reader = threading.Thread(target=_echo, args=(self._process.stderr, last))
-        reader.start()
         code = self._process.wait()
-        reader.join()
-        self._process.stderr.close()
         self._process = None
-        return code, list(last)
+        return code
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
         self.signal = self.signal or number
@@ -227,13 +210,12 @@ def run_all(runs: Sequence[TrainConfig], go_on: str) -> dict[str, int]:
             if is_finished(run_dir):
                 continue
             print(f"\nrun {number} of {len(runs)}: {run_dir}", flush=True)
-            code, last = (0, []) if runner.signal else runner.run(train_command(config))
+            code = 0 if runner.signal else runner.run(train_command(config))
             if runner.signal is not None:
                 raise command.stopped(runner.signal, f"Resume with: {go_on}")
             if code:
                 failed[config.run_dir] = code
-                said = " ".join(line.strip() for line in last) or "it said nothing."
-                print(f"{run_dir} failed with {_code_text(code)}: {said}", flush=True)
+                print(f"{run_dir} failed with {_code_text(code)}.", flush=True)
     return failed
 
 
@@ -322,12 +304,6 @@ def _check_list(name: str, values: Sequence, choices: Sequence[str] = ()) -> Non
             )
         if values.count(value) > 1:
             raise usage_error(f"--{name} has {value} twice.", "Name it once.")
-
-
-def _echo(errors: Iterable[str], last: collections.deque[str]) -> None:
-    for line in errors:
-        print(line, end="", file=sys.stderr, flush=True)
-        last.append(line)
 
 
 def _code_text(code: int) -> str:
