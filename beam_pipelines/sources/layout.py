@@ -1,4 +1,4 @@
-"""Where the parts of CelebA lie: in a folder, in a zip file, here or in a bucket."""
+"""Search for the parts of CelebA: in a directory or zip file, here or in a bucket."""
 
 import dataclasses
 import os
@@ -16,22 +16,22 @@ from support.errors import UserError, input_error
 _Place = TypeVar("_Place")
 
 _TEXTS = (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE)
-#: Folders inside the CelebA folder where a file may lie: the official archive's own.
+#: Directories inside CelebA's where a file may be: the official archive's own.
 _TEXT_FOLDERS = ("", "Anno", "Eval")
 _IMAGE_FOLDERS = ("", "Img")
-#: Some unpackers put the folder into another one of its name: that is looked at first.
+#: Some unpackers put the directory into another one of its name, which comes first.
 _DOUBLED = f"{celeba.IMAGE_FOLDER}/{celeba.IMAGE_FOLDER}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the parts of CelebA lie; None for an optional file that is not there.
+    """The parts of CelebA; None for an optional file that is not there.
 
     Attributes:
       attributes, partition, identity: the annotation files.
       sample: the file that says that the faces are drawn.
-      images: the folder or zip file that is read.
-      unused: a zip file of the images beside the folder that is read instead.
+      images: the directory or zip file that is read.
+      unused: a zip file of the images next to the directory that is read instead.
     """
 
     attributes: File
@@ -46,8 +46,8 @@ def find_layout(location: str) -> Layout:
     """Finds the annotation files and the images.
 
     Args:
-      location: a folder, or a zip file that holds the images; then the annotation
-        files lie in it or beside it. Local, or of a scheme that Beam serves.
+      location: a directory, or a zip file with the images; then the annotation
+        files are in it or next to it. Local, or of a scheme that Beam serves.
 
     Raises:
       UserError: exit 3, saying what was looked for and what is there.
@@ -76,7 +76,7 @@ def find_layout(location: str) -> Layout:
 
 
 def _open(location: str) -> tuple[str, str]:
-    """Returns the folder to look into, and the name of the zip file in it or ""."""
+    """Returns the directory to look into, and the name of the zip file in it or ""."""
     if remote.is_remote(location):
         location = location.rstrip("/")
         is_file, is_folder = location.lower().endswith(".zip"), True
@@ -89,8 +89,8 @@ def _open(location: str) -> tuple[str, str]:
     if is_folder:
         return location, ""
     raise input_error(
-        f"The CelebA folder {location} does not exist.",
-        f"Give --celeba_dir the folder that holds {celeba.ATTRIBUTES_FILE} and "
+        f"The CelebA directory {location} does not exist.",
+        f"Give --celeba_dir the directory with {celeba.ATTRIBUTES_FILE} and "
         f"{celeba.IMAGE_FOLDER}/, or make a sample with "
         "python -m beam_pipelines.synthesize.",
     )
@@ -111,7 +111,7 @@ def _folder(*parts: str) -> ImageSource | None:
 
 
 def _names(folder: str) -> list[str]:
-    """Some of what a folder holds, for messages."""
+    """Some of a directory's contents, for messages."""
     if not remote.is_remote(folder):
         with remote.read_errors(folder):
             return sorted(os.listdir(folder))
@@ -150,11 +150,11 @@ def _not_found(
     if archive:
         looked.insert(0, f"{folder}/{archive}")
     zips = [name for name in found if name.lower().endswith(".zip")]
-    remedy = "Put it there, or give --celeba_dir the folder that holds it."
+    remedy = "Put it there, or give --celeba_dir the directory that contains it."
     if zips and not archive:
-        remedy = f"If {zips[0]} holds it, use --celeba_dir={folder}/{zips[0]}."
+        remedy = f"If {zips[0]} contains it, use --celeba_dir={folder}/{zips[0]}."
     return input_error(
         f"There is no {what}: looked in {' and '.join(looked)}; "
-        f"{folder} holds {shown or 'nothing'}.",
+        f"{folder} contains {shown or 'nothing'}.",
         remedy,
     )
