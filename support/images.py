@@ -30,7 +30,7 @@ _SIGNATURES = {
     b"PK\x03\x04": "a zip file",
     b"<": "a web page or another text",
 }
-_SCAN = b"\xff\xda"  # the marker that the coded image follows
+_SCAN = b"\xff\xda"  # the marker before the coded image
 _PNG = b"\x89PNG"
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # on other damaged EXIF tags
@@ -64,10 +64,10 @@ def require_local(path: str, flag: str) -> Path:
         )
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", path)
     if scheme or not path:
-        what = f"the scheme {scheme[0]} is not supported" if scheme else "no folder"
+        what = f"the scheme {scheme[0]} is not supported" if scheme else "no directory"
         raise usage_error(
             f"--{flag}={path}: {what}.",
-            "Give a folder on this machine; copy or mount remote data first.",
+            "Give a directory on this machine; copy or mount remote data first.",
         )
     return Path(path)
 

@@ -1,1 +1,1 @@
-"""Reading of what a CelebA folder or bucket contains."""
+"""Reading of what a CelebA directory or bucket contains."""

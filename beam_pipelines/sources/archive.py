@@ -66,7 +66,7 @@ class ZipSource:
         if infos and all(info.flag_bits & _ENCRYPTED for info in infos):
             raise input_error(
                 f"{self} is protected by a password.",
-                "Unpack it yourself and name the folder instead.",
+                "Unpack it yourself and name the directory instead.",
             )
         return Listing(
             names=np.array([name.encode() for name in members], "S"),
@@ -135,7 +135,7 @@ def _open(file: File, version: Hashable, complete: int) -> _Contents:
 
 
 def _by_name(file: File, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipInfo]:
-    """Maps names to members, without folders and hidden files."""
+    """Maps names to members, without directories and hidden files."""
     members: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
         path = _path(info)
@@ -152,8 +152,8 @@ def _by_name(file: File, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipI
             other = _path(members[name])
             if other != path:  # otherwise the newer one counts
                 raise input_error(
-                    f"{file} holds two images of one name: {other} and {path}.",
-                    "Unpack it and name one of the two folders instead.",
+                    f"{file} contains two images of one name: {other} and {path}.",
+                    "Unpack it and name one of the two directories instead.",
                 )
         members[name] = info
     return members
@@ -203,7 +203,7 @@ def _not_a_zip(
             cause = f"is cut: {megabytes(size)} without the list of contents at the end"
         remedy = "Continue the download, or download it again."
     elif what and "archive" in what:
-        cause, remedy = f"is {what}", "Unpack it and name the folder instead."
+        cause, remedy = f"is {what}", "Unpack it and name the directory instead."
     else:
         cause = f"is not a zip file but {what or 'something else'}"
     return input_error(f"{file} {cause}.", remedy)

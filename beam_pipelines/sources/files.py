@@ -1,6 +1,6 @@
 """Files that a build reads, on this machine or of a file system that Beam serves.
 
-A remote zip file is read by ranges to learn what it holds; for its images each process
+A remote zip file is read by ranges to learn its contents; for its images each process
 brings it near once, because Beam's readers fetch 16 MB at a time wherever one starts.
 """
 
@@ -44,11 +44,11 @@ class File:
 
     @property
     def name(self) -> str:
-        """Its name without folder."""
+        """Its name without directory."""
         return os.path.basename(self.path)
 
     def exists(self) -> bool:
-        """Whether it is there, and no folder."""
+        """Whether it is there, and no directory."""
         with self.errors():
             if remote.is_remote(self.path):
                 return FileSystems.exists(self.path)

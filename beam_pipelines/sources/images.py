@@ -18,9 +18,9 @@ class Listing:
     """The files of a source, in no particular order.
 
     Attributes:
-      names: (files,) bytes strings, without folder.
+      names: (files,) bytes strings, without directory.
       sizes: (files,) int64, bytes, unpacked.
-      archive_bytes: size of the archive that holds them, 0 if none does.
+      archive_bytes: size of the archive that contains them, 0 if none does.
     """
 
     names: np.ndarray
@@ -45,7 +45,7 @@ class ImageSource(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-    """The files at the top of a folder, local or remote; links count as files."""
+    """The files at the top of a directory, local or remote; links count as files."""
 
     folder: str
 

@@ -1,4 +1,4 @@
-"""Where the parts of CelebA lie: in a folder, in a zip file, here or in a bucket."""
+"""Search for the parts of CelebA: in a directory or zip file, here or in a bucket."""
 
 import dataclasses
 import os
@@ -16,20 +16,20 @@ from support.errors import UserError, input_error
 
 _Place = TypeVar("_Place")
 
-#: Folders inside the data set's where a file may lie: the official archive's own.
+#: Directories inside the data set's where a file may be: the official archive's own.
 _TEXT_FOLDERS = ("", "Anno", "Eval")
 _IMAGE_FOLDERS = ("", "Img")
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the parts of CelebA lie; None for an optional file that is not there.
+    """The parts of CelebA; None for an optional file that is not there.
 
     Attributes:
       attributes, partition, identity: the annotation files.
       sample: the file that says that the faces are drawn.
-      images: the folder or zip file that is read.
-      unused: a zip file of the images beside the folder that is read instead.
+      images: the directory or zip file that is read.
+      unused: a zip file of the images next to the directory that is read instead.
     """
 
     attributes: File
@@ -44,7 +44,7 @@ def find_layout(location: str, data_set: DataSet) -> Layout:
     """Finds the annotation files and the images.
 
     Args:
-      location: a folder, or a zip file that holds the images; then the annotation
+      location: a directory, or a zip file with the images; then the annotation
         files are in it or next to it. Local, or of a scheme that Beam serves.
       data_set: which names are looked for.
 
@@ -82,7 +82,7 @@ def find_layout(location: str, data_set: DataSet) -> Layout:
 
 
 def _open(location: str, data_set: DataSet) -> tuple[str, str]:
-    """Returns the folder to look into, and the name of the zip file in it or ""."""
+    """Returns the directory to look into, and the name of the zip file in it or ""."""
     if remote.is_remote(location):
         location = location.rstrip("/")
         is_file, is_folder = location.lower().endswith(".zip"), True
@@ -95,8 +95,8 @@ def _open(location: str, data_set: DataSet) -> tuple[str, str]:
     if is_folder:
         return location, ""
     raise input_error(
-        f"The {data_set.about.name} folder {location} does not exist.",
-        f"Give --celeba_dir the folder that holds {data_set.attributes_file} and "
+        f"The {data_set.about.name} directory {location} does not exist.",
+        f"Give --celeba_dir the directory with {data_set.attributes_file} and "
         f"{data_set.image_folder}/, or make a sample with "
         "python -m beam_pipelines.synthesize.",
     )
@@ -117,7 +117,7 @@ def _folder(*parts: str) -> ImageSource | None:
 
 
 def _names(folder: str) -> list[str]:
-    """Some of what a folder holds, for messages."""
+    """Some of a directory's contents, for messages."""
     if not remote.is_remote(folder):
         with remote.read_errors(folder):
             return sorted(os.listdir(folder))
@@ -156,11 +156,11 @@ def _not_found(
     if archive:
         looked.insert(0, f"{folder}/{archive}")
     zips = [name for name in found if name.lower().endswith(".zip")]
-    remedy = "Put it there, or give --celeba_dir the folder that holds it."
+    remedy = "Put it there, or give --celeba_dir the directory that contains it."
     if zips and not archive:
-        remedy = f"If {zips[0]} holds it, use --celeba_dir={folder}/{zips[0]}."
+        remedy = f"If {zips[0]} contains it, use --celeba_dir={folder}/{zips[0]}."
     return input_error(
         f"There is no {what}: looked in {' and '.join(looked)}; "
-        f"{folder} holds {shown or 'nothing'}.",
+        f"{folder} contains {shown or 'nothing'}.",
         remedy,
     )

@@ -76,7 +76,7 @@ def load(
     described.append(_describe_images(rows, listing, found.images))
     notes = list(_notes(config, split, fingerprints))
     if found.unused and len(rows.missing):
-        notes.append(f"{found.unused} is not read, because there is a folder.")
+        notes.append(f"{found.unused} is not read, because there is a directory.")
     return Sources(rows, found.images, fingerprints, (*described, *notes), split)
 
 
@@ -125,9 +125,9 @@ def _check_complete(rows: selection.Rows, split: str, found: Layout):
 def _no_image(rows: selection.Rows, found: Layout, data_set: DataSet) -> UserError:
     remedy = f"Put {data_set.image_folder}/ or {data_set.image_archive} there."
     if found.unused:
-        remedy = f"Remove that folder, and {found.unused} will be read."
+        remedy = f"Remove that directory, and {found.unused} will be read."
     return input_error(
-        f"{found.images} holds none of the {len(rows.missing):,} images that "
+        f"{found.images} contains none of the {len(rows.missing):,} images that "
         f"{found.attributes} names, such as {rows.missing[0].decode()}.",
         remedy,
     )
@@ -175,7 +175,7 @@ def _sample(found: Layout) -> dict[str, dict[str, Any]]:
 
 
 def _fingerprint(rows: selection.Rows) -> dict[str, Any]:
-    """Identifies the images by sorted names and sizes: folder and zip agree."""
+    """Identifies the images by sorted names and sizes: directory and zip agree."""
     order = np.argsort(rows.names, kind="stable")
     digest = hashlib.sha256(b"\n".join(rows.names[order].tolist()))
     digest.update(rows.sizes[order].astype("<i8").tobytes())

@@ -42,7 +42,7 @@ def require_served(path: str, flag: str) -> None:
     if any(letter in path for letter in _PATTERN_LETTERS):
         raise usage_error(
             f"--{flag}={path}: Beam takes {' '.join(_PATTERN_LETTERS)} for patterns.",
-            "Give a folder whose path has none of these letters.",
+            "Give a directory whose path has none of these letters.",
         )
 
 
@@ -52,7 +52,7 @@ def is_remote(path: str) -> bool:
 
 
 def match(pattern: str, limit: int | None = None) -> list[FileMetadata]:
-    """Files whose paths match; `*` stands for names in a folder, `**` at any depth."""
+    """Files whose paths match; `*` is a name in a directory, `**` any depth."""
     with read_errors(pattern):
         return FileSystems.match([pattern], [limit])[0].metadata_list
 

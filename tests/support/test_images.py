@@ -13,7 +13,7 @@ from support import images
 from support.errors import ExitCode, UserError
 
 
-def picture(height=48, width=40):
+def image(height=48, width=40):
     """(height, width, 3) uint8 whose four quarters differ."""
     rng = np.random.default_rng(0)
     quarters = rng.integers(0, 256, (2, 2, 3))
@@ -21,11 +21,11 @@ def picture(height=48, width=40):
 
 
 def jpeg(pixels=None, **options):
-    return simplejpeg.encode_jpeg(picture() if pixels is None else pixels, **options)
+    return simplejpeg.encode_jpeg(image() if pixels is None else pixels, **options)
 
 
 def gray_jpeg():
-    pixels = picture()[:, :, :1].copy()
+    pixels = image()[:, :, :1].copy()
     return jpeg(pixels, colorspace="GRAY", colorsubsampling="Gray")
 
 
@@ -66,7 +66,7 @@ def test_decoding_is_exact():
     assert len(set(images.decode_rgb(gray)[0, 0].tolist())) == 1
 
 
-def test_every_cut_is_found():
+def test_every_cut_is_detected():
     data = jpeg(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
     for length in range(2, len(data) - 2):
         assert reason_of(data[:length])[0] in ("truncated", "damaged")
@@ -98,7 +98,7 @@ def test_forged_sizes_are_refused_by_the_header(monkeypatch):
 
 def test_cmyk_is_refused():
     file = io.BytesIO()
-    Image.fromarray(picture()).convert("CMYK").save(file, "JPEG")
+    Image.fromarray(image()).convert("CMYK").save(file, "JPEG")
     assert reason_of(file.getvalue())[0] == "color space"
 
 
@@ -126,7 +126,7 @@ def test_orientation_behind_a_large_color_profile():
     exif, file = Image.Exif(), io.BytesIO()
     exif[0x0112] = 6
     profile = bytes(200_000)
-    Image.fromarray(picture()).save(file, "JPEG", exif=exif, icc_profile=profile)
+    Image.fromarray(image()).save(file, "JPEG", exif=exif, icc_profile=profile)
     data = file.getvalue()
     start = data.index(b"\xff\xe1")
     end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
@@ -140,7 +140,7 @@ def test_orientation_behind_a_large_color_profile():
 def test_orientation_of_png(orientation):
     exif, file = Image.Exif(), io.BytesIO()
     exif[0x0112] = orientation
-    Image.fromarray(picture()).save(file, "PNG", exif=exif)
+    Image.fromarray(image()).save(file, "PNG", exif=exif)
     assert images.orientation_of(file.getvalue()) == orientation
 
 

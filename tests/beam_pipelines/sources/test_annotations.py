@@ -117,7 +117,7 @@ def test_every_order_of_rows_joins(small_celeba):
 @pytest.mark.parametrize(
     "split, other", [("identity", "official"), ("official", "identity")]
 )
-def test_a_cut_file_is_no_ground_to_split_by(small_celeba, split, other):
+def test_cut_file_cannot_define_a_split(small_celeba, split, other):
     path = small_celeba.identity if split == "identity" else small_celeba.partition
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:20]))
     small_celeba.image(60).unlink()  # what is not there need not be named
@@ -131,7 +131,7 @@ def test_a_cut_file_is_no_ground_to_split_by(small_celeba, split, other):
             load(small_celeba)
 
 
-def test_rows_that_other_files_lack(small_celeba):
+def test_rows_missing_from_other_files(small_celeba):
     small_celeba.edit(small_celeba.identity, "000002.jpg 1000\n", "")
     small_celeba.image(4).unlink()
     rows = load(small_celeba, split="official").rows
@@ -187,7 +187,7 @@ def test_wrong_lines_are_named(small_celeba, file, old, new, words):
         (b"5_o_Clock_Shadow\xff\n", ":1: the text is not UTF-8"),
     ],
 )
-def test_files_that_are_something_else(small_celeba, content, words):
+def test_files_of_other_kinds(small_celeba, content, words):
     small_celeba.attributes.write_bytes(content)
     with pytest.raises(UserError, match=words) as caught:
         load(small_celeba)

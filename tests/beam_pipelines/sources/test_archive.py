@@ -65,7 +65,7 @@ def test_members_are_read_by_the_last_part_of_their_paths(tmp_path, method):
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
-def test_of_a_repeated_entry_the_last_one_counts(tmp_path):
+def test_last_of_repeated_entries_counts(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate"):
         source = make(tmp_path / "a.zip", [("a/1.jpg", b"old"), ("a/1.jpg", b"newer")])
     assert found(source) == {b"1.jpg": 5} and source.read("1.jpg") == b"newer"
@@ -136,7 +136,7 @@ def test_a_zip_bomb_takes_no_memory(tmp_path):
     tracemalloc.stop()
 
 
-def test_all_members_behind_a_password(tmp_path):
+def test_password_on_all_members(tmp_path):
     path = tmp_path / "a.zip"
     make(path, [("1.jpg", b"data")])
     data = bytearray(path.read_bytes())
@@ -182,7 +182,7 @@ def test_every_cut_is_found(tmp_path):
     assert "is damaged" in error_of(ZipSource(File(str(path))))
 
 
-def test_a_part_of_a_split_zip(tmp_path):
+def test_part_of_a_split_zip(tmp_path):
     path = tmp_path / "a.zip"
     make(path, [("1.jpg", b"data")])
     data = bytearray(path.read_bytes())
@@ -191,7 +191,7 @@ def test_a_part_of_a_split_zip(tmp_path):
     assert "several parts" in error_of(ZipSource(File(str(path))))
 
 
-def test_a_replaced_file_is_read_anew(tmp_path):
+def test_replaced_file_is_read_again(tmp_path):
     path = tmp_path / "a.zip"
     assert make(path, [("1.jpg", b"old")]).read("1.jpg") == b"old"
     path.unlink()

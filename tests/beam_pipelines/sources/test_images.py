@@ -1,4 +1,4 @@
-"""Folders of images on this machine."""
+"""Directories of images on this machine."""
 
 import os
 

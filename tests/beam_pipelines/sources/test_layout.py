@@ -51,7 +51,7 @@ def official_layout(small, target):
     return target
 
 
-def zip_beside_texts(small, target):
+def zip_next_to_texts(small, target):
     target.mkdir()
     for name in TEXTS:
         shutil.copy(small.folder / name, target / name)
@@ -78,7 +78,7 @@ def doubled_folder(small, target):
 
 
 @pytest.mark.parametrize(
-    "layout", [official_layout, zip_beside_texts, kaggle_zip, doubled_folder]
+    "layout", [official_layout, zip_next_to_texts, kaggle_zip, doubled_folder]
 )
 def test_the_same_dataset_from_every_layout(builder, small_celeba, tmp_path, layout):
     """Shards are equal bytes; manifests too where the annotation files are the same."""
@@ -89,11 +89,11 @@ def test_the_same_dataset_from_every_layout(builder, small_celeba, tmp_path, lay
     assert builder("--num_examples=40") == ExitCode.OK
     assert builder.manifest.shards == folder.shards
     assert builder.manifest.sources["images"] == folder.sources["images"]
-    same_texts = layout in (official_layout, zip_beside_texts)
+    same_texts = layout in (official_layout, zip_next_to_texts)
     assert (builder.manifest == folder) == same_texts
 
 
-def test_what_was_recognized_is_said(builder, small_celeba, tmp_path, capsys):
+def test_recognized_files_are_printed(builder, small_celeba, tmp_path, capsys):
     ones = small_celeba.attributes.read_text().replace("-1", " 0")
     (small_celeba.folder / "list_attr_celeba.csv").write_text(ones)
     small_celeba.attributes.unlink()
@@ -128,7 +128,7 @@ def test_a_cut_download_is_named(small_celeba):
 
 
 def test_damaged_members_are_replaced_and_listed(builder, small_celeba, tmp_path):
-    archive = zip_beside_texts(small_celeba, tmp_path / "other")
+    archive = zip_next_to_texts(small_celeba, tmp_path / "other")
     data = bytearray(pack(small_celeba, archive).read_bytes())
     image = small_celeba.image(7).read_bytes()
     data[data.index(image) + len(image) // 2] ^= 1
@@ -140,14 +140,14 @@ def test_damaged_members_are_replaced_and_listed(builder, small_celeba, tmp_path
     assert sum(sum(shard.class_counts) for shard in builder.manifest.shards) == 58
 
 
-def test_a_zip_beside_an_incomplete_folder_is_pointed_to(small_celeba):
+def test_zip_next_to_an_incomplete_directory_is_mentioned(small_celeba):
     archive = pack(small_celeba, small_celeba.folder / celeba.IMAGE_ARCHIVE)
     assert not any(str(archive) in note for note in load(small_celeba.folder).notes)
     small_celeba.image(1).unlink()
     assert any(f"{archive} is not" in note for note in load(small_celeba.folder).notes)
     for number in range(2, 61):
         small_celeba.image(number).unlink()
-    with pytest.raises(UserError, match=f"Remove that folder, and {archive} will"):
+    with pytest.raises(UserError, match=f"Remove that directory, and {archive} will"):
         load(small_celeba.folder)
     (small_celeba.folder / celeba.IMAGE_FOLDER).rmdir()
     assert len(load(small_celeba.folder).rows) == 60
@@ -157,7 +157,7 @@ def test_a_zip_without_the_images(small_celeba, tmp_path):
     archive = tmp_path / "celeba" / "other.zip"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("readme.txt", "nothing")
-    with pytest.raises(UserError, match="other.zip holds none of the 60 images"):
+    with pytest.raises(UserError, match="other.zip contains none of the 60 images"):
         load(archive)
     small_celeba.attributes.unlink()
     with pytest.raises(UserError, match="no list_attr_celeba.txt.*in .*other.zip and"):
@@ -183,11 +183,11 @@ def test_buckets(builder, small_celeba, bucket, layout):  # noqa: F811
 
 
 def test_remote_errors_are_plain(small_celeba, bucket):  # noqa: F811
-    with pytest.raises(UserError, match="looked in gs://bucket/x and .*holds nothing"):
+    with pytest.raises(UserError, match="in gs://bucket/x and .*contains nothing"):
         load("gs://bucket/x")
     (bucket / "x" / "Img").mkdir(parents=True)
     (bucket / "x" / "Img" / "1.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match="gs://bucket/x holds Img."):
+    with pytest.raises(UserError, match="gs://bucket/x contains Img."):
         load("gs://bucket/x")
     with pytest.raises(UserError, match="looked in gs://bucket/x.zip and"):
         load("gs://bucket/x.zip")
@@ -211,7 +211,7 @@ def test_schemes_that_beam_cannot_read(bucket, monkeypatch):  # noqa: F811
         ("foo://x/y", r"foo:// is not available here. Copy or mount"),
         ("gs://bucket/[a]", "for patterns"),
         ("~/celeba", "the shell"),
-        ("", "no folder"),
+        ("", "no directory"),
     ):
         with pytest.raises(UserError, match=words) as caught:
             BuildConfig(celeba_dir=path)
