@@ -390,6 +390,8 @@ def test_names_are_escaped_and_missing_numbers_are_dashes(tmp_path):
     row = re.search(r"<tr><th>&lt;script.*?</tr>", html[html.index("Cost") :], re.S)[0]
     assert re.findall(r'number">(.*?)</td>', row) == ["1,000,000", "–", "–", "–"]
     assert "not recorded" in html
+    compare.compare_runs(folders[:1], tmp_path / "alone")
+    assert "Comparison of 1 model<" in (tmp_path / "alone/comparison.html").read_text()
 
 
 @pytest.mark.parametrize(
