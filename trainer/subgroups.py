@@ -13,10 +13,10 @@ from absl import flags
 
 from support import command
 from support.errors import ExitCode, UserError, usage_error
-from trainer.evaluation import subgroups
+from trainer.evaluation import loading, subgroups
 from trainer.evaluation.groups import IMAGE_ID, parse_slice, read_group_csv
 from trainer.reporting.subgroup_section import NOTE, excluded, sentences
-from trainer.runs import run_reader
+from trainer.runs.record import read_run, require
 
 _LINES = 10
 
@@ -85,9 +85,11 @@ def main(argv: list[str]) -> None:
     command.refuse_words(command.parse(argv, values))
     config = command.from_flags(SubgroupsConfig, values)
     run_dir = Path(config.run_dir)
-    attribute, threshold, bootstrap = run_reader.read_for_groups(run_dir)
-    settings = {"threshold": threshold}
-    settings |= {key: bootstrap[key] for key in ("draws", "seed")}
+    run = read_run(run_dir)
+    require(run_dir, run, ["attribute"])
+    attribute, metrics = run["attribute"], loading.read_metrics(run_dir)
+    settings = {"threshold": metrics["threshold"]}
+    settings |= {key: metrics["bootstrap"][key] for key in ("draws", "seed")}
     source = Path(config.predictions or run_dir / "predictions.csv")
     predictions = read_predictions(source, attribute)
     groups = None

@@ -8,9 +8,8 @@ import pandas as pd
 
 from support.files import atomic_write
 from trainer.evaluation import calibration, metrics, subgroups
+from trainer.runs import METRICS, PREDICTIONS
 
-PREDICTIONS, METRICS = "predictions.csv", "metrics.json"
-VALIDATION_PREDICTIONS = "predictions-validation.csv"
 LABEL_ERRORS, UNCERTAIN = "likely_label_errors.csv", "most_uncertain.csv"
 LOGIT = "logit"
 
@@ -72,7 +71,6 @@ def write(
     predictions: pd.DataFrame,
     result: dict[str, Any],
     attribute: str,
-    seed: int = 0,
 ) -> None:
     """Writes predictions.csv, metrics.json, subgroups and lists of doubtful examples.
 
@@ -81,8 +79,8 @@ def write(
       predictions: see `assess`, with image_id and a column of each attribute.
       result: what `assess` returned, with or without additions.
       attribute: the one that is the label.
-      seed: of the subgroups' bootstrap.
     """
+    seed = result["bootstrap"]["seed"]
     uncertain = calibration.most_uncertain(predictions, _UNCERTAIN_ROWS)
     for name, table in {
         PREDICTIONS: predictions.drop(columns=LOGIT),

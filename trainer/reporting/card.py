@@ -17,11 +17,12 @@ import yaml
 from schemas import celeba
 from support import files, text
 from support.errors import ExitCode, UserError
-from trainer.evaluation import calibration, group_rates, results, subgroups
+from trainer.evaluation import calibration, group_rates, loading, subgroups
+from trainer.evaluation.loading import Run, load_run
 from trainer.reporting import markdown, report, subgroup_section, template
 from trainer.reporting.markdown import printable
-from trainer.runs import chain, run_reader, run_record
-from trainer.runs.run_reader import Run, load_run
+from trainer.runs import METRICS, VALIDATION_PREDICTIONS, provenance
+from trainer.runs.folder import read_options
 
 FILE_NAME = "MODEL_CARD.md"
 _TEMPLATE = "model_card.md"
@@ -58,7 +59,7 @@ def write_card(
 
     Args:
       run_dir: directory of a finished run.
-      exports: exported files elsewhere, see `chain.find_exports`.
+      exports: exported files elsewhere, see `provenance.find_exports`.
       evaluations: directories of evaluations elsewhere.
 
     Returns:
@@ -69,7 +70,7 @@ def write_card(
         the directory cannot be written (4).
     """
     run = load_run(run_dir)
-    model_sha256 = run.record.get("files", {}).get(run_record.BEST)
+    model_sha256 = provenance.model_sha256(run.record)
     if model_sha256 is None or "manifest_digest" not in run.record:
         raise UserError(
             f"{run_dir} is not a finished run.",
@@ -88,7 +89,7 @@ def write_card(
         .render(
             **_values(run_dir, run),
             evaluations=others,
-            exports=chain.find_exports(run_dir, exports),
+            exports=provenance.find_exports(run_dir, exports),
             model_sha256=model_sha256,
         )
     )
@@ -104,12 +105,12 @@ def _evaluations(
 ) -> dict[str, Run]:
     """Name of the directory -> the results, of evaluations of this very model."""
     found = {}
-    inside = sorted(run_dir.glob(f"evaluation-*/{results.METRICS}"))
+    inside = sorted(run_dir.glob(f"evaluation-*/{METRICS}"))
     outside = [Path(name) for name in named]
     for folder in [*(path.parent for path in inside), *outside]:
-        metrics = run_reader.read_metrics(folder)
+        metrics = loading.read_metrics(folder)
         if metrics.get("evaluation", {}).get("model_sha256") == model_sha256:
-            found[_name(folder)] = run_reader.evaluated(run, metrics)
+            found[_name(folder)] = loading.evaluated(run, metrics)
         elif folder in outside:
             raise UserError(
                 f"{folder} is no evaluation of the model in {run_dir}.",
@@ -216,9 +217,9 @@ def _environment() -> jinja2.Environment:
 def _values(run_dir: Path, run: Run) -> dict[str, Any]:
     """The values of the template, except evaluations and exports."""
     name, digest = _name(run_dir), run.record["manifest_digest"]
-    options = run_record.read_options(run.flags)
+    options = read_options(run.flags)
     weights = Path(options.get("weights", "none")).name
-    manifest = chain.read_manifest(run_dir, digest)
+    manifest = provenance.read_manifest(run_dir, digest)
     shards = manifest.shards if manifest else []
     return {
         "run": run,
@@ -273,9 +274,9 @@ def _subgroups(table: pd.DataFrame | None) -> dict[str, Any] | None:
 
 def _validation_people(run_dir: Path) -> int | None:
     """How many people the validation split shows; None without its predictions."""
-    if not (run_dir / results.VALIDATION_PREDICTIONS).is_file():
+    if not (run_dir / VALIDATION_PREDICTIONS).is_file():
         return None
-    identity = run_reader.read_csv(run_dir, results.VALIDATION_PREDICTIONS)["identity"]
+    identity = loading.read_csv(run_dir, VALIDATION_PREDICTIONS)["identity"]
     known = identity >= 0
     return int(identity[known].nunique() + (~known).sum())
 

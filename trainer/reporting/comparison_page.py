@@ -11,8 +11,8 @@ from support import figures, files
 from support.text import decimal, interval, percent
 from trainer.evaluation import group_rates
 from trainer.evaluation.comparison import DRAWS, Comparison, Group, differing_options
+from trainer.evaluation.loading import Run
 from trainer.reporting import comparison_plots, template
-from trainer.runs.run_reader import Run
 
 PAGE, TABLE = "comparison.html", "leaderboard.csv"
 

@@ -10,9 +10,9 @@ from markupsafe import Markup
 from support import figures, files
 from support.text import PERCENT, decimal, estimate, interval, percent
 from trainer.evaluation import calibration
+from trainer.evaluation.loading import Run, load_run
 from trainer.reporting import gallery, plots, subgroup_section, template
 from trainer.reporting.gallery import Images
-from trainer.runs.run_reader import Run, load_run
 
 FILE_NAME = "report.html"
 

@@ -453,7 +453,7 @@ def test_unfinished_and_damaged_runs_are_named(tmp_path):
             comparison.load([good, bad])
         assert caught.value.exit_code == ExitCode.INPUT_DATA
         (bad / name).write_text(before)
-    with pytest.raises(UserError, match="No run .*nowhere"):
+    with pytest.raises(UserError, match="nowhere is not a run folder"):
         comparison.load([tmp_path / "nowhere"])
     with pytest.raises(UserError, match="No run is named"):
         compare.main(["compare"])
