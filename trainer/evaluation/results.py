@@ -19,9 +19,15 @@ _UNCALIBRATED = ("log_loss", "brier", "ece")
 
 
 def calibrated(predictions: pd.DataFrame, temperature: float) -> pd.DataFrame:
-    """The same predictions with the probabilities that a temperature gives."""
+    """The same predictions with the probabilities that a temperature gives.
+
+    Returns:
+      First the columns image_id, identity, label and probability, as in the files.
+    """
     probability = calibration.probabilities(predictions[LOGIT], temperature)
-    return predictions.assign(probability=probability)
+    table = predictions.assign(probability=probability)
+    first = [name for name in _LISTED if name in table]
+    return table[[*first, *table.columns.difference(first, sort=False)]]
 
 
 def assess(

@@ -390,6 +390,8 @@ def test_names_are_escaped_and_missing_numbers_are_dashes(tmp_path):
     row = re.search(r"<tr><th>&lt;script.*?</tr>", html[html.index("Cost") :], re.S)[0]
     assert re.findall(r'number">(.*?)</td>', row) == ["1,000,000", "–", "–", "–"]
     assert "not recorded" in html
+    compare.compare_runs(folders[:1], tmp_path / "alone")
+    assert "Comparison of 1 model<" in (tmp_path / "alone/comparison.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -429,7 +431,7 @@ def test_unfinished_and_damaged_runs_are_named(tmp_path):
         ("run.json", json.dumps(record | {"status": "running"}), "no finished run"),
         ("run.json", "{", "no finished run, or its run.json is damaged"),
         ("run.json", json.dumps(without), "run.json has no 'seed'"),
-        ("metrics.json", "{}", "metrics.json has no 'accuracy'"),
+        ("metrics.json", "{}", "metrics.json is damaged"),
         ("metrics.json", json.dumps(undefined), "contradict each other"),
         ("predictions.csv", flipped.to_csv(index=False), "contradict each other"),
         ("predictions.csv", table.head(0).to_csv(index=False), "predictions.csv"),

@@ -84,18 +84,15 @@ def test_report_is_one_offline_page_and_four_figures(run_dir):
     assert files == {file.name: file.read_bytes() for file in run_dir.iterdir()}
 
 
-def test_report_escapes_names(tmp_path):
-    hostile = "<script>$x</script>"
+@pytest.mark.parametrize("key", ["model", "attribute"])
+def test_report_escapes_names(tmp_path, key):
     _write_run(tmp_path / "run")
     path = tmp_path / "run" / "run.json"
-    record = json.loads(path.read_text()) | {"model": hostile}
+    record = json.loads(path.read_text()) | {key: "<script>$x</script>"}
     path.write_text(json.dumps(record))
     html = report.write_report(tmp_path / "run").read_text()
     assert "<script" not in html
     assert "&lt;script&gt;" in html
-    path.write_text(json.dumps(record | {"attribute": hostile}))
-    with pytest.raises(UserError, match="run.json is damaged: attribute: "):
-        report.write_report(tmp_path / "run")
 
 
 def test_report_refuses_results_of_another_model_or_images(run_dir, tmp_path):
