@@ -19,6 +19,7 @@ TRAIN = [
     *REPORT,
     "keras>=3.15,<3.16",
     "pandas>=2.3,<4",
+    "pydantic>=2.10,<3",  # checks the types of what is in JSON files
     "pyyaml>=6,<7",  # the model card's header
     "safetensors>=0.6,<1",  # torchvision's parameters
     "scikit-learn>=1.7,<2",
@@ -26,6 +27,7 @@ TRAIN = [
     "tensorboard>=2.20,<2.22",
     "tensorflow>=2.21,<2.22",
     "tensorflow-datasets>=4.9.9,<5",
+    "typing-extensions>=4.12,<5",  # its TypedDict, which pydantic needs before 3.12
 ]
 EXPORT = [
     "ai-edge-litert>=2.3,<3",

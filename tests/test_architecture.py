@@ -132,6 +132,37 @@ def test_module_starts_without_tensorflow(module):
     assert done.returncode == 0, done.stderr
 
 
+#: Sub-package of the trainer -> the other ones that it may import.
+MAY_USE = {
+    "runs": set(),
+    "data": {"runs"},
+    "evaluation": {"runs"},
+    "models": {"runs"},
+    "loop": {"data", "evaluation", "models", "runs"},
+    "reporting": {"data", "evaluation", "models", "runs"},
+    "inference": {"data", "evaluation", "models", "runs"},
+}
+
+
+@pytest.mark.parametrize("name", MAY_USE)
+def test_subpackages_of_the_trainer_import_one_way_and_no_command(name):
+    commands = {
+        path.stem
+        for path in (ROOT / "trainer").glob("*.py")
+        if '__name__ == "__main__"' in path.read_text()
+    }
+    for path in sources(f"trainer/{name}"):
+        imported = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "trainer":
+                imported |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                package, _, rest = node.module.partition(".")
+                imported |= {rest.split(".")[0]} if package == "trainer" else set()
+        wrong = imported & {*MAY_USE, *commands} - MAY_USE[name] - {name}
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
 def test_flags_are_read_in_mains_only():
     for package in PACKAGES:
         for path in sources(package):

@@ -8,28 +8,32 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from absl import flags
 
 import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 
 # isort: split
-import keras
 import tensorflow as tf
 
 from schemas import celeba
 from schemas.manifest import Manifest
 from support import command
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
-from support.files import output_errors
 from trainer import models
 from trainer.data import Dataset, evaluation_dataset, open_dataset
-from trainer.evaluation import calibration, results
+from trainer.evaluation import calibration, groups, loading, results
+from trainer.finish import write_results
 from trainer.loop import runtime, wakeup
 from trainer.loop.scoring import predict_split
 from trainer.loop.steps import EvaluationStep
-from trainer.reporting import gradcam, report
-from trainer.runs import run_folder, run_reader, run_record
+from trainer.reporting import report
+from trainer.runs import (
+    PREDICTIONS,
+    RUN,
+    VALIDATION_PREDICTIONS,
+    provenance,
+    record,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,37 +99,50 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         else (4); a damaged file (5); no memory for the batch (7).
     """
     run_dir, split = Path(config.run_dir), config.eval_split
-    run = models.read_run(run_dir)
+    run = record.read_run(run_dir)
     _check_folder(config.results_dir)
     abstain = _choose_band(config, run_dir)
     model = models.load(run_dir)
-    run_record.require(run_dir, run, ("manifest_digest", "seed"))
+    record.require(run_dir, run, ("manifest_digest", "seed"))
     dataset = open_dataset(config.data_dir, needed=[split])
     _check_dataset(run, dataset, config)
     strategy = tf.distribute.get_strategy()
     step = EvaluationStep(model, strategy)
     batches = evaluation_dataset(dataset, split, config.batch_size, as_supervised=False)
     with runtime.memory_errors(config.batch_size):
-        predictions = predict_split(step, dataset.iterate(split, batches), strategy)
+        predictions = predict_split(
+            step,
+            dataset.iterate(split, batches),
+            strategy,
+            dataset.manifest.attributes,
+        )
     temperature = run.get("temperature", 1.0)
     predictions = results.calibrated(predictions, temperature)
     result = results.assess(
         predictions, temperature, split, abstain, config.target_error, run["seed"]
     )
     result["evaluation"] = describe(run, dataset.manifest, split)
-    _write(config, model, dataset, predictions, result)
+    write_results(
+        run_dir,
+        config.results_dir,
+        model,
+        dataset,
+        predictions,
+        result,
+        config.report_images,
+    )
     return result
 
 
 def describe(run: dict[str, Any], manifest: Manifest, split: str) -> dict[str, Any]:
     """What metrics.json says of the model and the data of an evaluation."""
     return {
-        "evaluated": run_folder.now(),
+        "evaluated": record.now(),
         "attribute": manifest.attribute,
         "manifest_digest": manifest.digest,
         "run_manifest_digest": run["manifest_digest"],
-        "model_sha256": run["files"][models.BEST],
-        "data": run_folder.describe_data(manifest),
+        "model_sha256": provenance.model_sha256(run),
+        "data": record.describe_data(manifest),
         "notes": _notes(
             run["manifest_digest"] == manifest.digest,
             split,
@@ -158,7 +175,7 @@ def _notes(same_data: bool, split: str, split_by: str | None) -> list[str]:
 def _choose_band(config: EvaluateConfig, run_dir: Path) -> float:
     if config.target_error is None:
         return config.abstain
-    table = run_reader.read_csv(run_dir, results.VALIDATION_PREDICTIONS)
+    table = loading.read_csv(run_dir, VALIDATION_PREDICTIONS)
     band = calibration.smallest_threshold(
         table["label"].to_numpy(), table["probability"].to_numpy(), config.target_error
     )
@@ -177,7 +194,7 @@ def _check_folder(folder: Path) -> None:
         problem = "is not a folder"
     elif not folder.is_dir() or not any(folder.iterdir()):
         return
-    elif (folder / models.RUN).exists() or not _is_evaluation(folder):
+    elif (folder / RUN).exists() or not _is_evaluation(folder):
         problem = "holds other files than those of an evaluation"
     else:
         print(f"replacing the evaluation in {folder}")
@@ -190,10 +207,10 @@ def _check_folder(folder: Path) -> None:
 def _is_evaluation(folder: Path) -> bool:
     """Whether an evaluation's predictions, which are written first, are in a folder."""
     try:
-        table = run_reader.read_csv(folder, results.PREDICTIONS)
+        table = loading.read_csv(folder, PREDICTIONS)
     except UserError:
         return False
-    return set(celeba.ATTRIBUTES) <= set(table)
+    return bool(groups.attributes_of(table))
 
 
 def _check_dataset(
@@ -205,26 +222,6 @@ def _check_dataset(
             f"{config.run_dir} predicts {run['attribute']}.",
             f"Name a dataset built with --attribute={run['attribute']}.",
         )
-
-
-def _write(
-    config: EvaluateConfig,
-    model: keras.Model,
-    dataset: Dataset,
-    predictions: pd.DataFrame,
-    result: dict[str, Any],
-) -> None:
-    folder = config.results_dir
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        attribute = dataset.manifest.attribute
-        results.write(
-            folder, predictions, result, attribute, result["bootstrap"]["seed"]
-        )
-    pictures = None
-    if config.report_images:
-        pictures = gradcam.report_images(model, dataset, config.eval_split, predictions)
-    report.write_report(Path(config.run_dir), pictures, folder)
 
 
 def main(argv: list[str]) -> None:

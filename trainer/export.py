@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from schemas.manifest import FILE_NAME
 from support import command, files
+from support.documents import DocumentError, read_text
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from trainer import augmentation, models
 from trainer.data import Dataset, evaluation_dataset, open_dataset
@@ -34,7 +35,9 @@ from trainer.evaluation import calibration
 from trainer.inference import export_check, export_formats, export_record
 from trainer.inference.export_formats import FORMATS
 from trainer.loop import wakeup
-from trainer.runs import chain, run_record
+from trainer.runs import BEST, FLAGS, provenance
+from trainer.runs.folder import read_options
+from trainer.runs.record import read_run
 
 #: Largest difference in probability. Other kernels round float32 differently, which
 #: moves it by some 1e-6; a mistake in channels, range or temperature by 1e-2 and more.
@@ -100,7 +103,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     """
     form = FORMATS[config.format]
     export_formats.require_packages(config.format)
-    run = models.read_run(config.run_dir)
+    run = read_run(config.run_dir)
     _check_output(config)
     with wakeup.Watch():
         model = models.load(config.run_dir)
@@ -219,9 +222,9 @@ def _data_dir(config: ExportConfig) -> str:
     if config.data_dir:
         return config.data_dir
     recorded = ""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        text = (Path(config.run_dir) / run_record.FLAGS).read_text("utf-8")
-        recorded = run_record.read_options(text).get("data_dir", "")
+    with contextlib.suppress(OSError, DocumentError):
+        text = read_text(Path(config.run_dir) / FLAGS)
+        recorded = read_options(text).get("data_dir", "")
     if not recorded or not (Path(recorded) / FILE_NAME).is_file():
         where = f"at {recorded}" if recorded else "recorded"
         raise usage_error(
@@ -235,13 +238,13 @@ def _data_dir(config: ExportConfig) -> str:
 def _check_output(config: ExportConfig) -> None:
     """Accepts a new path, or with --overwrite that of another export."""
     path, folder = config.path, config.path.absolute().parent
-    beside = export_record.path_of(path)
+    beside = provenance.path_of(path)
     if not folder.is_dir():
         problem = f"is in {folder}, which is no directory"
         remedy = "Create that directory."
-    elif path.name == models.BEST:
+    elif path.name == BEST:
         problem, remedy = "is the name of a run's own model", "Choose another --output."
-    elif beside.exists() and not chain.is_record(beside):
+    elif beside.exists() and not provenance.is_record(beside):
         problem = f"needs {beside} for its record, which is another file"
         remedy = "Choose another --output."
     elif not path.exists():
@@ -261,7 +264,7 @@ def _check_output(config: ExportConfig) -> None:
 
 def _publish(unfinished: Path, path: Path, record: dict[str, Any]) -> None:
     """Gives an export its name; a record is never next to another export."""
-    beside = export_record.path_of(path)
+    beside = provenance.path_of(path)
     for file in export_record.files_in(unfinished):
         files.sync_file(file)
     beside.unlink(missing_ok=True)
@@ -286,7 +289,7 @@ def main(argv: list[str]) -> None:
         f"largest difference to the run's model: {record['largest_difference']:.1e} in "
         f"probability, {compared['images']} {compared['split']} images, batches of "
         f"{', '.join(map(str, compared['batch_sizes']))}\n"
-        f"{config.format} -> {config.path}, {export_record.path_of(config.path).name}"
+        f"{config.format} -> {config.path}, {provenance.path_of(config.path).name}"
     )
 
 

@@ -15,14 +15,14 @@ import tensorflow as tf
 from support import command
 from support.errors import ExitCode, UserError
 from support.files import FolderLock
-from trainer import augmentation, models
+from trainer import augmentation, finish, models
 from trainer.config import TrainConfig
 from trainer.data import Dataset, open_dataset
 from trainer.data.dataset import splits_that_fit
-from trainer.loop import checkpoint, finish, runtime, train, wakeup
+from trainer.loop import checkpoint, runtime, train, wakeup
 from trainer.loop.job import build_job
 from trainer.loop.progress import stopped
-from trainer.runs import run_folder, run_record
+from trainer.runs import FLAGS, RUN, folder, record
 
 
 def main(argv: list[str]) -> None:
@@ -32,12 +32,12 @@ def main(argv: list[str]) -> None:
     config = command.from_flags(TrainConfig, values)
     models.architecture(config.model)
     augmentation.check(config.augment)
-    run_dir = run_folder.choose(config)
+    run_dir = folder.choose(config)
     # Recorded in flags.txt, so that the command printed when it stops finds the folder.
     config = dataclasses.replace(config, run_dir=str(run_dir))
     with FolderLock(run_dir):
-        run_folder.check_options(run_dir, config)
-        if run_folder.is_finished(run_dir):
+        folder.check_options(run_dir, config)
+        if record.is_finished(run_dir):
             checkpoint.clear(run_dir)
             print(f"{run_dir} is finished: nothing to do.")
             return
@@ -52,7 +52,7 @@ def _named_failures(config: TrainConfig, run_dir: Path) -> Iterator[None]:
     try:
         yield
     except command.Stopped as error:
-        if not (run_dir / run_folder.FLAGS).is_file():
+        if not (run_dir / FLAGS).is_file():
             raise  # stopped before there was anything to resume
         raise stopped(error.signal, train.resume_command(run_dir)) from error
     except (MemoryError, tf.errors.OpError) as error:
@@ -72,21 +72,21 @@ def _named_failures(config: TrainConfig, run_dir: Path) -> Iterator[None]:
 def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:
     effective = runtime.prepare(config)
     preprocessing, cached = None, splits_that_fit(dataset.manifest, config.cache_mb)
-    if (run_dir / models.RUN).is_file():
-        run = models.read_run(run_dir)
-        run_record.require(run_dir, run, ("decoded_in_memory", "preprocessing"))
+    if (run_dir / RUN).is_file():
+        run = record.read_run(run_dir)
+        record.require(run_dir, run, ("decoded_in_memory", "preprocessing"))
         # The order of the images depends on it: it stays, whatever memory is free now.
         cached = tuple(run["decoded_in_memory"])
         if checkpoint.exists(run_dir):
             preprocessing = run["preprocessing"]
     job = build_job(config, effective, dataset, preprocessing, cached)
-    run = run_folder.describe(config, dataset.manifest) | effective.describe()
+    run = record.describe(config, dataset.manifest) | effective.describe()
     run |= {
         "parameters": job.model.count_params(),
         "preprocessing": job.preprocessing,
         "decoded_in_memory": list(cached),
     }
-    run_folder.start(run_dir, config, run)
+    folder.start(run_dir, config, run)
     counts = {
         split: dataset.manifest.num_examples(split)
         for split in ("train", "validation", "test")

@@ -13,7 +13,7 @@ from absl import flags
 from support import command
 from support.errors import usage_error
 from trainer.reporting.card import write_card
-from trainer.runs import chain
+from trainer.runs import provenance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +55,16 @@ def main(argv: list[str]) -> None:
     if not config.verify:
         print(write_card(run_dir, config.export, config.evaluation))
         return
-    exports = chain.find_exports(run_dir, config.export)
-    for line in chain.verify(run_dir, config.data_dir, exports):
+    dataset = None
+    if config.data_dir:
+        # Here, because without data no TensorFlow is needed.
+        import trainer.quiet  # noqa: F401, I001 - before anything imports TensorFlow
+        from trainer.data import open_dataset
+
+        # Opening checks every shard.
+        dataset = open_dataset(config.data_dir, needed=()).manifest
+    exports = provenance.find_exports(run_dir, config.export)
+    for line in provenance.verify(run_dir, dataset, exports):
         print(f"holds: {line}")
     if not config.data_dir:
         print("not checked: the dataset (--data_dir)")

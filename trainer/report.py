@@ -11,9 +11,9 @@ from absl import flags
 
 from support import command
 from support.errors import usage_error
+from trainer.evaluation.loading import Run, load_run
 from trainer.reporting.gallery import Images
 from trainer.reporting.report import write_report
-from trainer.runs.run_reader import Run, load_run
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,35 +6,31 @@ goes on: finished runs are skipped, a stopped one resumes. The comparison is wri
 into the sweep's folder at the end.
 """
 
-import collections
 import dataclasses
 import re
 import shlex
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import FrameType
 
 from absl import flags
 
-from schemas import manifest
-from schemas.manifest import Manifest, ManifestError
 from support import command
-from support.documents import MOST_JSON_BYTES, DocumentError, read_text
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from support.files import FolderLock, atomic_write, output_errors
 from support.images import require_local
-from trainer.config import MODELS, NO_WEIGHTS, NOT_COMPARED, REGIMES, TrainConfig
-from trainer.runs import run_record
+from trainer.config import MODELS, NO_WEIGHTS, REGIMES, TrainConfig
+from trainer.runs.folder import check_same_options
+from trainer.runs.provenance import dataset_manifest
+from trainer.runs.record import is_finished, read_run, require
 
 FLAGS = "sweep.flags"
 ALL = "all"
 #: Options of a run that the sweep sets itself, and what to give instead.
 _OWN = {"model": "--models", "seed": "--seeds", "run_dir": "--sweep_dir"}
-_LAST_LINES = 4  # of a failed run's errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,22 +116,9 @@ def check_options(sweep: SweepConfig, base: TrainConfig) -> None:
       UserError: the folder holds a sweep with other options (exit 2).
     """
     path = sweep.folder / FLAGS
-    if not path.is_file():
-        return
-    free = {field.name for field in dataclasses.fields(SweepConfig)}
-    free |= {*_OWN, *NOT_COMPARED}
-    before = run_record.all_options(path.read_text("utf-8"))
-    now = run_record.all_options(sweep_text(sweep, base))
-    changed = [
-        f"--{name} was {before.get(name)}, is {now.get(name)}"
-        for name in sorted((before.keys() | now.keys()) - free)
-        if before.get(name) != now.get(name)
-    ]
-    if changed:
-        raise usage_error(
-            f"{sweep.folder} holds a sweep with other options: {'; '.join(changed)}.",
-            "Choose another --sweep_dir, or give the options of that sweep.",
-        )
+    if path.is_file():
+        free = {*_OWN, *(field.name for field in dataclasses.fields(SweepConfig))}
+        check_same_options(path, sweep_text(sweep, base), free, "sweep_dir")
 
 
 def check_same_data(runs: Sequence[TrainConfig]) -> None:
@@ -151,10 +134,10 @@ def check_same_data(runs: Sequence[TrainConfig]) -> None:
     if len(finished) in (0, len(runs)):
         return  # nothing to agree with, or nothing to train
     data_dir = runs[0].data_dir
-    digest = _read_manifest(data_dir).digest
+    digest = dataset_manifest(Path(data_dir)).digest
     for folder in finished:
-        record = run_record.read(folder)
-        run_record.require(folder, record, ("manifest_digest",))
+        record = read_run(folder)
+        require(folder, record, ("manifest_digest",))
         trained_on = record["manifest_digest"]
         if trained_on != digest:
             raise usage_error(
@@ -190,30 +173,16 @@ class Runner:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def run(self, words: Sequence[str]) -> tuple[int, list[str]]:
-        """Runs a command; its errors are shown as they come.
-
-        Returns:
-          Its exit code, negative for a signal, and the last lines of its errors.
-        """
-        last: collections.deque[str] = collections.deque(maxlen=_LAST_LINES)
+    def run(self, words: Sequence[str]) -> int:
+        """Runs a command; returns its exit code, negative for a signal."""
         self._process = subprocess.Popen(
-            words,
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            process_group=0,
+            words, stdin=subprocess.DEVNULL, process_group=0
         )
         if self.signal is not None:  # it came before there was a process
             self._process.send_signal(self.signal)
-        reader = threading.Thread(target=_echo, args=(self._process.stderr, last))
-        reader.start()
         code = self._process.wait()
-        reader.join()
-        self._process.stderr.close()
         self._process = None
-        return code, list(last)
+        return code
 
     def _pass_on(self, number: int, _frame: FrameType | None) -> None:
         self.signal = self.signal or number
@@ -238,16 +207,15 @@ def run_all(runs: Sequence[TrainConfig], go_on: str) -> dict[str, int]:
     with Runner() as runner:
         for number, config in enumerate(runs, start=1):
             run_dir = Path(config.run_dir)
-            if run_record.is_finished(run_dir):
+            if is_finished(run_dir):
                 continue
             print(f"\nrun {number} of {len(runs)}: {run_dir}", flush=True)
-            code, last = (0, []) if runner.signal else runner.run(train_command(config))
+            code = 0 if runner.signal else runner.run(train_command(config))
             if runner.signal is not None:
                 raise command.stopped(runner.signal, f"Resume with: {go_on}")
             if code:
                 failed[config.run_dir] = code
-                said = " ".join(line.strip() for line in last) or "it said nothing."
-                print(f"{run_dir} failed with {_code_text(code)}: {said}", flush=True)
+                print(f"{run_dir} failed with {_code_text(code)}.", flush=True)
     return failed
 
 
@@ -279,7 +247,7 @@ def _train_and_compare(sweep: SweepConfig, runs: Sequence[TrainConfig]) -> None:
     go_on = f"python -m trainer.sweep --flagfile={path}"
     done = len(_finished(runs))
     if done < len(runs):
-        _read_manifest(runs[0].data_dir)  # without it every run would fail
+        dataset_manifest(Path(runs[0].data_dir))  # without it every run would fail
     print(f"{len(runs)} runs in {sweep.folder}, {done} of them finished", flush=True)
     failed = run_all(runs, go_on)
     finished = _finished(runs)
@@ -310,26 +278,7 @@ def _base(values: flags.FlagValues, sweep: SweepConfig) -> TrainConfig:
 
 def _finished(runs: Iterable[TrainConfig]) -> list[Path]:
     folders = [Path(run.run_dir) for run in runs]
-    return [folder for folder in folders if run_record.is_finished(folder)]
-
-
-def _read_manifest(data_dir: str) -> Manifest:
-    """The dataset's manifest alone; each run checks the shards when it starts."""
-    path = Path(data_dir) / manifest.FILE_NAME
-    if not path.is_file():
-        raise UserError(
-            f"{data_dir} holds no finished dataset: it has no {manifest.FILE_NAME}.",
-            "Check --data_dir, or build it: python -m beam_pipelines.build",
-            ExitCode.INPUT_DATA,
-        )
-    try:
-        return Manifest.from_json(read_text(path, MOST_JSON_BYTES))
-    except (ManifestError, DocumentError) as error:
-        raise UserError(
-            f"{path}: {str(error).rstrip('.')}.",
-            "Build the dataset again.",
-            ExitCode.INTEGRITY,
-        ) from error
+    return [folder for folder in folders if is_finished(folder)]
 
 
 def _refuse_own_options(argv: Iterable[str]) -> None:
@@ -355,12 +304,6 @@ def _check_list(name: str, values: Sequence, choices: Sequence[str] = ()) -> Non
             )
         if values.count(value) > 1:
             raise usage_error(f"--{name} has {value} twice.", "Name it once.")
-
-
-def _echo(errors: Iterable[str], last: collections.deque[str]) -> None:
-    for line in errors:
-        print(line, end="", file=sys.stderr, flush=True)
-        last.append(line)
 
 
 def _code_text(code: int) -> str:

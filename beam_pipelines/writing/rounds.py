@@ -66,7 +66,13 @@ def write(
         if replacements run out.
     """
     needed = expected_bytes(plan, config)
-    task = shards.Task(found.images, staging.store, config.target_size(), needed)
+    task = shards.Task(
+        found.images,
+        staging.store,
+        config.target_size(),
+        len(config.data_set.attributes),
+        needed,
+    )
     done = staging.load_retries()
     for count, rejected in enumerate(done, 1):
         # Again: the fraction may be another one than the interrupted build had.
@@ -107,6 +113,8 @@ def manifest(config: BuildConfig, found: Sources, written: Written) -> Manifest:
     sizes = {size for report in written.reports for size in report.image_sizes}
     height, width = map(int, min(sizes).split("x"))
     return Manifest(
+        dataset=config.data_set.about,
+        attributes=config.data_set.attributes,
         attribute=config.attribute,
         image_shape=(height, width, 3),
         config=config.recipe(),

@@ -13,7 +13,6 @@ from beam_pipelines.planning.selection import Plan
 from beam_pipelines.sources.images import ImageSource
 from beam_pipelines.writing.store import Store
 from schemas import example
-from schemas.celeba import ATTRIBUTES
 from support.framing import frame
 from support.images import BadImage, prepare_jpeg
 
@@ -29,7 +28,7 @@ class ShardPlan:
       names: (records,) bytes strings, file names of images.
       labels: (records,) uint8, 0 or 1.
       identities: (records,) int32.
-      attributes: (records, 5) uint8, 40 bits each.
+      attributes: (records, bytes) uint8, a bit for each.
     """
 
     name: str
@@ -56,12 +55,14 @@ class Task:
       source: where the images come from.
       store: where shards and their reports go.
       size: (height, width) to resize to, None to leave images as they are.
+      attributes: how many the data set has.
       needed: bytes that the whole dataset takes, 0 if unknown.
     """
 
     source: ImageSource
     store: Store
     size: tuple[int, int] | None
+    attributes: int
     needed: int = 0
 
 
@@ -202,7 +203,7 @@ class _Tally:
 
 def _records(plan: ShardPlan, task: Task, tally: _Tally) -> Iterator[bytes]:
     """Reads, checks and serializes the images of a shard, counting as it goes."""
-    bits = np.unpackbits(plan.attributes, axis=1, count=len(ATTRIBUTES))
+    bits = np.unpackbits(plan.attributes, axis=1, count=task.attributes)
     columns = zip(
         plan.names.tolist(),
         plan.labels.tolist(),

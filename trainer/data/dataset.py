@@ -9,14 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from schemas import celeba
-from schemas import manifest as manifest_schema
 from schemas.manifest import Manifest, Shard
 from support import memory
-from support.documents import MOST_JSON_BYTES, DocumentError, read_text
 from support.errors import ExitCode, UserError
 from support.files import sha256_file
 from support.hardware import available_memory
 from support.pool import cores, thread_map
+from trainer.runs.provenance import dataset_manifest
 
 #: The splits that are read more than once, in the order in which memory is given.
 _READ_AGAIN = ("train", "validation")
@@ -100,23 +99,7 @@ def open_dataset(folder: str | Path, needed: Iterable[str] = celeba.SPLITS) -> D
         damaged or foreign (exit 5).
     """
     folder = Path(folder)
-    path = folder / manifest_schema.FILE_NAME
-    if not path.is_file():
-        problem = "is not a directory" if not folder.is_dir() else f"has no {path.name}"
-        raise UserError(
-            f"{folder} is no finished dataset: it {problem}.",
-            "Build one with `python -m beam_pipelines.build --output_dir="
-            f"{folder}`, or name another with --data_dir.",
-            ExitCode.INPUT_DATA,
-        )
-    try:
-        manifest = Manifest.from_json(read_text(path, MOST_JSON_BYTES))
-    except (manifest_schema.ManifestError, DocumentError) as error:
-        raise UserError(
-            f"{path}: {str(error).rstrip('.')}.",
-            "Build the dataset again.",
-            ExitCode.INTEGRITY,
-        ) from error
+    manifest = dataset_manifest(folder)
     dataset = Dataset(folder, manifest)
     dataset.check()
     for split in needed:

@@ -31,8 +31,10 @@ import pandas as pd
 
 from support.errors import ExitCode, UserError, usage_error
 from trainer.config import NOT_COMPARED
-from trainer.evaluation import bootstrap, group_rates
-from trainer.runs import run_reader, run_record
+from trainer.evaluation import bootstrap, group_rates, loading
+from trainer.runs import FLAGS, RUN
+from trainer.runs.folder import all_options
+from trainer.runs.record import is_finished, require
 
 DRAWS = 1000
 
@@ -57,7 +59,7 @@ class Candidate:
     """
 
     folder: Path
-    run: run_reader.Run
+    run: loading.Run
     options: dict[str, str]
     correct: np.ndarray
 
@@ -83,11 +85,11 @@ class Group:
         return np.array([candidate.correct.mean() for candidate in self.candidates])
 
     @property
-    def run(self) -> run_reader.Run:
+    def run(self) -> loading.Run:
         """The first run, for what all of them share."""
         return self.candidates[0].run
 
-    def mean(self, value: Callable[[run_reader.Run], float | None]) -> float | None:
+    def mean(self, value: Callable[[loading.Run], float | None]) -> float | None:
         """Mean over the runs of a value, or None if one lacks it."""
         values = [value(one.run) for one in self.candidates]
         return None if None in values else float(np.mean(values))
@@ -310,15 +312,15 @@ def _seed_weights(seeds: int, draws: int, rng: np.random.Generator) -> np.ndarra
 
 
 def _load(folder: Path) -> Candidate:
-    if (folder / run_record.RUN).is_file() and not run_record.is_finished(folder):
+    if (folder / RUN).is_file() and not is_finished(folder):
         raise UserError(
-            f"{folder} has no finished run, or its {run_record.RUN} is damaged.",
+            f"{folder} has no finished run, or its {RUN} is damaged.",
             "Exclude it, or finish it: python -m trainer.main "
-            f"--flagfile={folder / run_record.FLAGS}",
+            f"--flagfile={folder / FLAGS}",
             ExitCode.INPUT_DATA,
         )
-    run = run_reader.load_run(folder)
-    run_record.require(folder, run.record, _KEYS)
+    run = loading.load_run(folder)
+    require(folder, run.record, _KEYS)
     predictions = run.predictions.sort_values("image_id", ignore_index=True)
     if predictions.empty or predictions["image_id"].duplicated().any():
         raise _damaged(folder, "predictions.csv has no image, or one of them twice")
@@ -327,7 +329,7 @@ def _load(folder: Path) -> Candidate:
     accuracy = run.metrics["accuracy"]["value"]
     if accuracy is None or not np.isclose(correct.mean(), accuracy):
         raise _damaged(folder, "predictions.csv and metrics.json contradict each other")
-    options = run_record.all_options(run.flags)
+    options = all_options(run.flags)
     options |= {key: str(run.record[key]) for key in _EFFECTIVE if key in run.record}
     for name in ("seed", *NOT_COMPARED):
         options.pop(name, None)

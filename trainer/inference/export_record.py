@@ -4,25 +4,15 @@ With it the chain of digests is closed: manifest (sources and shards), best.kera
 export.
 """
 
-import contextlib
-import importlib.metadata
-import platform
 from pathlib import Path
-from typing import Any
 
-from trainer import models
 from trainer.inference.export_formats import FORMATS, IMAGES, PROBABILITY
-from trainer.runs import chain, run_folder
-
-
-def path_of(export: Path) -> Path:
-    """Where the record of an export lies."""
-    return export.with_name(f"{export.name}.json")
+from trainer.runs import provenance, record
 
 
 def describe(
-    name: str, export: Path, run: dict[str, Any], difference: float
-) -> dict[str, Any]:
+    name: str, export: Path, run: record.RunRecord, difference: float
+) -> record.Export:
     """Describes an export.
 
     Args:
@@ -35,8 +25,8 @@ def describe(
     return {
         "format": name,
         "file": export.name,
-        "sha256": chain.sha256_of(export),
-        "model_sha256": run["files"][models.BEST],
+        "sha256": provenance.sha256_of(export),
+        "model_sha256": provenance.model_sha256(run),
         "manifest_digest": run["manifest_digest"],
         "attribute": run["attribute"],
         "model": run["model"],
@@ -56,8 +46,10 @@ def describe(
             "content": f"probability of label 1, perceived {run['attribute']}",
         },
         "largest_difference": difference,
-        "exported": run_folder.now(),
-        "versions": {"python": platform.python_version()} | _versions(name),
+        "exported": record.now(),
+        "versions": record.versions(
+            "tensorflow", "keras", *FORMATS[name].packages.values()
+        ),
     }
 
 
@@ -67,12 +59,3 @@ def files_in(export: Path) -> list[Path]:
         return [export]
     inside = [path for path in export.rglob("*") if path.is_file()]
     return sorted(inside, key=lambda path: path.relative_to(export).as_posix())
-
-
-def _versions(name: str) -> dict[str, str]:
-    found = {}
-    for package in ("tensorflow", "keras", *FORMATS[name].packages.values()):
-        # TensorFlow goes by other names too: tensorflow-cpu, for one.
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found

@@ -7,24 +7,24 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+from pydantic import Field
 
-from support.documents import DocumentError, Optional, between, read_json
-from support.errors import ExitCode, UserError
+from support.documents import Document, read_json
 from support.images import BadImage
 from support.pool import cores, thread_map
 from trainer import augmentation, models
-from trainer.evaluation import calibration, metrics, results
+from trainer.evaluation import calibration, metrics
 from trainer.inference import images
 from trainer.inference.images import InputImage, Source
+from trainer.runs import METRICS, provenance
+from trainer.runs.record import checked, read_run
 
 COLUMNS = ["image_id", "probability", "label", "abstained"]
-
-_BAND_SHAPE = {"abstention": Optional({"abstain": Optional(between(0, 0.5))})}
 
 #: Images that a thread prepares together: those of one shape are resized at once.
 _TOGETHER = 8
@@ -67,7 +67,7 @@ class Predictor:
         Raises:
           UserError: not a finished run (exit 3); a damaged or foreign file (exit 5).
         """
-        run = models.read_run(run_dir)
+        run = read_run(run_dir)
         self._model = models.load(run_dir)
         self._one_huge = threading.Lock()
         self.attribute: str = run["attribute"]
@@ -85,7 +85,7 @@ class Predictor:
             "threshold": metrics.THRESHOLD,
             "temperature": self.temperature,
             "abstain": self.abstain,
-            "sha256": run["files"][models.BEST],
+            "sha256": provenance.model_sha256(run),
             "manifest_digest": run.get("manifest_digest"),
         }
 
@@ -214,20 +214,17 @@ def _groups(found: Iterable[InputImage], size: int) -> Iterator[list[InputImage]
         yield group
 
 
+class _Abstention(Document, total=False):
+    abstain: Annotated[float, Field(ge=0, le=0.5)]
+
+
+class _Metrics(Document, total=False):
+    abstention: _Abstention
+
+
 def _band(run_dir: Path) -> float:
     """The band that the run's own test used, else the usual one."""
-    path = run_dir / results.METRICS
-    try:
-        found = read_json(path, _BAND_SHAPE)
-        return found.get("abstention", {}).get("abstain", calibration.ABSTAIN)
-    except FileNotFoundError:  # of an older version
+    if not (run_dir / METRICS).exists():  # of an older version
         return calibration.ABSTAIN
-    except (DocumentError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read: {error.strerror}."
-            if isinstance(error, OSError)
-            else error.at(path),
-            "Restore it from a copy, or give the band: --abstain="
-            f"{calibration.ABSTAIN}.",
-            ExitCode.INPUT_DATA,
-        ) from error
+    found = checked(run_dir, METRICS, read_json, _Metrics)
+    return found.get("abstention", {}).get("abstain", calibration.ABSTAIN)

@@ -15,14 +15,16 @@ import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from pydantic import ConfigDict, Field, FiniteFloat
 
-from support.documents import Each, between, conform, is_count, is_number
+from support.documents import Count, parse_json
 from support.errors import ExitCode, UserError
 from support.files import atomic_writer, output_errors, sha256_file, sync_file
-from trainer import models, npz
+from trainer import npz
+from trainer.runs import BEST
 
 FOLDER = "checkpoints"
 _STEPS, _BESTS = "step-{:09d}.npz", "best-{:05d}.keras"
@@ -50,32 +52,19 @@ class Progress:
       epoch_waited: of these, what they waited for input.
     """
 
-    epoch: int = 0
-    step: int = 0
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
+
+    epoch: Count = 0
+    step: Count = 0
     best_loss: float = float("inf")
-    best_epoch: int = 0
+    best_epoch: Annotated[int, Field(ge=0, le=99_999)] = 0
     best_sha256: str = ""
-    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    seconds: float = 0.0
-    epoch_seconds: float = 0.0
-    epoch_waited: float = 0.0
-
-
-def _is_float(value: Any) -> bool:
-    return isinstance(value, int | float)
-
-
-_PROGRESS_SHAPE = {
-    "epoch": is_count,
-    "step": is_count,
-    "best_loss": _is_float,  # infinite before the first epoch
-    "best_epoch": between(0, 99_999, int),
-    "best_sha256": str,
-    "history": [Each(lambda value: value is None or _is_float(value))],
-    "seconds": is_number,
-    "epoch_seconds": is_number,
-    "epoch_waited": is_number,
-}
+    history: list[dict[str, int | float | None]] = dataclasses.field(
+        default_factory=list
+    )
+    seconds: FiniteFloat = 0.0
+    epoch_seconds: FiniteFloat = 0.0
+    epoch_waited: FiniteFloat = 0.0
 
 
 def best_path(run_dir: Path, epoch: int) -> Path:
@@ -172,9 +161,7 @@ def _read(path: Path, variables: Mapping) -> tuple[Progress, dict[str, np.ndarra
     expected = {name: tuple(variable.shape) for name, variable in variables.items()}
     most = _SPARE_BYTES + sum(8 * math.prod(shape) for shape in expected.values())
     arrays = npz.read(path, most)
-    header = json.loads(str(arrays.pop(_HEADER)))
-    conform(header, _PROGRESS_SHAPE)
-    progress = Progress(**header)
+    progress = parse_json(str(arrays.pop(_HEADER)), Progress)
     if {name: array.shape for name, array in arrays.items()} != expected:
         raise ValueError("it has other variables than this run")
     best = path.with_name(_BESTS.format(progress.best_epoch))
@@ -188,14 +175,14 @@ def _publish_best(run_dir: Path, progress: Progress) -> None:
     if not progress.best_epoch:
         return
     source = best_path(run_dir, progress.best_epoch)
-    temporary = run_dir / f".{models.BEST}.tmp"
+    temporary = run_dir / f".{BEST}.tmp"
     temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)
     except OSError:  # a file system without links
         shutil.copyfile(source, temporary)
         sync_file(temporary)
-    os.replace(temporary, run_dir / models.BEST)
+    os.replace(temporary, run_dir / BEST)
     # POSIX's rename does nothing where both names are links to one file.
     temporary.unlink(missing_ok=True)
 

@@ -25,6 +25,7 @@ from trainer.loop.progress import Meter, StopRequest, epoch_label, stopped
 from trainer.loop.scoring import LOGIT, predict_split
 from trainer.loop.steps import split_batch
 from trainer.loop.tensorboard import Events, Trace
+from trainer.runs.record import read_run
 
 HISTORY = "history.csv"
 
@@ -46,7 +47,7 @@ def train(job: Job, run_dir: Path) -> Progress:
         stop = stack.enter_context(StopRequest())
         events = None
         if job.config.tensorboard:
-            started = models.read_run(run_dir)["started"]
+            started = read_run(run_dir)["started"]
             events = stack.enter_context(
                 Events(run_dir, job.config, started, progress.history)
             )
@@ -145,6 +146,7 @@ class Loop:
                 job.evaluation_step,
                 job.dataset.iterate("validation", job.validation),
                 job.runtime.strategy,
+                job.dataset.manifest.attributes,
                 between_batches,
             )
         logits, labels = predictions[LOGIT], predictions["label"]

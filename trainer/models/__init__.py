@@ -9,7 +9,6 @@ No TensorFlow at import: the models run on Keras' JAX backend too.
 """
 
 import contextlib
-import json
 import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ import keras
 import numpy as np
 
 from support.errors import ExitCode, UserError, usage_error
-from support.files import atomic_write, sha256_file, sync_file
+from support.files import sha256_file, sync_file
 from trainer.architectures import (
     ARCHITECTURES,
     CAFFE,
@@ -37,10 +36,9 @@ from trainer.models.weights import (
     require_known_suffix,
     torchvision_file,
 )
-from trainer.runs import run_record
+from trainer.runs import BEST, RUN, provenance
+from trainer.runs.record import RunRecord, read_run, require
 
-BEST = "best.keras"
-RUN = "run.json"
 #: Name of the layer between the backbone and the last layer.
 POOL = "pool"
 
@@ -192,7 +190,7 @@ def load(run_dir: str | Path) -> keras.Model:
     """
     run = read_run(run_dir)
     path = Path(run_dir) / BEST
-    recorded = run.get("files", {}).get(BEST)
+    recorded = provenance.model_sha256(run)
     if not path.is_file() or recorded is None:
         raise UserError(
             f"{run_dir} holds no finished run: no {BEST}.",
@@ -215,7 +213,7 @@ def load(run_dir: str | Path) -> keras.Model:
     return model
 
 
-def _require_known(run_dir: str | Path, run: dict[str, Any]) -> None:
+def _require_known(run_dir: str | Path, run: RunRecord) -> None:
     """Checks that run.json names what a model can be built from."""
     known = {"model": ARCHITECTURES, "preprocessing": PREPROCESSING}
     for key, names in known.items():
@@ -226,13 +224,4 @@ def _require_known(run_dir: str | Path, run: dict[str, Any]) -> None:
                 _RESTORE,
                 ExitCode.INPUT_DATA,
             )
-    run_record.require(run_dir, run, ("input_size", "attribute"))
-
-
-def read_run(run_dir: str | Path) -> dict[str, Any]:
-    """Reads a run folder's run.json, see `run_record.read`."""
-    return run_record.read(run_dir)
-
-
-def write_run(run_dir: str | Path, run: dict[str, Any]) -> None:
-    atomic_write(Path(run_dir) / RUN, json.dumps(run, indent=1) + "\n")
+    require(run_dir, run, ("input_size", "attribute"))

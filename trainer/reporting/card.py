@@ -17,11 +17,12 @@ import yaml
 from schemas import celeba
 from support import files, text
 from support.errors import ExitCode, UserError
-from trainer.evaluation import calibration, group_rates, results, subgroups
+from trainer.evaluation import calibration, group_rates, loading, subgroups
+from trainer.evaluation.loading import Run, load_run
 from trainer.reporting import markdown, report, subgroup_section, template
-from trainer.reporting.markdown import Markdown, printable
-from trainer.runs import chain, run_reader, run_record
-from trainer.runs.run_reader import Run, load_run
+from trainer.reporting.markdown import printable
+from trainer.runs import METRICS, VALIDATION_PREDICTIONS, provenance
+from trainer.runs.folder import read_options
 
 FILE_NAME = "MODEL_CARD.md"
 _TEMPLATE = "model_card.md"
@@ -58,7 +59,7 @@ def write_card(
 
     Args:
       run_dir: directory of a finished run.
-      exports: exported files elsewhere, see `chain.find_exports`.
+      exports: exported files elsewhere, see `provenance.find_exports`.
       evaluations: directories of evaluations elsewhere.
 
     Returns:
@@ -69,7 +70,7 @@ def write_card(
         the directory cannot be written (4).
     """
     run = load_run(run_dir)
-    model_sha256 = run.record.get("files", {}).get(run_record.BEST)
+    model_sha256 = provenance.model_sha256(run.record)
     if model_sha256 is None or "manifest_digest" not in run.record:
         raise UserError(
             f"{run_dir} is not a finished run.",
@@ -88,7 +89,7 @@ def write_card(
         .render(
             **_values(run_dir, run),
             evaluations=others,
-            exports=chain.find_exports(run_dir, exports),
+            exports=provenance.find_exports(run_dir, exports),
             model_sha256=model_sha256,
         )
     )
@@ -104,12 +105,12 @@ def _evaluations(
 ) -> dict[str, Run]:
     """Name of the directory -> the results, of evaluations of this very model."""
     found = {}
-    inside = sorted(run_dir.glob(f"evaluation-*/{results.METRICS}"))
+    inside = sorted(run_dir.glob(f"evaluation-*/{METRICS}"))
     outside = [Path(name) for name in named]
     for folder in [*(path.parent for path in inside), *outside]:
-        metrics = run_reader.read_metrics(folder)
+        metrics = loading.read_metrics(folder)
         if metrics.get("evaluation", {}).get("model_sha256") == model_sha256:
-            found[_name(folder)] = run_reader.evaluated(run, metrics)
+            found[_name(folder)] = loading.evaluated(run, metrics)
         elif folder in outside:
             raise UserError(
                 f"{folder} is no evaluation of the model in {run_dir}.",
@@ -123,13 +124,13 @@ def _evaluations(
 def _metadata(name: str, run: Run, evaluations: Sequence[Run]) -> dict[str, Any]:
     """The header: plain strings, numbers, lists and dicts only."""
     identifier = dataset_id(run)
-    license_name = _DATASETS[identifier][1]
+    license_name = _dataset(run)[1]
     terms = {"license": "apache-2.0"}
     if license_name:
         terms = {
             "license": "other",
             "license_name": license_name,
-            "license_link": celeba.HOME_PAGE,
+            "license_link": run.record["data"]["dataset"]["home_page"],
         }
     return {
         **terms,
@@ -175,7 +176,9 @@ def _result(run: Run) -> dict[str, Any]:
 
 def dataset_id(run: Run) -> str:
     """Identifies the data; CelebA is what has CelebA's official annotations."""
-    sources = run.record["data"]["sources"]
+    sources, about = run.record["data"]["sources"], run.record["data"]["dataset"]
+    if about["key"] != _CELEBA:
+        return about["key"]
     if celeba.SAMPLE in sources:
         return celeba.SAMPLE_FORMAT
     official = sources.get("attributes", {}).get("official") is True
@@ -184,7 +187,13 @@ def dataset_id(run: Run) -> str:
 
 def dataset_name(run: Run) -> str:
     """The name of the data, for a reader."""
-    return _DATASETS[dataset_id(run)][0]
+    return _dataset(run)[0]
+
+
+def _dataset(run: Run) -> tuple[str, str | None]:
+    """The name of the data, and of its license."""
+    other = (run.record["data"]["dataset"]["name"], "terms-of-the-data")
+    return _DATASETS.get(dataset_id(run), other)
 
 
 def _environment() -> jinja2.Environment:
@@ -208,16 +217,16 @@ def _environment() -> jinja2.Environment:
 def _values(run_dir: Path, run: Run) -> dict[str, Any]:
     """The values of the template, except evaluations and exports."""
     name, digest = _name(run_dir), run.record["manifest_digest"]
-    options = run_record.read_options(run.flags)
+    options = read_options(run.flags)
     weights = Path(options.get("weights", "none")).name
-    manifest = chain.read_manifest(run_dir, digest)
+    manifest = provenance.read_manifest(run_dir, digest)
     shards = manifest.shards if manifest else []
     return {
         "run": run,
         "record": run.record,
         "data": run.record["data"],
         "dataset": dataset_id(run),
-        "data_terms": Markdown(celeba.DATA_TERMS),  # contains a link
+        "terms": run.record["data"]["dataset"]["terms"],
         "sample": (celeba.SAMPLE, celeba.SAMPLE_FILE, celeba.SAMPLE_FORMAT),
         "summary": report.summary(run),
         "split_note": report.SPLITS.get(run.record["data"]["split"], ""),
@@ -265,9 +274,9 @@ def _subgroups(table: pd.DataFrame | None) -> dict[str, Any] | None:
 
 def _validation_people(run_dir: Path) -> int | None:
     """How many people the validation split shows; None without its predictions."""
-    if not (run_dir / results.VALIDATION_PREDICTIONS).is_file():
+    if not (run_dir / VALIDATION_PREDICTIONS).is_file():
         return None
-    identity = run_reader.read_csv(run_dir, results.VALIDATION_PREDICTIONS)["identity"]
+    identity = loading.read_csv(run_dir, VALIDATION_PREDICTIONS)["identity"]
     known = identity >= 0
     return int(identity[known].nunique() + (~known).sum())
 

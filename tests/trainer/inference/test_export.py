@@ -16,7 +16,8 @@ from trainer import export, models
 from trainer.data import open_dataset
 from trainer.inference import export_check, export_formats
 from trainer.inference.export_formats import FORMATS
-from trainer.runs import chain
+from trainer.runs import provenance
+from trainer.runs.record import write_run
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def make_run(tiny, dataset_dir, tmp_path):
             "temperature": temperature,
             "files": {models.BEST: models.save(model, folder / models.BEST)},
         }
-        models.write_run(folder, run)
+        write_run(folder, run)
         return folder
 
     return make
@@ -79,9 +80,9 @@ def test_every_format_gives_the_original_probabilities(
     run = models.read_run(run_dir)
     assert record["format"] == name
     assert record["file"] == path.name
-    exports = chain.find_exports(run_dir)
+    exports = provenance.find_exports(run_dir)
     assert list(exports) == [path]
-    *_, last = chain.verify(run_dir, exports=exports)
+    *_, last = provenance.verify(run_dir, exports=exports)
     assert last == f"{path}: sha256 {record['sha256']}"
     assert record["model_sha256"] == run["files"]["best.keras"]
     assert record["manifest_digest"] == "1" * 64
@@ -178,7 +179,7 @@ def test_export_replaces_no_other_file(make_run, tmp_path, name, there, message)
 def test_sha256_of_a_file(tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"abc")
     expected = hashlib.sha256(b"abc").hexdigest()
-    assert chain.sha256_of(tmp_path / "a.onnx") == expected
+    assert provenance.sha256_of(tmp_path / "a.onnx") == expected
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_abstention_threshold_is_that_of_the_run(run_dir, tmp_path):
     assert predict.Predictor(copy, abstain=0.0).abstain == 0
     for text, problem in (
         ("{", "is not complete JSON"),
-        ('{"abstention": {"abstain": "0.2"}}', "has abstention.abstain = "),
+        ('{"abstention": {"abstain": "0.2"}}', "abstention.abstain: "),
     ):
         (copy / "metrics.json").write_text(text)
         with pytest.raises(UserError, match=f"metrics.json.* {problem}"):

@@ -17,6 +17,7 @@ from trainer.loop import job as jobs
 from trainer.loop import optimizer, runtime, steps
 from trainer.models import googlenet, training_model
 from trainer.models.layers import FusedBatchNormalization, ReplicaDropout
+from trainer.runs.record import write_run
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
 
@@ -120,7 +121,7 @@ def save_run(folder, name):
     digest = models.save(model, folder / models.BEST)
     run = {"model": name, "attribute": "Male", "input_size": 64}
     run |= {"preprocessing": models.CAFFE}
-    models.write_run(folder, run | {"files": {models.BEST: digest}})
+    write_run(folder, run | {"files": {models.BEST: digest}})
     return model
 
 

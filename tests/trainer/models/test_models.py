@@ -11,6 +11,7 @@ import pytest
 from support.errors import ExitCode, UserError
 from trainer import models
 from trainer.models import training_model
+from trainer.runs.record import write_run
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype("float32")
 
@@ -74,7 +75,7 @@ def finished_run(folder, name, preprocessing=models.SCALED):
         "preprocessing": preprocessing,
         "files": {models.BEST: digest},
     }
-    models.write_run(folder, run)
+    write_run(folder, run)
     return model
 
 

@@ -25,7 +25,7 @@ from trainer.evaluation import calibration
 from trainer.loop import checkpoint
 from trainer.models import weights
 from trainer.reporting import report
-from trainer.runs import run_record
+from trainer.runs.record import read_run, write_run
 
 ROOT = Path(__file__).parents[3]
 DEEP = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
@@ -144,7 +144,7 @@ def test_huge_documents_are_not_read(tmp_path):
     path = tmp_path / "run.json"
     with open(path, "wb") as file:
         file.truncate(MOST_JSON_BYTES + 1)
-    assert "is larger than" in refusal(3, run_record.read, tmp_path)
+    assert "is larger than" in refusal(3, read_run, tmp_path)
 
 
 def forge(folder, changes, shard=None) -> None:
@@ -235,7 +235,7 @@ def write_record(folder, **changes) -> None:
     digest = hashlib.sha256((folder / models.BEST).read_bytes()).hexdigest()
     record = {"model": "tiny", "input_size": 32, "preprocessing": "scaled"}
     record |= {"attribute": "Male", "files": {models.BEST: digest}}
-    models.write_run(folder, record | changes)
+    write_run(folder, record | changes)
 
 
 def bombs(path) -> dict[str, bytes]:

@@ -1,5 +1,6 @@
 """The model card of a run folder made by hand, its header and its chain of hashes."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -14,7 +15,7 @@ from schemas import celeba
 from support.errors import ExitCode, UserError
 from trainer import model_card
 from trainer.evaluation import results
-from trainer.runs import chain
+from trainer.runs import VALIDATION_PREDICTIONS, provenance
 
 MODEL = b"weights"
 SHA256 = hashlib.sha256(MODEL).hexdigest()
@@ -51,6 +52,7 @@ def _data(sources):
         "image_shape": [218, 178, 3],
         "split": "identity",
         "class_counts": dict.fromkeys(celeba.SPLITS, [60, 60]),
+        "dataset": dataclasses.asdict(celeba.CELEBA.about),
         "sources": sources,
     }
 
@@ -60,8 +62,8 @@ def write_run(run_dir, sources=SOURCES):
     predictions = _predictions()
     result = results.assess(predictions, 1.5, "test")
     results.write(run_dir, predictions, result, "Male")
-    own = predictions[list(results.COLUMNS)]
-    own[:30].to_csv(run_dir / results.VALIDATION_PREDICTIONS, index=False)
+    own = predictions.drop(columns=results.LOGIT)
+    own[:30].to_csv(run_dir / VALIDATION_PREDICTIONS, index=False)
     history = {"epoch": [1, 2], "loss": [0.7, 0.4], "accuracy": [0.6, 0.8]}
     history |= {"val_loss": [0.6, 0.5], "val_accuracy": [0.7, 0.85]}
     pd.DataFrame(history).to_csv(run_dir / "history.csv", index=False)
@@ -264,7 +266,7 @@ def test_card_includes_and_verifies_exports(run_dir, tmp_path, capsys):
     assert "strange" not in body and "outside" not in body
     for path, message, code in (
         (run_dir / "strange.onnx", "was not exported from", ExitCode.INTEGRITY),
-        (run_dir / "outside.onnx", 'file = "../best.keras"', ExitCode.INPUT_DATA),
+        (run_dir / "outside.onnx", "is about '../best.keras'", ExitCode.INPUT_DATA),
         (run_dir / "none.onnx", "none.onnx.json cannot be read", ExitCode.INPUT_DATA),
     ):
         with pytest.raises(UserError, match=re.escape(message)) as caught:
@@ -327,11 +329,11 @@ def test_sha256_of_a_directory_is_that_of_its_listing(tmp_path):
         for name, content in (("a", b"two"), ("b/1", b"one"))
     ]
     expected = hashlib.sha256("".join(lines).encode()).hexdigest()
-    assert chain.sha256_of(tmp_path) == expected
+    assert provenance.sha256_of(tmp_path) == expected
 
 
 def test_card_of_older_runs_and_wrong_flags(run_dir):
-    for name in ("subgroups.json", results.VALIDATION_PREDICTIONS):
+    for name in ("subgroups.json", VALIDATION_PREDICTIONS):
         (run_dir / name).unlink()
     metrics = json.loads((run_dir / "metrics.json").read_text())
     for key in ("calibration", "abstention", "ece", "per_class", "split"):

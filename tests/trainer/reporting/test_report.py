@@ -1,5 +1,6 @@
 """The report of a run folder made by hand."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import simplejpeg
 
+from schemas import celeba
 from support.errors import ExitCode, UserError
 from trainer import report as command
 from trainer.evaluation import metrics, subgroups
@@ -43,6 +45,7 @@ def _write_run(run_dir, attribute="Male", sure=3.0):
             "split": "identity",
             "class_counts": counts,
             "config": {"balance": "exact", "split_fractions": [0.6, 0.4]},
+            "dataset": dataclasses.asdict(celeba.CELEBA.about),
             "sources": {"a <file>": {"rows": 60}},
         },
     }
@@ -91,7 +94,7 @@ def test_report_escapes_names(tmp_path):
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     path.write_text(json.dumps(record | {"attribute": hostile}))
-    with pytest.raises(UserError, match="run.json has attribute = "):
+    with pytest.raises(UserError, match="run.json is damaged: attribute: "):
         report.write_report(tmp_path / "run")
 
 
@@ -184,7 +187,7 @@ def test_report_names_missing_and_damaged_files(run_dir, tmp_path):
         with pytest.raises(UserError, match=f"holds no {name}"):
             report.write_report(run_dir)
         (run_dir / name).write_text(text)
-    with pytest.raises(UserError, match="No run .*elsewhere"):
+    with pytest.raises(UserError, match="elsewhere is not a run folder"):
         report.write_report(tmp_path / "elsewhere")
 
 

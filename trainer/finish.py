@@ -1,15 +1,20 @@
-"""The end of a run: the best model on the test split, metrics, report, record."""
+"""The end of a run: the best model on the test split, metrics, report, record.
+
+`write_results` is how `trainer.evaluate` ends, too.
+"""
 
 import time
 from pathlib import Path
 from typing import Any
 
+import keras
 import pandas as pd
 
 from schemas import manifest as manifest_schema
 from support.errors import ExitCode, UserError
 from support.files import atomic_write, output_errors, sha256_file
 from trainer import models
+from trainer.data import Dataset
 from trainer.evaluation import calibration, results
 from trainer.loop import checkpoint
 from trainer.loop.checkpoint import Progress
@@ -18,7 +23,7 @@ from trainer.loop.scoring import predict_split
 from trainer.loop.steps import EvaluationStep
 from trainer.reporting import gradcam, report
 from trainer.reporting.card import write_card
-from trainer.runs import run_folder
+from trainer.runs import BEST, VALIDATION_PREDICTIONS, record
 
 VALIDATION, TEST = "validation", "test"
 
@@ -36,7 +41,7 @@ def finish(job: Job, run_dir: Path, progress: Progress) -> Path:
     Raises:
       UserError: the best model is damaged (exit 5); the disk is full (4).
     """
-    best = run_dir / models.BEST
+    best = run_dir / BEST
     if sha256_file(best) != progress.best_sha256:
         raise UserError(
             f"{best} is not the file that the run wrote (its sha256 differs).",
@@ -53,55 +58,79 @@ def finish(job: Job, run_dir: Path, progress: Progress) -> Path:
     test = results.calibrated(_predict(job, clock, TEST), temperature)
     result = results.assess(test, temperature, TEST, seed=job.config.seed)
     with output_errors(run_dir):
-        columns = validation[list(results.COLUMNS)].to_csv(index=False)
-        atomic_write(run_dir / results.VALIDATION_PREDICTIONS, columns)
-        attribute = job.dataset.manifest.attribute
-        results.write(run_dir, test, result, attribute, job.config.seed)
-        facts = {
+        columns = validation.drop(columns=results.LOGIT).to_csv(index=False)
+        atomic_write(run_dir / VALIDATION_PREDICTIONS, columns)
+        run = _record(run_dir, progress) | {
             "temperature": temperature,
             "inference_images_per_second": clock.rate,
         }
-        path = _write(job, run_dir, progress, test, facts)
+        record.write_run(run_dir, run | {"status": record.RUNNING})
+        images, dataset = job.config.report_images, job.dataset
+        path = write_results(run_dir, run_dir, job.model, dataset, test, result, images)
+        manifest = dataset.manifest.to_json()
+        atomic_write(run_dir / manifest_schema.FILE_NAME, manifest)
+        write_card(run_dir)
+        record.write_run(run_dir, run)
+        checkpoint.clear(run_dir)
     print(f"{results.summary(result)}\nreport: {path}")
     return path
+
+
+def write_results(
+    run_dir: Path,
+    folder: Path,
+    model: keras.Model,
+    dataset: Dataset,
+    predictions: pd.DataFrame,
+    result: dict[str, Any],
+    report_images: bool,
+) -> Path:
+    """Writes predictions, metrics and the report.
+
+    Args:
+      run_dir: the run's folder, with what the report says of the training.
+      folder: of the results.
+      model: for the heat maps.
+      dataset: with the images.
+      predictions: see `results.write`.
+      result: what `results.assess` returned, with or without additions.
+      report_images: whether the report shows images.
+
+    Returns:
+      The report's path.
+
+    Raises:
+      UserError: the disk is full or not writable (exit 4).
+    """
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        results.write(folder, predictions, result, dataset.manifest.attribute)
+    images = None
+    if report_images:
+        images = gradcam.report_images(model, dataset, result["split"], predictions)
+    return report.write_report(run_dir, images, folder)
 
 
 def _predict(job: Job, step: "EvaluationStep | _Clock", split: str) -> pd.DataFrame:
     batches = job.validation if split == VALIDATION else job.evaluation_dataset(split)
     batches = job.dataset.iterate(split, batches)
-    return predict_split(step, batches, job.runtime.strategy)
+    return predict_split(
+        step, batches, job.runtime.strategy, job.dataset.manifest.attributes
+    )
 
 
-def _write(
-    job: Job,
-    run_dir: Path,
-    progress: Progress,
-    predictions: pd.DataFrame,
-    facts: dict[str, Any],
-) -> Path:
-    """Writes run.json, `facts` included, and the report."""
-    run = models.read_run(run_dir) | {
-        "status": run_folder.FINISHED,
-        "finished": run_folder.now(),
-        "files": {models.BEST: progress.best_sha256},
+def _record(run_dir: Path, progress: Progress) -> record.RunRecord:
+    """What run.json says at the end."""
+    return record.read_run(run_dir) | {
+        "status": record.FINISHED,
+        "finished": record.now(),
+        "files": {BEST: progress.best_sha256},
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
         "train_seconds": progress.seconds,
         "images_per_second": _mean(progress, "images_per_second"),
         "input_wait": _mean(progress, "input_wait"),
-        **facts,
     }
-    models.write_run(run_dir, run | {"status": run_folder.RUNNING})
-    pictures = None
-    if job.config.report_images:
-        pictures = gradcam.report_images(job.model, job.dataset, TEST, predictions)
-    path = report.write_report(run_dir, pictures)
-    manifest = job.dataset.manifest.to_json()
-    atomic_write(run_dir / manifest_schema.FILE_NAME, manifest)
-    write_card(run_dir)
-    models.write_run(run_dir, run)
-    checkpoint.clear(run_dir)
-    return path
 
 
 class _Clock:

@@ -2,83 +2,105 @@
 
 import dataclasses
 import io
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, NotRequired
 
 import pandas as pd
+from pydantic import Field, FiniteFloat
 
-from schemas import celeba
-from support.documents import (
-    DocumentError,
-    Maybe,
-    Optional,
-    between,
-    is_count,
-    is_number,
-    is_sha256,
-    read_json,
-    read_text,
-)
+from support.documents import Count, Document, Fraction, Sha256, read_json, read_text
 from support.errors import ExitCode, UserError
 from trainer.architectures import ARCHITECTURES
 from trainer.evaluation import subgroups
-from trainer.runs.run_record import BEST, DATA_SHAPE, RUN_SHAPE, is_attribute
+from trainer.runs import (
+    FLAGS,
+    HISTORY,
+    METRICS,
+    PREDICTIONS,
+    VALIDATION_PREDICTIONS,
+    provenance,
+)
+from trainer.runs.record import Data, RunRecord, Split, checked, read_run, require
 
 _REQUIRED = ("attribute", "best_epoch", "data", "epochs", "model", "parameters")
-_RUN_SHAPE = RUN_SHAPE | {key: RUN_SHAPE[key].shape for key in _REQUIRED}
 #: Keys of `run.json` that an evaluation on other data replaces.
 _OF_DATA = ("data", "manifest_digest")
-_SHARE = between(0, 1)
-_ESTIMATE = {"value": Maybe(is_number), "interval": Maybe((is_number, is_number))}
-_ESTIMATED = (
-    "accuracy",
-    "balanced_accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "auc",
-    "average_precision",
-    "log_loss",
-    "brier",
-)
-_OF_CLASS = {"precision": _ESTIMATE, "recall": _ESTIMATE, "f1": _ESTIMATE}
-_METRICS_SHAPE = dict.fromkeys(_ESTIMATED, _ESTIMATE) | {
-    "n": between(1, 1e9, int),
-    "people": between(1, 1e9, int),
-    "threshold": _SHARE,
-    "bootstrap": {"draws": is_count, "seed": is_count},
-    "confusion_matrix": ((is_count, is_count), (is_count, is_count)),
-    "split": Optional(lambda value: value in celeba.SPLITS),
-    "ece": Optional(_ESTIMATE),
-    "per_class": Optional((_OF_CLASS, _OF_CLASS)),
-    "calibration": Optional(
-        {"temperature": is_number, "uncalibrated": {"log_loss": is_number}}
-    ),
-    "abstention": Optional(
-        {
-            "abstain": _SHARE,
-            "decided": is_count,
-            "coverage": _ESTIMATE,
-            "error": _ESTIMATE,
-            "target_error": Maybe(_SHARE),
-        }
-    ),
-    "evaluation": Optional(
-        {
-            "data": DATA_SHAPE,
-            "manifest_digest": str,
-            "model_sha256": is_sha256,
-            "notes": [str],
-        }
-    ),
-}
 _PREDICTED = ("image_id", "identity", "label", "probability")
 _COLUMNS = {
-    "predictions.csv": _PREDICTED,
-    "predictions-validation.csv": _PREDICTED,
-    "history.csv": ("epoch", "loss", "accuracy", "val_loss", "val_accuracy"),
+    PREDICTIONS: _PREDICTED,
+    VALIDATION_PREDICTIONS: _PREDICTED,
+    HISTORY: ("epoch", "loss", "accuracy", "val_loss", "val_accuracy"),
 }
+_Number = Annotated[int, Field(ge=1, le=10**9)]
+
+
+class Estimate(Document):
+    """A metric; None where it is undefined, or has no interval."""
+
+    value: FiniteFloat | None
+    interval: tuple[FiniteFloat, FiniteFloat] | None
+
+
+class _Bootstrap(Document):
+    draws: Count
+    seed: Count
+
+
+class _OfClass(Document):
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+
+
+class _Uncalibrated(Document):
+    log_loss: FiniteFloat
+
+
+class _Calibration(Document):
+    temperature: FiniteFloat
+    uncalibrated: _Uncalibrated
+
+
+class _Abstention(Document):
+    abstain: Fraction
+    decided: Count
+    coverage: Estimate
+    error: Estimate
+    target_error: Fraction | None
+
+
+class Evaluation(Document):
+    """What metrics.json says of the model and data of `trainer.evaluate`."""
+
+    data: Data
+    manifest_digest: str
+    model_sha256: Sha256
+    notes: list[str]
+
+
+class Metrics(Document):
+    """metrics.json, see `evaluation.results.assess`; older runs lack some keys."""
+
+    split: NotRequired[Split]
+    n: _Number
+    people: _Number
+    threshold: Fraction
+    bootstrap: _Bootstrap
+    confusion_matrix: tuple[tuple[Count, Count], tuple[Count, Count]]
+    accuracy: Estimate
+    balanced_accuracy: Estimate
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+    auc: Estimate
+    average_precision: Estimate
+    log_loss: Estimate
+    brier: Estimate
+    ece: NotRequired[Estimate]
+    per_class: NotRequired[tuple[_OfClass, _OfClass]]
+    calibration: NotRequired[_Calibration]
+    abstention: NotRequired[_Abstention]
+    evaluation: NotRequired[Evaluation]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +116,8 @@ class Run:
       subgroups: `subgroups.json`, None without it.
     """
 
-    record: Mapping[str, Any]
-    metrics: Mapping[str, Any]
+    record: RunRecord
+    metrics: Metrics
     history: pd.DataFrame
     predictions: pd.DataFrame
     flags: str
@@ -116,7 +138,7 @@ class Run:
         return self.metrics.get("split", "test")
 
     @property
-    def evaluation(self) -> Mapping[str, Any] | None:
+    def evaluation(self) -> Evaluation | None:
         """What `trainer.evaluate` says of the data; None: the run's own test."""
         return self.metrics.get("evaluation")
 
@@ -133,11 +155,11 @@ def load_run(run_dir: Path, results_dir: Path | None = None) -> Run:
         are of another model, or the subgroups of other images (5).
     """
     results_dir = results_dir or run_dir
-    record = _checked(run_dir, "run.json", read_json, _RUN_SHAPE)
+    record = read_run(run_dir)
+    require(run_dir, record, _REQUIRED)
     record = {key: value for key, value in record.items() if value is not None}
     metrics = read_metrics(results_dir)
-    evaluation = metrics.get("evaluation", {})
-    model = record.get("files", {}).get(BEST)
+    evaluation, model = metrics.get("evaluation"), provenance.model_sha256(record)
     if evaluation and evaluation["model_sha256"] != model:
         raise _foreign(results_dir, f"no evaluation of the model in {run_dir}")
     groups = subgroups.read(results_dir)
@@ -146,62 +168,35 @@ def load_run(run_dir: Path, results_dir: Path | None = None) -> Run:
             results_dir / subgroups.JSON_NAME,
             f"about {groups['n'][0]:,} images, not the {metrics['n']:,} here",
         )
-    replaced = {key: evaluation[key] for key in _OF_DATA if key in evaluation}
-    history = read_csv(run_dir, "history.csv")
+    history = read_csv(run_dir, HISTORY)
     if record["best_epoch"] not in history["epoch"].to_numpy():
         raise _input_error(
-            f"{run_dir / 'history.csv'} has no epoch {record['best_epoch']}, the best."
+            f"{run_dir / HISTORY} has no epoch {record['best_epoch']}, the best."
         )
-    return Run(
-        record=record | replaced,
+    run = Run(
+        record=record,
         metrics=metrics,
         history=history,
-        predictions=read_csv(results_dir, "predictions.csv"),
-        flags=_checked(run_dir, "flags.txt", read_text),
+        predictions=read_csv(results_dir, PREDICTIONS),
+        flags=checked(run_dir, FLAGS, read_text),
         subgroups=groups,
     )
+    return evaluated(run, metrics) if evaluation else run
 
 
-def evaluated(run: Run, metrics: Mapping[str, Any]) -> Run:
+def evaluated(run: Run, metrics: Metrics) -> Run:
     """The same run with the numbers and data of an evaluation, for its metrics only."""
-    facts = metrics["evaluation"]
-    replaced = {key: facts[key] for key in _OF_DATA if key in facts}
+    replaced = {key: metrics["evaluation"][key] for key in _OF_DATA}
     return dataclasses.replace(run, record=run.record | replaced, metrics=metrics)
 
 
-def read_metrics(results_dir: Path) -> dict[str, Any]:
-    """Reads metrics.json of a run or an evaluation, see `evaluation.results.assess`.
+def read_metrics(results_dir: Path) -> Metrics:
+    """Reads metrics.json of a run or an evaluation.
 
     Raises:
       UserError: exit 3, it is missing, damaged or of another program.
     """
-    return _checked(results_dir, "metrics.json", read_json, _METRICS_SHAPE)
-
-
-def read_for_groups(run_dir: Path) -> tuple[str, float, dict[str, int]]:
-    """The attribute, threshold and bootstrap of a run, for its subgroups.
-
-    Raises:
-      UserError: exit 3, run.json or metrics.json is missing or damaged.
-    """
-    record = _checked(run_dir, "run.json", read_json, {"attribute": is_attribute})
-    shape = {key: _METRICS_SHAPE[key] for key in ("threshold", "bootstrap")}
-    metrics = _checked(run_dir, "metrics.json", read_json, shape)
-    return record["attribute"], metrics["threshold"], metrics["bootstrap"]
-
-
-def _checked(run_dir: Path, name: str, reader: Callable, *more: Any) -> Any:
-    """Calls a reader of `support.documents`; its errors become the user's."""
-    path = run_dir / name
-    try:
-        return reader(path, *more)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        what = f"{run_dir} holds no {name}" if run_dir.is_dir() else f"No run {run_dir}"
-        raise _input_error(f"{what}.") from error
-    except DocumentError as error:
-        raise _input_error(error.at(path)) from error
-    except OSError as error:
-        raise _input_error(f"{path} cannot be read: {error.strerror}.") from error
+    return checked(results_dir, METRICS, read_json, Metrics)
 
 
 def read_csv(run_dir: Path, name: str) -> pd.DataFrame:
@@ -210,7 +205,7 @@ def read_csv(run_dir: Path, name: str) -> pd.DataFrame:
     Raises:
       UserError: exit 3, it is missing, damaged or of another program.
     """
-    text = _checked(run_dir, name, read_text)
+    text = checked(run_dir, name, read_text)
     try:
         table = pd.read_csv(
             io.StringIO(text), dtype={"image_id": str}, keep_default_na=False
@@ -223,7 +218,7 @@ def read_csv(run_dir: Path, name: str) -> pd.DataFrame:
         raise _input_error(f"{run_dir / name} has no column {missing[0]!r}.")
     if not all(pd.api.types.is_numeric_dtype(table[column]) for column in numbers):
         raise _input_error(f"{run_dir / name} has a value that is not a number.")
-    if name == "history.csv":
+    if name == HISTORY:
         return table
     good = table["label"].isin((0, 1)) & table["probability"].between(0, 1)
     good &= pd.api.types.is_integer_dtype(table["identity"])

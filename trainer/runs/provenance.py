@@ -2,7 +2,7 @@
 
 A manifest holds the hashes of the annotation files, images and shards, and its own
 digest over them; run.json names that digest and the sha256 of best.keras; the JSON file
-beside an export names both and the sha256 of the export. This finds damage and
+next to an export names both and the sha256 of the export. This finds damage and
 mix-ups; it is no signature.
 """
 
@@ -10,40 +10,27 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from schemas import manifest as manifest_schema
 from schemas.manifest import Manifest, ManifestError
-from support.documents import (
-    DocumentError,
-    Maybe,
-    is_file_name,
-    is_number,
-    is_sha256,
-    read_json,
-    read_text,
-)
+from support.documents import MOST_JSON_BYTES, DocumentError, read_json, read_text
 from support.errors import ExitCode, UserError
 from support.files import sha256_file
-from trainer.runs import run_record
-
-_EXPORT_SHAPE = {
-    "format": str,
-    "file": is_file_name,
-    "sha256": is_sha256,
-    "model_sha256": is_sha256,
-    "manifest_digest": str,
-    "attribute": str,
-    "largest_difference": Maybe(is_number),
-}
+from trainer.runs import BEST
+from trainer.runs.record import Export, RunRecord, read_run
 
 
-def find_exports(run_dir: Path, named: Sequence[str] = ()) -> dict[Path, dict]:
-    """The exports in a run folder, one folder down too, and those that are named.
+def model_sha256(run: RunRecord) -> str | None:
+    """The recorded sha256 of best.keras; None before the run's end."""
+    return run.get("files", {}).get(BEST)
+
+
+def find_exports(run_dir: Path, named: Sequence[str] = ()) -> dict[Path, Export]:
+    """Finds exports in a run folder, one folder down too, and those that are named.
 
     Args:
       run_dir: the run's folder.
-      named: paths of exported files; each has a JSON file beside it, `PATH.json`.
+      named: paths of exported files; each has a JSON file next to it, `PATH.json`.
 
     Returns:
       Path of the exported file -> what its JSON file says.
@@ -53,20 +40,19 @@ def find_exports(run_dir: Path, named: Sequence[str] = ()) -> dict[Path, dict]:
         was made from another model (exit 5).
     """
     found = {}
-    model = run_record.read(run_dir).get("files", {}).get(run_record.BEST)
+    model = model_sha256(read_run(run_dir))
     for path in sorted([*run_dir.glob("*.json"), *run_dir.glob("*/*.json")]):
-        try:
-            record = read_json(path, _EXPORT_SHAPE)
-        except (DocumentError, OSError):
-            continue  # another program's file
-        if path.name == f"{record['file']}.json" and record["model_sha256"] == model:
+        record = _read_export(path)
+        if isinstance(record, dict) and record["model_sha256"] == model:
             found[path.with_suffix("")] = record
-    for name in named:
-        path, record = _read_export(Path(name))
+    for path in map(Path, named):
+        record = _read_export(path_of(path))
+        if isinstance(record, str):
+            remedy = "Name a file that `python -m trainer.export` wrote."
+            raise UserError(record, remedy, ExitCode.INPUT_DATA)
         if record["model_sha256"] != model:
             raise UserError(
-                f"{path} was not exported from {run_dir / run_record.BEST}: their "
-                "sha256 differ.",
+                f"{path} was not exported from {run_dir / BEST}: their sha256 differ.",
                 "Name the run that it was exported from.",
                 ExitCode.INTEGRITY,
             )
@@ -74,29 +60,52 @@ def find_exports(run_dir: Path, named: Sequence[str] = ()) -> dict[Path, dict]:
     return found
 
 
+def path_of(export: Path) -> Path:
+    """The path of the JSON file next to an export."""
+    return export.with_name(f"{export.name}.json")
+
+
 def is_record(path: Path) -> bool:
-    """Whether a file is what `python -m trainer.export` wrote beside an export."""
-    try:
-        read_json(path, _EXPORT_SHAPE)
-    except (DocumentError, OSError):
-        return False
-    return True
+    """Whether a file is what `python -m trainer.export` wrote next to an export."""
+    return isinstance(_read_export(path), dict)
 
 
-def _read_export(path: Path) -> tuple[Path, dict]:
-    beside = path.with_name(f"{path.name}.json")
+def _read_export(path: Path) -> Export | str:
+    """The JSON file of an export, or why it is none."""
     try:
-        record = read_json(beside, _EXPORT_SHAPE)
-        if record["file"] != path.name:
-            raise DocumentError(f"is about {record['file']!r}.")
-        return path, record
+        record = read_json(path, Export)
     except DocumentError as error:
-        cause = error.at(beside)
+        return error.at(path)
     except OSError as error:
-        cause = f"{beside} cannot be read: {error.strerror}."
-    raise UserError(
-        cause, "Name a file that `python -m trainer.export` wrote.", ExitCode.INPUT_DATA
-    )
+        return f"{path} cannot be read: {error.strerror}."
+    if path.name != f"{record['file']}.json":
+        return f"{path} is about {record['file']!r}."
+    return record
+
+
+def dataset_manifest(folder: Path) -> Manifest:
+    """Reads a dataset's manifest; the shards are not checked.
+
+    Raises:
+      UserError: missing or unfinished (exit 3); damaged or foreign (exit 5).
+    """
+    path = folder / manifest_schema.FILE_NAME
+    if not path.is_file():
+        problem = "is not a directory" if not folder.is_dir() else f"has no {path.name}"
+        raise UserError(
+            f"{folder} is no finished dataset: it {problem}.",
+            "Build one with `python -m beam_pipelines.build --output_dir="
+            f"{folder}`, or name another with --data_dir.",
+            ExitCode.INPUT_DATA,
+        )
+    try:
+        return Manifest.from_json(read_text(path, MOST_JSON_BYTES))
+    except (ManifestError, DocumentError) as error:
+        raise UserError(
+            f"{path}: {str(error).rstrip('.')}.",
+            "Build the dataset again.",
+            ExitCode.INTEGRITY,
+        ) from error
 
 
 def read_manifest(folder: Path, digest: str | None) -> Manifest | None:
@@ -110,53 +119,48 @@ def read_manifest(folder: Path, digest: str | None) -> Manifest | None:
 
 
 def verify(
-    run_dir: Path, data_dir: str | None = None, exports: Mapping[Path, Any] = ()
+    run_dir: Path,
+    dataset: Manifest | None = None,
+    exports: Mapping[Path, Export] | None = None,
 ) -> Iterator[str]:
     """Recomputes every hash that is at hand, from the first link to the last.
 
     Args:
       run_dir: the run's folder.
-      data_dir: of the dataset; None: not at hand.
+      dataset: the manifest of the dataset, whose shards were checked against it.
       exports: see `find_exports`.
 
     Yields:
-      a line for each link that holds.
+      A line for each link that holds.
 
     Raises:
       UserError: a file is missing (exit 3); a link does not hold (exit 5).
     """
-    run = run_record.read(run_dir)
-    digest = run.get("manifest_digest")
-    if data_dir:
-        # Here, because without data no TensorFlow is needed.
-        import trainer.quiet  # noqa: F401, I001 - before anything imports TensorFlow
-        from trainer.data import open_dataset
-
-        # Opening checks every shard.
-        manifest = open_dataset(data_dir, needed=()).manifest
-        if manifest.digest != digest:
-            raise _broken(f"{data_dir} is not the dataset that the run was trained on")
-        yield f"{data_dir}: manifest {digest}, {len(manifest.shards)} shards"
+    exports, run = exports or {}, read_run(run_dir)
+    digest, recorded = run.get("manifest_digest"), model_sha256(run)
+    if dataset:
+        if dataset.digest != digest:
+            raise _broken("The data are not the dataset that the run was trained on")
+        yield f"dataset: manifest {digest}, {len(dataset.shards)} shards"
     copy = run_dir / manifest_schema.FILE_NAME
     if copy.exists():
         if read_manifest(run_dir, digest) is None:
             raise _broken(f"{copy} is not the manifest that the run was trained on")
         yield f"{copy}: manifest {digest}"
-    best = run_dir / run_record.BEST
-    recorded = run.get("files", {}).get(run_record.BEST)
     if recorded is None:
         raise UserError(
             f"{run_dir} holds no finished run.",
             "Train it to its end first.",
             ExitCode.INPUT_DATA,
         )
-    _check(best, recorded)
-    yield f"{best}: sha256 {recorded}"
-    for path, record in dict(exports).items():
-        _check(path, record["sha256"])
-        if record["manifest_digest"] != digest:
+    for path, sha256 in {
+        run_dir / BEST: recorded,
+        **{path: record["sha256"] for path, record in exports.items()},
+    }.items():
+        _check(path, sha256)
+        if path in exports and exports[path]["manifest_digest"] != digest:
             raise _broken(f"{path} names another dataset than the run")
-        yield f"{path}: sha256 {record['sha256']}"
+        yield f"{path}: sha256 {sha256}"
 
 
 def sha256_of(path: Path) -> str:
