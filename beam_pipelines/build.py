@@ -179,10 +179,10 @@ def _facts(config: BuildConfig, written: rounds.Written, watch: Stopwatch) -> di
 def _result(config: BuildConfig, written: rounds.Written, rate: float) -> Iterable[str]:
     if written.rejected:
         counts = rounds.reasons(written.rejected)
-        yield f"{len(written.rejected):,} images left out: {counts}"
+        yield f"{len(written.rejected):,} images excluded: {counts}"
         yield from describe(written.plan, config)
     if written.turned:
-        yield f"{written.turned:,} images turned upright"
+        yield f"{written.turned:,} images with their EXIF orientation applied"
     yield (
         f"{written.images_read:,} images read and checked, {rate:,.0f} per second "
         f"({written.runner})"

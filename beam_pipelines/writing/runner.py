@@ -142,10 +142,10 @@ def _run_in_thread(
         try:
             ended.wait()
         except BaseException:
-            tries = 20 if processes > 1 else 0
-            while tries and not ended.wait(0.05):
-                pool.kill_workers()  # and those that are just being started
-                tries -= 1
+            for _ in range(20 if processes > 1 else 0):
+                pool.kill_workers()
+                if ended.wait(0.05):  # else some may just have been starting
+                    break
             raise
     if errors:
         raise errors[0]

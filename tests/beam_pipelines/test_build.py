@@ -160,7 +160,7 @@ def test_unusable_images_are_replaced_and_listed(builder, small_celeba, capsys):
         gone.name: "missing",
     }
     assert "web page" in rows[text.name]["detail"]
-    assert "3 images left out" in capsys.readouterr().out
+    assert "3 images excluded" in capsys.readouterr().out
     verify.verify(builder.output)
 
 
