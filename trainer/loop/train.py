@@ -25,9 +25,8 @@ from trainer.loop.progress import Meter, StopRequest, epoch_label, stopped
 from trainer.loop.scoring import LOGIT, predict_split
 from trainer.loop.steps import split_batch
 from trainer.loop.tensorboard import Events, Trace
+from trainer.runs import FLAGS, HISTORY
 from trainer.runs.record import read_run
-
-HISTORY = "history.csv"
 
 
 def train(job: Job, run_dir: Path) -> Progress:
@@ -230,5 +229,6 @@ class Loop:
 
 
 def resume_command(run_dir: Path) -> str:
-    flags_file = shlex.quote(str(run_dir / "flags.txt"))
+    """The command line that resumes a run."""
+    flags_file = shlex.quote(str(run_dir / FLAGS))
     return f"python -m trainer.main --flagfile={flags_file}"
