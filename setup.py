@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 BUILD = [
     "absl-py>=2.3,<3",
-    "apache-beam>=2.77,<2.78",
+    "apache-beam>=2.77,<3",
     # Beam writes TFRecords' checksums with it; plain apache-beam cannot.
     "google-crc32c>=1.7,<2",
     "jinja2>=3.1,<4",  # the pages of both reports
@@ -43,7 +43,7 @@ DEV = [
     "ruff>=0.17,<0.18",
     "setuptools>=77,<81",  # builds the wheel that a test runs the workers from
 ]
-GCP = ["apache-beam[gcp]>=2.77,<2.78"]
+GCP = ["apache-beam[gcp]>=2.77,<3"]
 GPU = ["tensorflow[and-cuda]>=2.21,<2.22"]
 
 setup(

@@ -23,10 +23,12 @@ from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
 from beam_pipelines.reporting import report
 from beam_pipelines.sources import load as sources
-from beam_pipelines.writing import cluster, commit, progress, rounds, runner, stores
-from beam_pipelines.writing.staging import Staging
+from beam_pipelines.writing import options as beam_options
+from beam_pipelines.writing import rounds, runner, staging
+from beam_pipelines.writing.store import is_remote
 from schemas import celeba
 from support import command, files
+from support.progress import Stopwatch
 
 #: The flags that name data.
 _PLACES = ("celeba_dir", "output_dir")
@@ -38,8 +40,8 @@ def main(argv: list[str]) -> None:
     command.define_flags(BuildConfig, values)
     words = command.parse(argv, values, known_only=True)
     names = [field.name for field in dataclasses.fields(BuildConfig)]
-    options = runner.parse_options(words, names)
-    cluster.check(options, {name: values[name].value for name in _PLACES})
+    options = beam_options.parse(words, names)
+    beam_options.check_dataflow(options, {name: values[name].value for name in _PLACES})
     build(command.from_flags(BuildConfig, values), options)
 
 
@@ -49,15 +51,15 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
     Raises:
       UserError: with the exit code of what stands in the way.
     """
-    watch = progress.Stopwatch()
+    watch = Stopwatch()
     FileSystems.set_options(options)  # the project and credentials for buckets
     output = _resolve(config.output_dir)
     if not config.dry_run:
-        commit.check_output(output, config.overwrite)
+        staging.check_output(output, config.overwrite)
 
     def expect(images: int) -> None:
         if not config.dry_run:
-            runner.expect(options, min(images, config.num_examples or images))
+            runner.prepare(options, min(images, config.num_examples or images))
 
     found = sources.load(config, expect)
     watch.lap("reading annotations, listing images")
@@ -70,10 +72,10 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
     if config.dry_run:
         print("dry run: nothing was written")
         return
-    staging = commit.open_staging(output, config.recipe(), found.fingerprints)
-    with staging.hold():
-        commit.check_output(output, config.overwrite)
-        _write_and_publish(config, found, plan, staging, options, watch)
+    place = staging.open_staging(output, config.recipe(), found.fingerprints)
+    with place.hold():
+        staging.check_output(output, config.overwrite)
+        _write_and_publish(config, found, plan, place, options, watch)
     print(f"{output}: done in {watch.total:.1f} s")
 
 
@@ -114,29 +116,29 @@ def _write_and_publish(
     config: BuildConfig,
     found: sources.Sources,
     plan: selection.Plan,
-    staging: Staging,
+    place: staging.Staging,
     options: PipelineOptions,
-    watch: progress.Stopwatch,
+    watch: Stopwatch,
 ) -> None:
-    if staging.open():
-        print(f"continuing the unfinished build in {staging.store}", flush=True)
+    if place.open():
+        print(f"continuing the unfinished build in {place.store}", flush=True)
     needed = rounds.expected_bytes(plan, config)
-    if not stores.is_remote(staging.output):
-        left = needed - staging.bytes() if needed else 0
-        files.check_free_space(str(staging.store), left)
-    with files.output_errors(str(staging.store), needed):
-        written = rounds.write(config, found, plan, staging, options)
+    if not place.store.is_remote:
+        left = needed - place.bytes() if needed else 0
+        files.check_free_space(place.store.location, left)
+    with files.output_errors(place.store.location, needed):
+        written = rounds.write(config, found, plan, place, options)
         watch.lap("reading, checking and writing images")
         rounds.check_people(written.plan, config)
         manifest = rounds.manifest(config, found, written)
         facts = _facts(config, written, watch)
-        staging.publish(manifest, written.rejected, facts, config.overwrite)
+        place.publish(manifest, written.rejected, facts, config.overwrite)
     watch.lap("publishing")
     _say(_result(config, written, facts["images_per_second"]))
     # Only now: drawing takes a second, for which no reader of the data should wait.
     facts |= {"stages": watch.seconds}
     try:
-        staging.add(report.make(manifest, written.plan, written.rejected, facts))
+        place.add(report.make(manifest, written.plan, written.rejected, facts))
     except (Exception, command.Stopped, KeyboardInterrupt) as error:
         print(
             f"{config.output_dir} is complete; only its report was not drawn: {error}"
@@ -148,12 +150,10 @@ def _write_and_publish(
 
 def _resolve(path: str) -> str:
     """The output's own place: what a link leads to is replaced, the link stays."""
-    return path.rstrip("/") if stores.is_remote(path) else os.path.realpath(path)
+    return path.rstrip("/") if is_remote(path) else os.path.realpath(path)
 
 
-def _facts(
-    config: BuildConfig, written: rounds.Written, watch: progress.Stopwatch
-) -> dict:
+def _facts(config: BuildConfig, written: rounds.Written, watch: Stopwatch) -> dict:
     """What `build.json` holds: all that must not be in the manifest."""
     reasons = collections.Counter(reason for _, reason, _ in written.rejected)
     rate = written.images_read / written.seconds if written.seconds else 0.0
@@ -170,7 +170,7 @@ def _facts(
         "seconds_in_runner": round(written.seconds, 2),
         "images_read": written.images_read,
         "images_per_second": round(rate, 1),
-        "rounds": written.rounds,
+        "rounds": written.passes,
         "turned_upright": written.turned,
         "rejected": dict(reasons),
     }

@@ -1,8 +1,7 @@
-"""Draws a sample data set in CelebA's layout: made-up faces that follow their labels.
+"""Draws a sample dataset in CelebA's layout: synthetic faces that follow their labels.
 
-It stands in for CelebA where the real one may not go or is not yet downloaded: file
-names, sizes and formats are the official ones, byte for byte. The same seed and
-number of examples give the same bytes, however many processes draw.
+File names, sizes and formats are the official ones. The same seed and number of
+examples give the same bytes, however many processes draw.
 """
 
 import dataclasses
@@ -21,20 +20,14 @@ from absl import flags
 from beam_pipelines.sample import faces, people
 from schemas import celeba
 from support import command, files, pool
-from support.command import option
+from support.command import option, outside_ranges
 from support.errors import ExitCode, UserError, usage_error
 from support.images import require_local
 
-#: JPEG quality, 4:2:0: files of 5 to 10 kB, as CelebA's are.
-QUALITY = 88
-
-#: What `sample.json` says beside the seed and the number of examples.
-FORMAT = celeba.SAMPLE_FORMAT
-SAMPLE_FILE = celeba.SAMPLE_FILE
-
-_LARGEST = 999_999  # six digits in a file name
+QUALITY = 88  # files of 5 to 10 kB, as CelebA's are
 _CHUNK = 50  # images per task of a process
-_SPLIT_SHARES = (0.8, 0.1, 0.1)  # of `celeba.SPLITS`; CelebA has .80, .10, .10
+_SPLIT_SHARES = np.array([0.8, 0.1, 0.1])  # of `celeba.SPLITS`, as CelebA's
+_ANNOTATIONS = [celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE]
 _PEOPLE_STREAM, _IMAGE_STREAM, _PLAN_STREAM = range(3)
 
 
@@ -43,50 +36,34 @@ class SynthesizeConfig:
     """Options of this program; see `--help`."""
 
     output_dir: str = option("data/sample", "Folder to make; it must not exist yet.")
-    num_examples: int = option(2000, "Images to draw.")
-    seed: int = option(0, "Another seed draws other people.")
-    num_workers: int = option(0, "Processes that draw; 0 means one per core.")
+    num_examples: int = option(2000, "Images to draw.", (1, 999_999))
+    seed: int = option(0, "Another seed draws other people.", (0, 2**32 - 1))
+    num_workers: int = option(0, "Processes that draw; 0: one per core.", (0, 999))
 
     def __post_init__(self):
         require_local(self.output_dir, "output_dir")
-        if not 1 <= self.num_examples <= _LARGEST:
+        for name, low, high in outside_ranges(self):
             raise usage_error(
-                f"--num_examples must be 1 to {_LARGEST}, not {self.num_examples}.",
-                "A few thousand are enough to try everything.",
+                f"--{name} must be {low} to {high}, not {getattr(self, name)}.",
+                f"Omit --{name} for its default.",
             )
-        for name in ("seed", "num_workers"):
-            if getattr(self, name) < 0:
-                raise usage_error(
-                    f"--{name} must be 0 or more, not {getattr(self, name)}.",
-                    f"Leave --{name} out for its default.",
-                )
 
 
 class Plan(NamedTuple):
-    """Which person each image shows.
+    """The person and the split of each image, in the order of their numbers."""
 
-    Attributes:
-      identities: (num_examples,) int, person of image 1, 2, ...
-      splits: (num_examples,) int, 0, 1, 2 as in `celeba.SPLITS`; ascending, as in
-        the official file.
-    """
-
-    identities: np.ndarray
-    splits: np.ndarray
+    identities: np.ndarray  # (num_examples,) int, from 1
+    splits: np.ndarray  # (num_examples,) int, of `celeba.SPLITS`, ascending
 
 
 def main(argv: list[str]) -> None:
     command.define_flags(SynthesizeConfig)
-    extra = command.parse(argv)
-    if extra:
-        raise usage_error(
-            f"Unexpected argument {extra[0]!r}.", "--help lists the flags."
-        )
+    command.refuse_words(command.parse(argv))
     synthesize(command.from_flags(SynthesizeConfig, flags.FLAGS))
 
 
 def synthesize(config: SynthesizeConfig) -> None:
-    """Makes the sample, whole or not at all, and prints a line about it.
+    """Makes the sample, complete or not at all, and prints a line about it.
 
     Raises:
       UserError: the folder holds something else, is being written, or the disk is full
@@ -106,7 +83,8 @@ def synthesize(config: SynthesizeConfig) -> None:
                 plan = make_plan(config.seed, config.num_examples)
                 labels = _draw_all(building, plan, config)
                 _write_annotations(building, plan, labels)
-                _write_json(building / SAMPLE_FILE, _parameters(config))
+                document = json.dumps(_parameters(config), indent=1)
+                (building / celeba.SAMPLE_FILE).write_text(document + "\n")
                 os.rename(building, folder)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
@@ -134,7 +112,7 @@ def make_plan(seed: int, num_examples: int) -> Plan:
     splits = []
     for identity, count in enumerate(counts, start=1):
         row = missing[int(people.is_male(identity))]
-        row += count * np.array(_SPLIT_SHARES)
+        row += count * _SPLIT_SHARES
         splits.append(int(row.argmax()))
         row[splits[-1]] -= count
     identities = np.repeat(np.arange(1, len(counts) + 1), counts)
@@ -145,71 +123,52 @@ def make_plan(seed: int, num_examples: int) -> Plan:
 
 def draw_image(seed: int, index: int, identity: int) -> tuple[bytes, list[int]]:
     """Draws image `index` (from 1): its JPEG file and its 40 labels, 0 or 1."""
-    person = people.draw_person(
-        identity, np.random.default_rng((seed, _PEOPLE_STREAM, identity))
-    )
+    rng = np.random.default_rng((seed, _PEOPLE_STREAM, identity))
+    person = people.draw_person(identity, rng)
     rng = np.random.default_rng((seed, _IMAGE_STREAM, index))
     has = people.draw_attributes(person, rng)
-    jpeg = simplejpeg.encode_jpeg(
-        faces.draw_face(person, has, rng), quality=QUALITY, colorsubsampling="420"
-    )
+    pixels = faces.draw_face(person, has, rng)
+    jpeg = simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorsubsampling="420")
     return jpeg, [int(name in has) for name in celeba.ATTRIBUTES]
 
 
 def _is_there(folder: Path, config: SynthesizeConfig) -> bool:
-    """Whether this very sample exists; refuses a folder that holds anything else."""
+    """Whether this very sample exists; refuses a folder that contains anything else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
-    remedy = "Choose another --output_dir, or delete this one."
     try:
-        found = json.loads((folder / SAMPLE_FILE).read_text())
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise UserError(
-            f"{config.output_dir} exists and is no drawn sample.",
-            remedy,
-            ExitCode.OUTPUT,
-        )
+        found = json.loads((folder / celeba.SAMPLE_FILE).read_text())
+        is_sample = found["format"] == celeba.SAMPLE_FORMAT
+    except (OSError, ValueError, LookupError, TypeError):
+        is_sample = False
     wanted = _parameters(config)
-    different = [key for key in wanted if found.get(key) != wanted[key]]
-    if different:
+    if not is_sample:
+        cause = "exists and is no drawn sample"
+    elif different := [key for key in wanted if found.get(key) != wanted[key]]:
         key = different[0]
-        raise UserError(
-            f"{config.output_dir} holds a sample with {key} {found.get(key)}, "
-            f"not {wanted[key]}.",
-            remedy,
-            ExitCode.OUTPUT,
-        )
-    images = sum(1 for _ in (folder / celeba.IMAGE_FOLDER).glob("*.jpg"))
-    if images != config.num_examples:
-        raise UserError(
-            f"{config.output_dir} holds {images} of its {config.num_examples} images.",
-            remedy,
-            ExitCode.OUTPUT,
-        )
-    for name in (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE):
-        if not (folder / name).is_file():
-            raise UserError(
-                f"{config.output_dir} has lost its {name}.", remedy, ExitCode.OUTPUT
-            )
-    return True
+        cause = f"holds a sample with {key} {found.get(key)}, not {wanted[key]}"
+    else:
+        images = [_image(index) for index in range(1, config.num_examples + 1)]
+        lost = [name for name in images + _ANNOTATIONS if not (folder / name).is_file()]
+        if not lost:
+            return True
+        cause = f"has lost {len(lost)} of its files, such as {lost[0]}"
+    raise UserError(
+        f"{config.output_dir} {cause}.",
+        "Choose another --output_dir, or delete this one.",
+        ExitCode.OUTPUT,
+    )
 
 
 def _parameters(config: SynthesizeConfig) -> dict[str, int | str]:
-    return {
-        "format": FORMAT,
-        "version": faces.VERSION,
-        "num_examples": config.num_examples,
-        "seed": config.seed,
-    }
+    sample = {"format": celeba.SAMPLE_FORMAT, "version": faces.VERSION}
+    return {**sample, "num_examples": config.num_examples, "seed": config.seed}
 
 
 def _draw_all(building: Path, plan: Plan, config: SynthesizeConfig) -> np.ndarray:
     """Writes every image; returns the labels, (num_examples, 40) int8, 0 or 1."""
-    images = building / celeba.IMAGE_FOLDER
-    images.mkdir(parents=True)
-    draw = functools.partial(_draw_chunk, str(images), config.seed)
+    (building / celeba.IMAGE_FOLDER).mkdir(parents=True)
+    draw = functools.partial(_draw_chunk, building, config.seed)
     starts = range(0, len(plan.identities), _CHUNK)
     chunks = [plan.identities[start : start + _CHUNK].tolist() for start in starts]
     workers = min(config.num_workers or pool.cores(), len(chunks))
@@ -217,47 +176,32 @@ def _draw_all(building: Path, plan: Plan, config: SynthesizeConfig) -> np.ndarra
         return np.concatenate(list(labels))
 
 
-def _draw_chunk(
-    images: str, seed: int, start: int, identities: list[int]
-) -> np.ndarray:
+def _draw_chunk(folder: Path, seed: int, start: int, identities: list[int]):
     """Draws and writes the images after `start`; returns their labels."""
     labels = []
     for index, identity in enumerate(identities, start=start + 1):
         jpeg, row = draw_image(seed, index, identity)
-        with open(os.path.join(images, _name(index)), "wb") as file:
-            file.write(jpeg)
+        (folder / _image(index)).write_bytes(jpeg)
         labels.append(row)
     return np.array(labels, np.int8)
 
 
 def _write_annotations(folder: Path, plan: Plan, labels: np.ndarray) -> None:
-    names = [_name(index) for index in range(1, len(labels) + 1)]
-    rows = [
-        name + "".join(" 1" if value else " -1" for value in row)
-        for name, row in zip(names, labels, strict=True)
-    ]
     # The official file pads to two characters and ends its header with a blank.
-    rows = [row.replace(" 1", "  1") for row in rows]
-    header = " ".join(celeba.ATTRIBUTES) + " "
-    _write_lines(folder / celeba.ATTRIBUTES_FILE, [str(len(rows)), header, *rows])
-    for file_name, column in (
-        (celeba.PARTITION_FILE, plan.splits),
-        (celeba.IDENTITY_FILE, plan.identities),
+    header = f"{len(labels)}\r\n{' '.join(celeba.ATTRIBUTES)} "
+    numbers = np.arange(1, len(labels) + 1)
+    for name, values, form, first in (
+        (celeba.ATTRIBUTES_FILE, 2 * labels - 1, "%3d" * 40, header),
+        (celeba.PARTITION_FILE, plan.splits, " %d", ""),
+        (celeba.IDENTITY_FILE, plan.identities, " %d", ""),
     ):
-        lines = [f"{name} {value}" for name, value in zip(names, column, strict=True)]
-        _write_lines(folder / file_name, lines)
+        rows, form = np.column_stack([numbers, values]), "%06d.jpg" + form
+        with open(folder / name, "wb") as file:
+            np.savetxt(file, rows, form, newline="\r\n", header=first, comments="")
 
 
-def _write_lines(path: Path, lines: list[str]) -> None:
-    path.write_bytes("".join(f"{line}\r\n" for line in lines).encode())
-
-
-def _write_json(path: Path, document: dict) -> None:
-    path.write_text(json.dumps(document, indent=1) + "\n")
-
-
-def _name(index: int) -> str:
-    return f"{index:06d}.jpg"
+def _image(index: int) -> str:
+    return f"{celeba.IMAGE_FOLDER}/{index:06d}.jpg"
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from absl import flags
 from beam_pipelines import shard_checks
 from beam_pipelines.reporting import dataset_info
 from beam_pipelines.shard_checks import Contents, Rules, damaged
-from beam_pipelines.writing import progress
 from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest, ManifestError
 from support import command, pool
@@ -25,7 +24,7 @@ from support.command import option
 from support.errors import ExitCode, UserError, usage_error
 from support.files import input_errors
 from support.images import require_local
-from support.progress import Progress
+from support.progress import Progress, Stopwatch
 
 #: Records below which starting processes takes longer than it saves: without and with
 #: decoding every image.
@@ -57,7 +56,7 @@ def main(argv: list[str]) -> None:
     command.refuse_words(words)
     config = command.from_flags(VerifyConfig, values)
     folder = Path(config.dataset_dir)
-    watch = progress.Stopwatch()
+    watch = Stopwatch()
     manifest = verify(folder, config.full, config.num_workers)
     counts = ", ".join(
         f"{split} {manifest.num_examples(split):,}" for split in celeba.SPLITS
@@ -99,13 +98,13 @@ def _check_shards(
     try:
         with (
             pool.process_map(workers, check, manifest.shards) as results,
-            Progress(total, "verifying") as progress_line,
+            Progress(total, "verifying") as line,
         ):
             for shard, contents in zip(manifest.shards, results, strict=True):
                 if contents is None:
                     shard_checks.locate(folder / shard.name, shard, manifest)
                 seen.append(contents)
-                progress_line.update(shard.records)
+                line.update(shard.records)
     except UserError:
         # What shards that come before share is the first damage, not this one.
         _check_shared(folder, manifest, seen)

@@ -15,8 +15,6 @@ import sys
 import time
 from typing import Any
 
-from absl import flags
-
 from benchmarks import harness
 from benchmarks.stages.config import StagesConfig
 from benchmarks.train_step.cases import backend
@@ -29,10 +27,7 @@ _ENOUGH_ROUNDS = 3
 
 def main(argv: list[str]) -> None:
     started = time.perf_counter()
-    values = flags.FlagValues()
-    command.define_flags(StagesConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(StagesConfig, values)
+    config = command.parse_config(StagesConfig, argv)
     backend("tensorflow")
     _measure(config, started)
 
@@ -50,7 +45,7 @@ def _measure(config: StagesConfig, started: float) -> None:
     print(breakdown.table(results))
     settings = dataclasses.asdict(config) | breakdown.settings(raw)
     settings |= {"rounds": rounds} | _judge(breakdown, results)
-    notes = [breakdown.cold.note()]
+    notes = [breakdown.note(raw)]
     if rounds < _ENOUGH_ROUNDS:
         notes.append(
             f"measured in {rounds} round(s) only: a single disturbance can look like a "

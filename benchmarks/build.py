@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
-from absl import flags
 
 from beam_pipelines.synthesize import QUALITY
 from benchmarks import harness, programs
@@ -74,10 +73,7 @@ class BuildBenchmarkConfig:
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(BuildBenchmarkConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(BuildBenchmarkConfig, values)
+    config = command.parse_config(BuildBenchmarkConfig, argv)
     folder = make_images(config, config.num_images)
     facts: dict[str, dict[str, float]] = {}
     measurements = [
@@ -155,7 +151,7 @@ def _build(
 ) -> tuple[harness.Timed, dict[str, float]]:
     """Builds everything in a program of its own.
 
-    Timed until the manifest is there; the report is drawn after that.
+    Timed until the manifest is there; the report comes after that.
 
     Raises:
       ValueError: not all images were written.

@@ -22,7 +22,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from benchmarks import harness, programs
 from benchmarks.train_step.cases import OURS, TORCH, TORCHVISION, backend
@@ -56,10 +55,7 @@ class GpuConfig:
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(GpuConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(GpuConfig, values)
+    config = command.parse_config(GpuConfig, argv)
     os.environ["KERAS_BACKEND"] = "jax"  # before Keras is imported
     backend("jax")
     measured = []

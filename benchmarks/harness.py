@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from support.errors import did_you_mean, usage_error
 from support.files import atomic_write
 from support.hardware import cpu_info
 
@@ -224,6 +225,16 @@ def ratio(one: Sequence[float], other: Sequence[float]) -> float:
     What slows the machine slows one round's cases alike.
     """
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+def check_choices(flag: str, values: Sequence[str], known: Sequence[str]) -> None:
+    """Raises UserError (exit 2) unless there are values and all of them are known."""
+    for value in values or ("",):
+        if value not in known:
+            raise usage_error(
+                f"--{flag}={value} is none of {', '.join(known)}.",
+                did_you_mean(value, known),
+            )
 
 
 def document(

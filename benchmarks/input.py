@@ -23,8 +23,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 from benchmarks import harness, programs
 from schemas.manifest import FILE_NAME, Manifest
 from support import command
@@ -72,10 +70,7 @@ class InputBenchmarkConfig:
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(InputBenchmarkConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(InputBenchmarkConfig, values)
+    config = command.parse_config(InputBenchmarkConfig, argv)
     with tempfile.TemporaryDirectory() as work:
         dataset = make_data(config.num_images, Path(work), config.image_size)
         measurements = []

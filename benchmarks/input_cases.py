@@ -6,11 +6,11 @@ has cores. A loader of another library is a program in the peers' environment, s
 bytes.
 """
 
-import concurrent.futures
 import contextlib
 import functools
 import io
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,11 +19,10 @@ import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 
 # isort: split
 import keras
-import numpy as np
-import simplejpeg
 import tensorflow as tf
 
 from benchmarks import harness, programs
+from benchmarks.stages import bounds
 from schemas import example as example_schema
 from schemas.example import Example
 from support.framing import read_records
@@ -43,7 +42,6 @@ _SCRIPTS = Path(__file__).parent / "peers"
 _SHARDS_PER_WORKER = 4
 _EPOCHS = 1000  # more than are measured
 _AHEAD = 8  # batches, more than are prefetched and in the making
-_COPIED = 512  # decoded images, more than a processor holds in its cache
 _COPIES = 16
 
 
@@ -147,7 +145,8 @@ def _keras_cases(
     yield harness.Case("image_dataset_from_directory", lambda: _count(directory))
 
     def generate() -> int:  # with threads, as `fit(workers=...)` had them
-        return sum(_in_threads(lambda _: len(next(generated)), len(generated)))
+        calls = range(len(generated))
+        return bounds.in_threads(lambda _: len(next(generated)), calls)
 
     yield harness.Case("ImageDataGenerator", generate)
 
@@ -182,36 +181,16 @@ def _upper_bounds(
 ) -> Iterator[harness.Case]:
     """Decoding from memory, and copying as much as is decoded: no loader is faster."""
     for workers in dict.fromkeys((cores(), 1)):
+        decode = bounds.libjpeg(jpegs, shape, workers)
         name = "decode only" if workers == cores() else "decode only, 1 core"
-        yield harness.Case(name, functools.partial(_decode_only, jpegs, shape, workers))
-    source = np.ones((_COPIED, *shape), np.uint8)
-    target = np.zeros_like(source)
+        yield harness.Case(name, functools.partial(decode, 1))
+    copy, size = bounds.memory_copy(), math.prod(shape)
 
-    def copy(number: int) -> int:
-        own = slice(number, None, cores())
-        for _ in range(_COPIES):
-            np.copyto(target[own], source[own])
-        return _COPIES * len(source[own])
+    def copy_images() -> harness.Timed:
+        done = copy(_COPIES)
+        return harness.Timed(done.units // size, done.seconds)
 
-    yield harness.Case("memory copy", lambda: sum(_in_threads(copy, cores())))
-
-
-def _decode_only(
-    jpegs: Sequence[bytes], shape: tuple[int, int, int], workers: int
-) -> int:
-    def decode(number: int) -> int:
-        out = np.empty(shape, np.uint8)
-        own = jpegs[number::workers]
-        for jpeg in own:
-            simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=False, buffer=out)
-        return len(own)
-
-    return sum(_in_threads(decode, workers))
-
-
-def _in_threads(function: Callable[[int], int], calls: int) -> list[int]:
-    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
-        return list(pool.map(function, range(calls)))
+    yield harness.Case("memory copy", copy_images)
 
 
 def _count(batches: Iterable) -> int:

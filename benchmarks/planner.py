@@ -8,7 +8,6 @@ import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
-from absl import flags
 
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
@@ -48,10 +47,7 @@ class PlannerConfig:
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(PlannerConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(PlannerConfig, values)
+    config = command.parse_config(PlannerConfig, argv)
     measured = harness.measure(
         [
             harness.Case(f"{rows:,} rows", _planner(make_rows(rows), config.build()))

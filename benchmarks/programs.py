@@ -10,7 +10,6 @@ Both ends are here, of the standard library alone: the peers' environments run i
 
 import contextlib
 import dataclasses
-import functools
 import json
 import math
 import os
@@ -41,20 +40,20 @@ class Step:
       images: per step.
       start: starts one step.
       wait: returns when all started steps have ended.
-      multiply: multiplies large square matrices and waits for the product; it makes
-        them when it is first called, so that they are not in the step's memory.
-      multiply_flops: floating-point operations of one such call.
       facts: of the case, name to number.
       device_bytes: the most memory that was taken on a GPU, 0 without one.
+      multiply: multiplies large square matrices and waits for the product; it makes
+        them when it is first called, so that they are not in the step's memory.
+      multiply_flops: floating-point operations of one such call, 0 for no products.
     """
 
     images: int
     start: Callable[[], Any]
     wait: Callable[[], Any]
-    multiply: Callable[[], Any]
-    multiply_flops: float
     facts: dict[str, float]
     device_bytes: Callable[[], int]
+    multiply: Callable[[], Any] = lambda: None
+    multiply_flops: float = 0.0
 
     def run(self, steps: int) -> Timed:
         """Does some steps; the units are images."""
@@ -65,9 +64,9 @@ class Step:
         return Timed(steps * self.images, time.perf_counter() - started)
 
     def peak(self) -> float:
-        """FLOP/s of the fastest of several matrix products."""
+        """FLOP/s of the fastest of several matrix products, 0 without them."""
         best, began = math.inf, time.perf_counter()
-        while best == math.inf or time.perf_counter() - began < _MATMUL_SECONDS:
+        while self.multiply_flops and time.perf_counter() - began < _MATMUL_SECONDS:
             started = time.perf_counter()
             self.multiply()
             best = min(best, time.perf_counter() - started)
@@ -81,7 +80,7 @@ class Round:
     Attributes:
       images: trained on.
       seconds: that they took.
-      matmul: floating-point operations per second of the matrix product.
+      matmul: floating-point operations per second of the matrix product, 0 for none.
       memory: what the work, compiling included, added to the process's largest resident
         size until the first matrix product, MiB; 0 where unknown.
       device_memory: the most that was taken on the GPU until then, MiB.
@@ -226,12 +225,6 @@ def serve(
                 Round(done.units, done.seconds, step.peak(), host, device_memory)
             )
         )
-
-
-def made_once(make: Callable[[], Callable[[], Any]]) -> Callable[[], Any]:
-    """A function that makes what it calls when it is first called."""
-    made = functools.cache(make)
-    return lambda: made()()
 
 
 def can_import(python: str, modules: str) -> bool:

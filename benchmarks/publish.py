@@ -12,11 +12,10 @@ exit code 5 if that would change anything.
 import dataclasses
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags
 from matplotlib.axes import Axes
 
 from benchmarks import harness
@@ -37,9 +36,8 @@ class Row:
     Attributes:
       what: is measured.
       benchmark: pattern of its name.
-      ours: pattern of our case; of several that match, the fastest.
-      others: prefix of another case -> its name in the README; they are from the same
-        run and, where ours has a group, of the same task.
+      ours: pattern of our case, its group the task.
+      others: name of another case of that task -> its name in the README.
     """
 
     what: str
@@ -53,7 +51,7 @@ ROWS = (
         "build, every image checked",
         r"build-\d+",
         r"build, folder, (.+)",
-        {"hand-written loop": "hand-written loop"},
+        {"hand-written loop, {task}": "hand-written loop"},
     ),
     Row(
         "read, decode and batch",
@@ -69,18 +67,25 @@ ROWS = (
         "train step",
         r"step-.+",
         r"(resnet50 .+), ours",
-        {"keras": "Keras train_on_batch", "pytorch": "PyTorch"},
+        {"{task}, keras": "Keras train_on_batch", "{task}, pytorch": "PyTorch"},
     ),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A row's rates: ours and the others', images/s, with the ratios of the rounds."""
+    """A row's result: our rate, and the others' with the rounds' median ratio to ours.
 
-    what: str
-    detail: str
-    path: Path
+    Attributes:
+      title: of the row.
+      source: file of the result.
+      document: the result.
+      rate: of our case, images/s.
+      others: name -> rate, images/s, and ours in units of it.
+    """
+
+    title: str
+    source: Path
     document: Document
     rate: float
     others: dict[str, tuple[float, float]]
@@ -96,10 +101,7 @@ class PublishConfig:
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(PublishConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(PublishConfig, values)
+    config = command.parse_config(PublishConfig, argv)
     if config.check:
         check(harness.ROOT)
     else:
@@ -133,16 +135,12 @@ def newest(folder: Path) -> dict[Path, Document]:
 
 def compare(documents: Mapping[Path, Document]) -> list[Comparison]:
     """The rows for which there are results, the fastest of each."""
-    return [
-        max(candidates, key=lambda one: one.rate)
-        for row in ROWS
-        if (candidates := _candidates(row, documents))
-    ]
+    found = [list(_results_of(row, documents)) for row in ROWS]
+    return [max(each, key=lambda one: one.rate) for each in found if each]
 
 
-def _candidates(row: Row, documents: Mapping[Path, Document]) -> list[Comparison]:
-    found = []
-    for path, document in documents.items():
+def _results_of(row: Row, documents: Mapping[Path, Document]) -> Iterator[Comparison]:
+    for source, document in documents.items():
         if not re.fullmatch(row.benchmark, document["benchmark"]):
             continue
         cases = document["cases"]
@@ -151,46 +149,35 @@ def _candidates(row: Row, documents: Mapping[Path, Document]) -> list[Comparison
                 continue
             task = "".join(match.groups())
             others = {
-                called: cases[other]
-                for start, called in row.others.items()
-                for other in cases
-                if other.startswith((start, f"{task}, {start}")) and task in other
-            }
-            ratios = {
                 called: (
                     other["median"],
                     harness.ratio(case["samples"], other["samples"]),
                 )
-                for called, other in others.items()
+                for pattern, called in row.others.items()
+                if (other := cases.get(pattern.format(task=task)))
             }
-            rate = case["median"]
-            found.append(Comparison(row.what, task, path, document, rate, ratios))
-    return [one for one in found if one.others]
+            title = f"{row.what} ({task})" if task else row.what
+            if others:
+                yield Comparison(title, source, document, case["median"], others)
 
 
 def short(comparisons: Sequence[Comparison], folder: str) -> str:
     """The README's part: the figure, a row for each comparison, and the sources."""
-    rows = [
-        [
-            f"{one.what}{f' ({one.detail})' if one.detail else ''}",
-            harness.rate(one.rate),
-            ", ".join(
-                f"{name} {harness.rate(rate)} ({ratio:#.2g}×)"
-                for name, (rate, ratio) in one.others.items()
-            ),
-            f"[{one.document['date'][:10]}]({folder}/{one.path.name}), "
-            f"{machine_of(one.document)}",
+    rows = []
+    for one in comparisons:
+        others = [
+            f"{name} {harness.rate(rate)} ({ratio:#.2g}×)"
+            for name, (rate, ratio) in one.others.items()
         ]
-        for one in comparisons
-    ]
+        date = f"[{one.document['date'][:10]}]({folder}/{one.source.name})"
+        measured = f"{date}, {machine_of(one.document)}"
+        rows.append([one.title, harness.rate(one.rate), ", ".join(others), measured])
     header = ["what", "images/s", "compared with (ours is … times as fast)", "measured"]
-    return "\n\n".join(
-        [
-            f"![Images per second, compared]({folder}/{FIGURE})",
-            harness.markdown(header, rows, pad=False),
-            "The cases of a row were interleaved in one run; medians of rounds. All "
-            f"results: [{folder}]({folder}/README.md).",
-        ]
+    return (
+        f"![Images per second, compared]({folder}/{FIGURE})\n\n"
+        f"{harness.markdown(header, rows, pad=False)}\n\n"
+        "The cases of a row were interleaved in one run; medians of rounds. All "
+        f"results: [{folder}]({folder}/README.md)."
     )
 
 
@@ -227,18 +214,16 @@ def figure(comparisons: Sequence[Comparison]) -> bytes:
 
 
 def _panel(one: Comparison) -> Panel:
-    bars = {"this project": one.rate}
-    bars |= {name: rate for name, (rate, _) in one.others.items()}
+    names = ["this project", *one.others]
+    rates = [one.rate, *(rate for rate, _ in one.others.values())]
 
     def draw(axes: Axes) -> None:
-        colors = [PRIMARY] + [MUTED] * len(one.others)
-        drawn = axes.barh(list(bars), list(bars.values()), 0.6, color=colors)
-        labels = [harness.rate(rate) for rate in bars.values()]
-        axes.bar_label(drawn, labels, padding=4, fontsize=9)
+        bars = axes.barh(names, rates, 0.6, color=[PRIMARY, *[MUTED] * len(one.others)])
+        axes.bar_label(bars, map(harness.rate, rates), padding=4, fontsize=9)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xticks([])
-        axes.set_title(f"{one.what}, images/s", fontsize=9)
+        axes.set_title(f"{one.title.partition(' (')[0]}, images/s", fontsize=9)
 
     return draw
 
@@ -275,11 +260,11 @@ def write(root: Path) -> list[Path]:
       UserError: see `pages`.
     """
     texts, comparisons = pages(root)
-    picture = root / "benchmarks" / "results" / FIGURE
-    atomic_write(picture, figure(comparisons))
+    drawing = root / "benchmarks" / "results" / FIGURE
+    atomic_write(drawing, figure(comparisons))
     for path, text in texts.items():
         atomic_write(path, text)
-    return [*texts, picture]
+    return [*texts, drawing]
 
 
 def check(root: Path) -> None:

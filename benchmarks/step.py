@@ -24,13 +24,11 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from absl import flags
-
 from benchmarks import harness, programs
 from benchmarks.train_step import batch_search, cases
 from benchmarks.train_step.cases import KINDS, OURS, WARP, Kind
 from support import command
-from support.errors import ExitCode, UserError, did_you_mean, usage_error
+from support.errors import ExitCode, UserError, usage_error
 from trainer.config import INPUT_SIZES, MODELS, PRECISIONS
 
 ALL, AUTO = "all", "auto"
@@ -84,9 +82,9 @@ class StepConfig:
                     f"--batch_sizes={size} is neither auto nor a number above 0.",
                     "Write it like --batch_sizes=32,64.",
                 )
-        _check("models", self.models, (ALL, *MODELS))
-        _check("precision", self.precision, PRECISIONS)
-        _check("cases", self.cases, (ALL, *KINDS))
+        harness.check_choices("models", self.models, (ALL, *MODELS))
+        harness.check_choices("precision", self.precision, PRECISIONS)
+        harness.check_choices("cases", self.cases, (ALL, *KINDS))
 
     @property
     def kinds(self) -> dict[str, Kind]:
@@ -113,10 +111,7 @@ class Task:
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(StepConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(StepConfig, values)
+    config = command.parse_config(StepConfig, argv)
     harness.report(measure(config), config.write)
 
 
@@ -149,17 +144,6 @@ def measure(config: StepConfig) -> dict[str, Any]:
     name = "-".join(["step", *config.models, *map(str, config.sizes)])
     settings = dataclasses.asdict(config) | found
     return harness.document(name, "images", measurements, settings)
-
-
-def _check(flag: str, values: Sequence[str], choices: Sequence[str]) -> None:
-    if not values:
-        raise usage_error(f"--{flag} is empty.", f"Choose of {', '.join(choices)}.")
-    for value in values:
-        if value not in choices:
-            raise usage_error(
-                f"--{flag}={value} is none of {', '.join(choices)}.",
-                did_you_mean(value, choices),
-            )
 
 
 def _tasks(config: StepConfig, auto: str) -> Iterator[Task]:
@@ -201,32 +185,28 @@ def _measure_best(
         another reason.
     """
 
-    def ours(batch_size: int) -> harness.Measurement:
-        only = {OURS: kinds[OURS]}
-        return _measure(config, dataclasses.replace(task, batch_size=batch_size), only)[
-            0
-        ]
+    def measure(size: int, kinds: Mapping[str, Kind]) -> list[harness.Measurement]:
+        return _measure(config, dataclasses.replace(task, batch_size=size), kinds)
 
     first = _FIRST_BATCH_GPU if device.get("gpu") else _FIRST_BATCH
-    found = batch_search.search(ours, first, config.search_seconds)
+    only = {OURS: kinds[OURS]}
+    found = batch_search.search(
+        lambda size: measure(size, only)[0], first, config.search_seconds
+    )
     searches[str(task)] = f"{found.best} is best, because {found.ended}"
     print(f"{task}: {searches[str(task)]}", flush=True)
-    tried = found.tried
-    batch_size = found.best if len(kinds) > 1 else 0
-    while batch_size:  # all programs side by side may need more memory than there is
+    size, together = found.best, []
+    while kinds.keys() != only.keys() and not together:
         try:
-            together = _measure(
-                config, dataclasses.replace(task, batch_size=batch_size), kinds
-            )
+            together = measure(size, kinds)
         except programs.ProgramFailed as error:
-            if not error.out_of_memory or batch_size == 1:
+            # All programs side by side need more memory than one.
+            if not error.out_of_memory or size == 1:
                 raise
-            print(f"{task}: {batch_size} side by side: {error}", flush=True)
-            batch_size //= 2
-        else:
-            others = [one for size, one in tried.items() if size != batch_size]
-            return [*others, *together]
-    return list(tried.values())
+            print(f"{task}: {size} side by side: {error}", flush=True)
+            size //= 2
+    names = {one.name for one in together}
+    return [one for one in found.tried.values() if one.name not in names] + together
 
 
 def _measure(
@@ -242,8 +222,8 @@ def _measure(
     started: dict[str, programs.Program] = {}
     with contextlib.ExitStack() as stack:
         for name, kind in kinds.items():
-            told = json.dumps(dataclasses.asdict(task) | {"case": kind.case})
-            words = [*kind.words(config.peers_python), told]
+            message = json.dumps(dataclasses.asdict(task) | {"case": kind.case})
+            words = [*kind.words(config.peers_python), message]
             try:
                 program = programs.Program(words, kind.environment)
             except programs.ProgramFailed as error:
@@ -285,8 +265,8 @@ def _with_facts(
 ) -> list[harness.Measurement]:
     """The measurements with the task in their names, and sizes, costs and ratios.
 
-    The peak is that of the best program, a median of the rounds: a machine that is slow
-    for a while is so for both.
+    The peak is that of the fastest product in a round, a median of the rounds: a
+    machine that is slow for a while is so for both.
     """
     by_round = zip(*(program.rounds for program in started.values()), strict=True)
     peak = statistics.median(max(one.matmul for one in each) for each in by_round)

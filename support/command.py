@@ -148,6 +148,18 @@ def refuse_words(words: Sequence[str]) -> None:
         raise usage_error(f"{words[0]!r} is not a flag.", "Flags begin with --.")
 
 
+def parse_config(config: type[Config], argv: Sequence[str]) -> Config:
+    """The configuration of a program that takes only flags.
+
+    Raises:
+      UserError: unknown flag, bad value or another word (exit 2).
+    """
+    values = flags.FlagValues()
+    define_flags(config, values)
+    refuse_words(parse(argv, values))
+    return from_flags(config, values)
+
+
 def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None):
     """Runs a program and exits with its code; errors print two lines, no traceback.
 

@@ -44,6 +44,10 @@ def usage_error(cause: str, remedy: str) -> UserError:
     return UserError(cause, remedy, ExitCode.USAGE)
 
 
+def input_error(cause: str, remedy: str) -> UserError:
+    return UserError(cause, remedy, ExitCode.INPUT_DATA)
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """A remedy for a misspelt name: the nearest candidates, or all of them."""
     candidates = list(candidates)

@@ -1,11 +1,10 @@
-"""Files that are whole or absent: atomic writes, checksums, a lock, a swap."""
+"""Files that are complete or absent: atomic writes, checksums, a lock, a swap."""
 
 import contextlib
 import ctypes
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import socket
@@ -75,66 +74,57 @@ def sha256_file(path: str | os.PathLike) -> str:
 
 
 class FolderLock:
-    """One writer per folder: a context manager around a hidden file beside it.
+    """One writer per folder: a context manager around a hidden file next to it.
 
     For the folder `out` that is `.out.celeba-lock`, a name that no other program uses:
-    the file is written and removed without asking. It names host and process. The
-    kernel's lock on it dies with its process, so what a killed process of this host
-    left is taken over. The folder itself need not exist, and may be replaced while
-    the lock is held.
+    the file is written and removed without asking. The kernel's lock on it ends with
+    its process, however that ends. The folder itself need not exist, and may be
+    replaced while the lock is held.
+
+    Raises:
+      UserError: exit 4, naming the process that has the lock.
     """
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         absolute = Path(os.path.abspath(folder))
         self.path = absolute.with_name(f".{absolute.name}.celeba-lock")
-        self._descriptor: int | None = None
 
     def __enter__(self) -> "FolderLock":
         with output_errors(self.path.parent):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            while self._descriptor is None:
-                self._descriptor = self._try_to_lock()
+            while not self._try_to_lock():
+                pass
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        if self._descriptor is not None:
-            # Removed while still locked: who opened it meanwhile sees that it is gone.
-            self.path.unlink(missing_ok=True)
-            os.close(self._descriptor)
-            self._descriptor = None
+        # Removed while still locked: any other process that opened it sees it is gone.
+        self.path.unlink(missing_ok=True)
+        self._file.close()
 
-    def _try_to_lock(self) -> int | None:
-        """Returns the locked file, None if it vanished meanwhile, or refuses."""
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+    def _try_to_lock(self) -> bool:
+        """Locks the file; False if its last holder removed it meanwhile."""
+        self._file = open(self.path, "a+", encoding="utf-8")
         try:
-            kernel_locks = _flock(descriptor)
-            holder = _read_holder(descriptor)
-            here = holder.get("host") == socket.gethostname()
-            if kernel_locks is None:  # a file system without locks: ask for the process
-                held = here and _is_alive(holder.get("pid"))
-            else:
-                held = not kernel_locks
-            if held or (holder and not here):
-                raise self._refusal(holder, here)
-            if not _is_same_file(descriptor, self.path):
-                os.close(descriptor)
-                return None
-            text = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, text.encode(), 0)
-            return descriptor
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-            raise
-
-    def _refusal(self, holder: dict, here: bool) -> UserError:
-        who = f"process {holder.get('pid', '?')} on host {holder.get('host', '?')}"
-        remedy = "Wait until it ends, or choose another folder."
-        if holder and not here:
-            remedy = f"If it no longer runs there, delete {self.path}."
-        return UserError(f"{self.folder} is in use by {who}.", remedy, ExitCode.OUTPUT)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.seek(0)
+            holder = self._file.read()[:300] or "another process"
+            self._file.close()
+            raise UserError(
+                f"{self.folder} is in use by {holder}.",
+                "Wait until it ends, or choose another folder.",
+                ExitCode.OUTPUT,
+            ) from None
+        except OSError:  # a file system without locks: there nothing is refused
+            pass
+        if not _is_same_file(self._file.fileno(), self.path):
+            self._file.close()
+            return False
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on host {socket.gethostname()}")
+        self._file.flush()
+        return True
 
 
 def exchange(first: str | os.PathLike, second: str | os.PathLike) -> None:
@@ -240,35 +230,6 @@ def _free_bytes(folder: str | os.PathLike) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
-
-
-def _flock(descriptor: int) -> bool | None:
-    """True if we got the kernel's lock, False if another has it, None if none exist."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _read_holder(descriptor: int) -> dict:
-    try:
-        holder = json.loads(os.pread(descriptor, 4096, 0))
-    except ValueError:  # empty, or cut by a crash
-        return {}
-    return holder if isinstance(holder, dict) else {}
-
-
-def _is_alive(pid: object) -> bool:
-    try:
-        os.kill(int(str(pid)), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _is_same_file(descriptor: int, path: Path) -> bool:

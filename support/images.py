@@ -209,15 +209,16 @@ def orientation_of(data: bytes) -> int:
     """The EXIF orientation of a JPEG or PNG, 1 if it states none or an invalid one.
 
     Args:
-      data: a PNG file, or a JPEG file or its header. The size is checked already:
-        a PNG may state its orientation behind its pixels.
+      data: the file; of a JPEG its header is enough.
 
     Returns:
       1 to 8, as `upright` takes it.
     """
     reader = PngImageFile if data.startswith(_PNG) else JpegImageFile
     try:
-        value = reader(io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation)
+        exif = Image.Exif()
+        exif.load(reader(io.BytesIO(data)).info.get("exif"))
+        value = exif.get(ExifTags.Base.Orientation)
     except Exception:  # whatever Pillow raises for damaged metadata
         return 1
     return value if value in range(1, 9) else 1

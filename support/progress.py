@@ -5,6 +5,7 @@ Everything goes to standard error, so that standard output stays for results.
 
 import sys
 import threading
+import time
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -72,6 +73,25 @@ class Progress(tqdm):
 
 # tqdm's default also locks between processes, for which it may start one.
 Progress.set_lock(threading.RLock())
+
+
+class Stopwatch:
+    """Seconds that each stage took, in order; the first began with the object."""
+
+    def __init__(self):
+        self._started = self._last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        """Ends a stage; the next begins."""
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._last
+        self._last = now
+
+    @property
+    def total(self) -> float:
+        """Seconds since the beginning."""
+        return time.perf_counter() - self._started
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from support import live
+from support import progress
 
 PERCENT = "\u00a0%"  # with a space that does not break
 
@@ -53,7 +53,7 @@ def estimate(
 
 def duration(seconds: float) -> str:
     """200 -> "3 min 20 s", with spaces that do not break."""
-    return re.sub(r"(?<=\d) ", "\u00a0", live.duration(seconds))
+    return re.sub(r"(?<=\d) ", "\u00a0", progress.duration(seconds))
 
 
 def option(value: object) -> str:

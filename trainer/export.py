@@ -1,9 +1,9 @@
 """Exports a run's model: `python -m trainer.export --run_dir=RUN --format=onnx`.
 
-The export takes pictures and gives probabilities: preprocessing and temperature are
+The export takes images and gives probabilities: preprocessing and temperature are
 inside. Before it takes its name, a fresh process loads it without this project's code,
-and its probabilities are compared with the original's on real images. Beside it lies
-`<export>.json`: what goes in and comes out, how far the two are apart, and the digests
+and its probabilities are compared with the original's on real images. Next to it,
+`<export>.json` describes inputs and outputs, the largest difference, and the digests
 that lead back to the model and its data.
 """
 
@@ -11,11 +11,9 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +27,6 @@ import tensorflow as tf
 
 from schemas.manifest import FILE_NAME
 from support import command, files
-from support.documents import DocumentError, read_text
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from trainer import augmentation, models
 from trainer.data import Dataset, evaluation_dataset, open_dataset
@@ -56,15 +53,15 @@ _CHECK_SECONDS = 1800
 class ExportConfig:
     """Flags of `python -m trainer.export`."""
 
-    run_dir: str | None = command.option(None, "Folder of a finished run.")
+    run_dir: str | None = command.option(None, "Directory of a finished run.")
     format: str | None = command.option(None, "keras, savedmodel, onnx or litert.")
     output: str | None = command.option(
-        None, "File, or folder of a SavedModel, to write; in the run's if left out."
+        None, "File, or directory of a SavedModel, to write; default: in the run's."
     )
     data_dir: str | None = command.option(
         None,
-        "Folder of the dataset on whose validation images the export is compared with "
-        "the original; the run's if left out.",
+        "Directory of the dataset on whose validation images the export is compared "
+        "with the original; default: the run's.",
     )
     overwrite: bool = command.option(False, "Replace an existing export.")
 
@@ -114,12 +111,17 @@ def export(config: ExportConfig) -> dict[str, Any]:
         temperature = run.get("temperature", 1.0)
         logits = model.predict_on_batch(images)[:, 0]
         expected = calibration.probabilities(logits, temperature)
-    with files.output_errors(config.path.parent), _folder_beside(config.path) as folder:
-        unfinished = folder / config.path.name
+    # On the same disk; the name in it keeps its suffix, which exporters insist on.
+    parent = config.path.absolute().parent
+    temporary = tempfile.TemporaryDirectory(
+        dir=parent, prefix=f".{config.path.name}.", ignore_cleanup_errors=True
+    )
+    with files.output_errors(parent), temporary as folder:
+        unfinished = Path(folder, config.path.name)
         with wakeup.Watch():
             form.write(export_formats.probability_model(model, temperature), unfinished)
-        found = run_alone(config.format, unfinished, images)
-        difference = check(found, expected, config.format)
+        actual = run_alone(config.format, unfinished, images)
+        difference = check(actual, expected, config.format)
         record = export_record.describe(config.format, unfinished, run, difference)
         record["compared_on"] = {
             "manifest_digest": dataset.manifest.digest,
@@ -160,7 +162,7 @@ def run_alone(name: str, path: Path, images: np.ndarray) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "images.npy"), Path(folder, "probabilities.npy")
         np.save(source, images)
-        # Isolated: neither PYTHONPATH nor the current folder reaches it.
+        # Isolated: neither PYTHONPATH nor the current directory reaches it.
         words = [sys.executable, "-I", export_check.__file__, name, path.absolute()]
         words += [source, target, *BATCH_SIZES]
         try:
@@ -181,11 +183,11 @@ def run_alone(name: str, path: Path, images: np.ndarray) -> np.ndarray:
         return np.load(target)
 
 
-def check(found: np.ndarray, expected: np.ndarray, name: str) -> float:
+def check(actual: np.ndarray, expected: np.ndarray, name: str) -> float:
     """Compares an export's probabilities with the original's.
 
     Args:
-      found: (sizes, n).
+      actual: (sizes, n).
       expected: (n,).
       name: of the format.
 
@@ -195,7 +197,7 @@ def check(found: np.ndarray, expected: np.ndarray, name: str) -> float:
     Raises:
       UserError: it is above `TOLERANCE` or not a number (exit 5).
     """
-    difference = float(np.abs(found - expected).max())
+    difference = float(np.abs(actual - expected).max())
     if not difference <= TOLERANCE:
         raise UserError(
             f"The {name} export gives other probabilities than the run's model: "
@@ -219,29 +221,30 @@ def _data_dir(config: ExportConfig) -> str:
     if config.data_dir:
         return config.data_dir
     recorded = ""
-    with contextlib.suppress(OSError, DocumentError):
-        text = read_text(Path(config.run_dir) / FLAGS)
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        text = (Path(config.run_dir) / FLAGS).read_text("utf-8")
         recorded = read_options(text).get("data_dir", "")
     if not recorded or not (Path(recorded) / FILE_NAME).is_file():
         where = f"at {recorded}" if recorded else "recorded"
         raise usage_error(
             f"The run's dataset is not {where}; on its images the export is compared "
             "with the original.",
-            "Add --data_dir=FOLDER; any dataset of this project will do.",
+            "Add --data_dir=DIRECTORY; any dataset of this project will do.",
         )
     return recorded
 
 
 def _check_output(config: ExportConfig) -> None:
-    """Lets an export go only where nothing is, or with --overwrite another export."""
+    """Accepts a new path, or with --overwrite that of another export."""
     path, folder = config.path, config.path.absolute().parent
     beside = provenance.path_of(path)
     if not folder.is_dir():
-        problem, remedy = f"lies in {folder}, which is no folder", "Create that folder."
+        problem = f"is in {folder}, which is no directory"
+        remedy = "Create that directory."
     elif path.name == BEST:
         problem, remedy = "is the name of a run's own model", "Choose another --output."
     elif beside.exists() and not provenance.is_record(beside):
-        problem = f"needs {beside} for its record, and another file lies there"
+        problem = f"needs {beside} for its record, which is another file"
         remedy = "Choose another --output."
     elif not path.exists():
         return
@@ -250,35 +253,22 @@ def _check_output(config: ExportConfig) -> None:
     elif config.format == "savedmodel":
         if (path / export_formats.SAVED_MODEL_FILE).is_file():
             return
-        problem, remedy = "holds no SavedModel", "Choose another --output."
+        problem, remedy = "contains no SavedModel", "Choose another --output."
     elif path.is_file():
         return
     else:
-        problem, remedy = "is a folder", "Choose another --output."
+        problem, remedy = "is a directory", "Choose another --output."
     raise UserError(f"{path} {problem}.", remedy, ExitCode.OUTPUT)
 
 
-@contextlib.contextmanager
-def _folder_beside(path: Path) -> Iterator[Path]:
-    """A temporary folder on the same disk as `path`; gone afterwards."""
-    # The suffix of what is written in it stays: exporters insist on theirs.
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.absolute().parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _publish(unfinished: Path, path: Path, record: dict[str, Any]) -> None:
-    """Gives an export its name; a record never lies beside another export."""
+    """Gives an export its name; a record is never next to another export."""
     beside = provenance.path_of(path)
     for file in export_record.files_in(unfinished):
         files.sync_file(file)
     beside.unlink(missing_ok=True)
     if path.is_dir():
-        files.exchange(
-            unfinished, path
-        )  # what was there goes with the temporary folder
+        files.exchange(unfinished, path)  # the old one goes with the temporary one
     else:
         os.replace(unfinished, path)
     files.sync_folder(path.parent)

@@ -1,21 +1,19 @@
-"""Predicts an attribute for pictures.
+"""Predicts an attribute for images.
 
     python -m trainer.predict --run_dir=RUN --output=out.csv photo.jpg folder/ faces.zip
     python -m trainer.predict --run_dir=RUN --annotate=DIR 'photos/**/*.jpg'
 
-A folder stands for the .jpg, .jpeg and .png files in it at any depth (zip files inside
-are left alone), a zip file for those in it, a quoted pattern for what it matches. What
-cannot be read is named and skipped.
+A directory stands for the .jpg, .jpeg and .png files in it at any depth (zip files
+inside are skipped), a zip file for those in it, a quoted pattern for its matches. Files
+that cannot be read are named and skipped.
 
-The file has image_id, probability (of label 1, the attribute), label (1 or 0) and
+The output has image_id, probability (of label 1, the attribute), label (1 or 0) and
 abstained (whether the probability is in the band of --abstain, so that the label should
-not be used). image_id is the file's name; where several pictures have one name, their
-paths as they were given. Decoding, stretch and model are those of the evaluation, so
-the files that a dataset was built from get the probabilities of `predictions.csv`.
+not be used). image_id is the file's name; where several images have one name, their
+paths as they were given. Decoding, resize and model are those of the evaluation, so the
+files of a dataset get the probabilities of `predictions.csv`.
 """
 
-import collections
-import contextlib
 import dataclasses
 import json
 import os
@@ -24,7 +22,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from absl import flags
 
@@ -35,10 +32,10 @@ import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 from support import command, files
 from support.errors import ExitCode, UserError, usage_error
 from support.images import require_local
-from support.live import Meter
+from support.progress import Progress
 from trainer.evaluation import calibration
-from trainer.inference import annotate, pictures
-from trainer.inference.pictures import Picture
+from trainer.inference import annotate, images
+from trainer.inference.images import InputImage
 from trainer.inference.predictor import COLUMNS, Predictor
 from trainer.loop import runtime, wakeup
 
@@ -46,28 +43,30 @@ __all__ = ["PredictConfig", "Predictor", "main", "predict"]
 
 _SUFFIXES = (".csv", ".json")
 _ROWS_SHOWN = 20
-_JSON_START = '{\n "model": {'
+#: The first characters of the files that are written here, which may be replaced.
+_STARTS = (",".join(COLUMNS) + "\n", '{\n "model": {')
+_ABSTAINED = "abstained"
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictConfig:
     """Flags of `python -m trainer.predict`."""
 
-    run_dir: str | None = command.option(None, "Folder of a finished run.")
+    run_dir: str | None = command.option(None, "Directory of a finished run.")
     output: str | None = command.option(
         None,
-        "File to write, FILE.csv or FILE.json; JSON also says which model it was and "
-        "what was skipped. Left out: the table on the screen has all rows.",
+        "File to write, FILE.csv or FILE.json; JSON also describes the model and the "
+        "skipped images. Default: the table in the terminal has all rows.",
     )
     annotate: str | None = command.option(
-        None, "New or empty folder for the pictures with their predictions below."
+        None, "New or empty directory for the images with their predictions below."
     )
     abstain: float | None = command.option(
         None,
-        "No decision for probabilities less than this away from 0.5; left out: as in "
+        "Abstain where the probability is less than this away from 0.5; default: as in "
         f"the run's metrics.json, else {calibration.ABSTAIN}.",
     )
-    batch_size: int = command.option(64, "Pictures per step; changes no result.")
+    batch_size: int = command.option(64, "Images per step; changes no result.")
 
     def __post_init__(self):
         if not self.run_dir:
@@ -95,95 +94,83 @@ def _check_output(name: str) -> None:
             "Name it FILE.csv or FILE.json.",
         )
     if path.is_dir() or not os.access(path.absolute().parent, os.W_OK | os.X_OK):
-        raise UserError(
-            f"--output={name} is not a file in an existing, writable folder.",
-            "Create the folder, or name another file.",
-            ExitCode.OUTPUT,
-        )
-    if path.exists() and not _is_prediction(path):
-        raise UserError(
-            f"--output={name} is there already and is no prediction of this program.",
-            "Name another file.",
-            ExitCode.OUTPUT,
-        )
+        problem = "is not a file in an existing, writable directory"
+        remedy = "Create the directory, or name another file."
+    elif path.exists() and not _is_prediction(path):
+        problem = "exists already and is no prediction of this program"
+        remedy = "Name another file."
+    else:
+        return
+    raise UserError(f"--output={name} {problem}.", remedy, ExitCode.OUTPUT)
 
 
 def _is_prediction(path: Path) -> bool:
-    """Whether a file begins as those that are written here: it may be replaced."""
-    starts = (",".join(COLUMNS) + "\n", _JSON_START)
-    most = max(map(len, starts))
+    """Whether a file is empty or begins as those that are written here."""
     if not path.is_file():
         return False
     try:
         with open(path, "rb") as file:
-            start = file.read(most).decode(errors="replace")
+            start = file.read(max(map(len, _STARTS))).decode(errors="replace")
     except OSError:
         return False
-    return not start or start.startswith(starts)
+    return not start or start.startswith(_STARTS)
 
 
 def predict(config: PredictConfig, words: Sequence[str]) -> None:
-    """Predicts what the words name; writes and prints what the options ask for.
+    """Predicts the named images; writes and prints what the options ask for.
 
     Raises:
-      UserError: no picture is named (exit 2); a path is wrong, or none of the pictures
-        can be read (3); output cannot be written (4); a damaged model (5); no memory
-        for the batch (7).
+      UserError: no image is named (exit 2); a path is wrong, or none of the images can
+        be read (3); output cannot be written (4); a damaged model (5); no memory for
+        the batch (7).
     """
     if not words:
         raise usage_error(
-            "No picture is named.", "Add files, folders, zip files or patterns."
+            "No image is named.", "Add files, directories, zip files or patterns."
         )
-    found = pictures.find(words)
+    found = images.find(words)
     predictor = Predictor(config.run_dir, config.abstain)
     with (
-        _meter(len(found), "predicted") as meter,
+        Progress(len(found), "predicting") as progress,
         runtime.memory_errors(config.batch_size),
     ):
-        table = predictor.predict(found, config.batch_size, meter.update)
+        table = predictor.predict(found, config.batch_size, progress.update)
     skipped = _report_skipped(found, table["error"])
     readable = table[table["error"] == ""]
     if readable.empty:
         raise UserError(
             f"None of {len(table):,} images could be read.",
-            "Name JPEG or PNG pictures.",
+            "Name JPEG or PNG images.",
             ExitCode.INPUT_DATA,
         )
     if config.output:
         _write(Path(config.output), readable, predictor.facts, skipped)
     if config.annotate:
         shown = [found[number] for number in readable.index]
-        with _meter(len(shown), "annotated") as meter:
+        with Progress(len(shown), "annotating") as progress:
             errors = annotate.write(
-                config.annotate, shown, readable, predictor.label_names, meter.update
+                config.annotate, shown, readable, predictor.label_names, progress.update
             )
         _report_skipped(shown, errors)
-    _show(readable, predictor, _ROWS_SHOWN if config.output else None)
-    by_path = sum(
-        pictures.in_utf8(picture.name) != image_id
-        for picture, image_id in zip(found, table["image_id"], strict=True)
-    )
+    _show(readable, predictor, _ROWS_SHOWN if config.output else len(readable))
+    names = [images.in_utf8(image.name) for image in found]
+    by_path = (table["image_id"] != names).sum()
     if by_path:
         print(f"note: {by_path:,} images share their names: image_id is their path")
-    goals = ", ".join(goal for goal in (config.output, config.annotate) if goal)
-    arrow = f" -> {goals}" if goals else ""
+    outputs = ", ".join(name for name in (config.output, config.annotate) if name)
+    arrow = f" -> {outputs}" if outputs else ""
     print(f"{len(readable):,} of {len(table):,} images predicted{arrow}")
 
 
-def _meter(total: int, done: str) -> contextlib.closing:
-    # What stands on standard output can be piped elsewhere.
-    return contextlib.closing(Meter(total, done, sys.stderr, rejected="skipped"))
-
-
 def _report_skipped(
-    found: Sequence[Picture], errors: Iterable[str]
+    found: Sequence[InputImage], errors: Iterable[str]
 ) -> list[dict[str, str]]:
-    """Names what was skipped on the standard error stream; returns it, too."""
+    """Names the skipped images on the standard error stream; returns them, too."""
     skipped = []
-    for picture, error in zip(found, errors, strict=True):
+    for image, error in zip(found, errors, strict=True):
         if error:
-            print(f"skipped {_printable(picture.path)}: {error}", file=sys.stderr)
-            skipped.append({"path": pictures.in_utf8(picture.path), "error": error})
+            print(f"skipped {_printable(image.path)}: {error}", file=sys.stderr)
+            skipped.append({"path": images.in_utf8(image.path), "error": error})
     return skipped
 
 
@@ -207,29 +194,28 @@ def _write(
         files.atomic_write(path, text)
 
 
-def _show(table: pd.DataFrame, predictor: Predictor, most: int | None) -> None:
-    """Prints the first rows, and how many pictures are called what."""
-    words = np.array(predictor.label_names)[table["label"].to_numpy(int)]
-    words = np.where(table["abstained"], "undecided", words)
-    ids = [_printable(image_id) for image_id in table["image_id"][:most]]
-    width = max(map(len, ["image", *ids]))
+def _show(table: pd.DataFrame, predictor: Predictor, most: int) -> None:
+    """Prints the first rows, and the number of images of each label."""
+    labels = table["label"].map(dict(enumerate(predictor.label_names)))
+    labels = labels.mask(table["abstained"], _ABSTAINED)
+    shown = table[["image_id", "probability"]].assign(label=labels).head(most)
+    ids = shown["image_id"].map(_printable)
+    width = max(len("image"), ids.str.len().max())
     print(f"probability of (perceived) {predictor.label_names[1]}")
     print(f"{'image':{width}}  probability  label")
-    shown = zip(ids, table["probability"][:most], words[:most], strict=True)
-    for image_id, probability, word in shown:
-        print(f"{image_id:{width}}  {probability:11.3f}  {word}")
-    if len(table) > len(ids):
-        print(f"... and {len(table) - len(ids):,} more")
-    counts = collections.Counter(words.tolist())
-    parts = [f"{counts[word]:,} {word}" for word in predictor.label_names[::-1]]
-    parts.append(
-        f"{counts['undecided']:,} undecided (less than {predictor.abstain:g} from 0.5)"
-    )
-    print(", ".join(parts))
+    for row in shown.assign(image_id=ids).itertuples():
+        print(f"{row.image_id:{width}}  {row.probability:11.3f}  {row.label}")
+    if len(table) > most:
+        print(f"... and {len(table) - most:,} more")
+    counts = [
+        f"{(labels == name).sum():,} {name}"
+        for name in (*predictor.label_names[::-1], _ABSTAINED)
+    ]
+    print(f"{', '.join(counts)} (less than {predictor.abstain:g} from 0.5)")
 
 
 def _printable(text: str) -> str:
-    """A file name with what could steer a terminal replaced."""
+    """A file name in which all characters that could steer a terminal are replaced."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 

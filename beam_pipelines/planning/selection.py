@@ -13,9 +13,9 @@ import numpy as np
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import hashing, quotas, splits
 from beam_pipelines.sources.annotations import Table, attribute_bits
+from beam_pipelines.sources.images import Listing
 from schemas import celeba
 from support.errors import ExitCode, UserError
-from support.folders import Listing
 
 #: By default a dataset has about this many shards, each of a size between the two.
 _SHARDS, _SMALLEST_SHARD, _LARGEST_SHARD = 128, 256, 16_384

@@ -1,24 +1,33 @@
-"""Draws a face that follows its attributes, 178x218 like CelebA's aligned images."""
+"""Draws a synthetic face that follows its attributes, 178x218 like CelebA's images."""
 
 import math
 
 import numpy as np
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from beam_pipelines.sample import hair, palette
-from beam_pipelines.sample.canvas import Canvas, Color, mix, rgb
-from beam_pipelines.sample.hair import HEAD, mirrored
-from beam_pipelines.sample.palette import DARK, WHITE, Scene
+from beam_pipelines.sample import palette
+from beam_pipelines.sample.palette import DARK, WHITE, between, mix, pick
+from beam_pipelines.sample.pen import CIRCLE, ENLARGED, Pen, as_ink, outline
 from beam_pipelines.sample.people import Person
 from schemas import celeba
 
 #: Raised whenever the same seed draws other pixels.
-VERSION = 2
+VERSION = 3
 
 _HEIGHT, _WIDTH = celeba.ALIGNED_SIZE
-_EYES_AT = (89.0, 111.0)  # between the eyes of the aligned images, pixels (x, y)
-_GRAIN = np.random.default_rng(1).standard_normal((320, 320)).astype(np.float32)
-_ROWS = np.linspace(-0.5, 0.5, _HEIGHT, dtype=np.float32)[:, None]
-_COLUMNS = np.linspace(-0.5, 0.5, _WIDTH, dtype=np.float32)
+_SIZE = (_WIDTH * ENLARGED, _HEIGHT * ENLARGED)
+_EYES_AT = np.array([89.0, 111.0])  # between the eyes of the aligned images, (x, y)
+_HEAD = np.array([0.0, 10.0])  # its center in face coordinates
+_COLUMNS = np.linspace(-0.5, 0.5, _WIDTH)[:, None]
+_TEXTURE = np.random.default_rng(0)
+# Freeing the doubles, 2.5 MB, lets glibc keep as much for the arrays of each image.
+_GRAIN = _TEXTURE.standard_normal((320, 320, 1)).repeat(3, axis=2).astype(np.float32)
+_STUBBLE = Image.fromarray(_TEXTURE.integers(110, 256, (_HEIGHT, _WIDTH), np.uint8))
+_STUBBLE = _STUBBLE.resize(_SIZE, Image.Resampling.NEAREST)
+#: Hair is a band of strands: where in the band they are, and how bright.
+_DEPTHS = np.linspace(0.06, 0.92, 8)
+_STRANDS = _TEXTURE.uniform(-1.5, 1.5, 256)
+_SHEEN = np.exp(-(((_DEPTHS - 0.25) / 0.12) ** 2))
 
 
 def draw_face(
@@ -34,322 +43,331 @@ def draw_face(
     Returns:
       (218, 178, 3) uint8, RGB.
     """
-    scene = _scene(person, has, rng)
-    _draw_background(scene)
-    locks = hair.grow(scene)
-    hair.draw_back(scene, locks)
-    _draw_body(scene)
-    _draw_head(scene)
-    _draw_skin(scene)
-    hair.draw_beard(scene)
-    _draw_nose(scene)
-    _draw_mouth(scene)
-    hair.draw_mustache(scene)
-    _draw_eyes(scene)
-    _draw_brows(scene)
-    hair.draw_front(scene, locks)
-    hair.draw_hat(scene)
-    _draw_jewelry(scene)
-    _draw_glasses(scene)
-    return _develop(scene)
+    # The enlarged image is freed before the next large arrays are made.
+    image = Face(person, has, rng).paint().reduce(ENLARGED)
+    if "Blurry" in has:
+        image = image.filter(ImageFilter.BoxBlur(2))
+        image = image.filter(ImageFilter.BoxBlur(int(rng.integers(2, 5))))
+    tint = rng.normal(1.0, 0.02, 3) * rng.normal(0.97, 0.05)
+    light = tint * (1 + rng.normal(0, 0.12) * _COLUMNS)
+    row, column = rng.integers(0, 100, 2)
+    noise = rng.uniform(1.0, 4.0)
+    pixels = np.asarray(image) * (light / noise).astype(np.float32)
+    pixels += _GRAIN[row : row + _HEIGHT, column : column + _WIDTH]
+    pixels *= np.float32(noise)
+    return np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)
 
 
-def _scene(person: Person, has: frozenset[str], rng: np.random.Generator) -> Scene:
-    traits = dict(person.traits)
-    wider = 4.0 * ("Chubby" in has) - 2.0 * ("Oval_Face" in has)
-    traits["face_width"] += wider
-    traits["jaw"] += 1.8 * wider
-    traits["chin"] += 1.4 * wider
-    traits["face_length"] += 2.5 * ("Oval_Face" in has)
-    traits["nose_width"] *= (
-        1 + 0.55 * ("Big_Nose" in has) - 0.2 * ("Pointy_Nose" in has)
-    )
-    traits["lip"] *= 1.6 if "Big_Lips" in has else 0.9
-    skin = palette.skin_color(person, has)
-    return Scene(
-        canvas=Canvas(
-            np.empty((3, _HEIGHT, _WIDTH), np.float32),
-            (_EYES_AT[0] + rng.normal(0, 2), _EYES_AT[1] + rng.normal(0, 2)),
-            math.radians(rng.normal(0, 4)),
-            rng.uniform(0.95, 1.04),
-        ),
-        person=person,
-        traits=traits,
-        has=has,
-        rng=rng,
-        skin=skin,
-        shade=palette.shade_color(skin),
-        hair=palette.hair_color(person, has),
-        lips=palette.lip_color(person, has, skin, rng),
-    )
+class Face(Pen):
+    """One image while it is drawn: a pen, the attributes, traits and colors."""
+
+    def __init__(self, person: Person, has: frozenset[str], rng: np.random.Generator):
+        origin, angle = _EYES_AT + rng.normal(0, 2, 2), math.radians(rng.normal(0, 4))
+        super().__init__(_background(rng), origin, angle, rng.uniform(0.95, 1.04))
+        self.has, self.rng, self.traits = has, rng, dict(person.traits)
+        wider = 4.0 * ("Chubby" in has) - 2.0 * ("Oval_Face" in has)
+        for name, factor in (("face_width", 1.0), ("jaw", 1.8), ("chin", 1.4)):
+            self.traits[name] += factor * wider
+        self.traits["face_length"] += 2.5 * ("Oval_Face" in has)
+        self.traits["nose_width"] *= 1.55 if "Big_Nose" in has else 1
+        self.traits["lip"] *= 1.6 if "Big_Lips" in has else 0.9
+        skin = between(palette.SKINS, 2.9 + 0.85 * self.traits["skin"])
+        skin = skin * (1 + self.traits["undertone"] * np.array([0.018, 0.0, -0.03]))
+        self.skin = mix(skin, palette.PALE, 0.65 * ("Pale_Skin" in has))
+        self.shade = self.skin * (0.80, 0.70, 0.66)  # skin in shadow
+        hair = next((name for name in palette.HAIR if name in has), None)
+        self.hair = between(palette.HAIR[hair], (self.traits["hair_tone"] + 2) / 4)
+
+    def paint(self) -> Image.Image:
+        """Draws everything, back to front; returns the enlarged image."""
+        for _ in range(self.rng.integers(0, 3)):  # lights out of focus
+            place = self.rng.uniform((-90, -110), (90, 80))
+            radii = self.rng.uniform(12, 34, 1).repeat(2)
+            self.glow(place, radii, WHITE, self.rng.uniform(0.1, 0.5))
+        outer, inner = _hair_edges(self)
+        if "Bald" not in self.has and self.traits["hair_length"] > 0:
+            self.polygon(outer, self.hair * 0.6)  # behind the neck
+        for draw in (_draw_body, _draw_head, _draw_skin, _draw_beard, _draw_nose):
+            draw(self)
+        for draw in (_draw_mouth, _draw_eyes, _draw_brows):
+            draw(self)
+        if "Bald" not in self.has:
+            _draw_hair(self, outer, inner)
+        _draw_accessories(self)
+        return self.image
+
+    def fill_round(self, points, center, color, tones) -> None:
+        """Fills an area whose brightness changes from its edge (first tone) inwards."""
+        for depth, tone in zip(np.linspace(1, 0.5, len(tones)), tones, strict=True):
+            self.polygon((points - center) * depth + center, color * tone)
 
 
-def _draw_background(scene: Scene) -> None:
-    rng, pixels = scene.rng, scene.canvas.pixels
-    first = palette.background_color(rng)
-    second = mix(first, palette.background_color(rng), 0.6)
-    ramp = 0.5 + rng.uniform(-0.8, 0.8) * _ROWS + rng.uniform(-0.8, 0.8) * _COLUMNS
-    np.multiply((second - first).reshape(3, 1, 1), ramp, out=pixels)
-    pixels += first.reshape(3, 1, 1)
-    for _ in range(rng.integers(0, 3)):  # lights out of focus
-        place = (rng.uniform(-90, 90), rng.uniform(-110, 80))
-        size = rng.uniform(12, 34)
-        scene.canvas.glow(place, (size, size), WHITE, rng.uniform(0.1, 0.5))
+def _background(rng: np.random.Generator) -> Image.Image:
+    """Returns a ramp between two colors, in any direction across the image."""
+    first, second = pick(palette.BACKGROUNDS, rng), pick(palette.BACKGROUNDS, rng)
+    ramp = mix(first, second, np.linspace(0, 0.6, 256)[None, :, None]).astype(np.uint8)
+    size, angle = (_WIDTH // 2, _HEIGHT // 2), rng.uniform(0, 2 * math.pi)
+    slope = rng.uniform(0.6, 1.8) * np.array([math.cos(angle), math.sin(angle)])
+    affine = (*slope, 127.5 - slope @ size / 2, 0, 0, 0.5)
+    image = Image.fromarray(ramp).transform(size, Image.Transform.AFFINE, affine)
+    return image.resize(_SIZE, Image.Resampling.NEAREST)
 
 
-def _draw_body(scene: Scene) -> None:
-    canvas, traits = scene.canvas, scene.traits
-    neck, length = traits["neck"], traits["face_length"]
-    neck += 4 * ("Chubby" in scene.has or "Double_Chin" in scene.has)
-    clothes = palette.clothes_color(scene.rng)
-    shoulders = [(0.0, 84.0), (neck, 83.0), (traits["shoulders"] * 0.7, 92.0)]
-    shoulders += [(traits["shoulders"], 104.0), (traits["shoulders"] + 6, 124.0)]
-    shoulders += [(60.0, 140.0), (0.0, 142.0)]
-    center = (0.0, 110.0)
-    blob = canvas.blob(center, canvas.outline(mirrored(shoulders, center)))
-    canvas.fill(blob, clothes, tone=1.08 - 0.25 * blob.depth(1.0) ** 2)
-    # A stroke ends half its width beyond its points: this one at v = 86.
-    canvas.stroke((0.0, 50.0), (0.0, 86.0 - neck), 0.0, 2 * neck, scene.skin)
-    neckline = scene.rng.uniform(7, 20)
-    canvas.lens((-neck - 2, 84.0), (neck + 2, 84.0), (-2.0, neckline), scene.skin)
+def _draw_body(face: Face) -> None:
+    rng, wide = face.rng, face.traits["shoulders"]
+    neck = face.traits["neck"] + 4 * bool(face.has & {"Chubby", "Double_Chin"})
+    clothes, v = pick(palette.CLOTHES, rng), 0.8 * face.traits["face_length"]
+    edge = [(0, 84), (neck, 83), (wide * 0.7, 92), (wide, 104), (wide + 6, 124)]
+    edge = outline([*edge, (60, 140), (0, 142)])
+    face.fill_round(edge, (0, 130), clothes, (0.9, 0.97))
+    face.polygon([(-neck, 50), (neck, 50), (neck, 86), (-neck, 86)], face.skin)
+    face.lens((-neck - 2, 84), (neck + 2, 84), (-2, rng.uniform(7, 20)), face.skin)
     # The shadow that the head throws on the neck.
-    v = length * 0.8
-    canvas.lens((-neck, v), (neck, v), (-2.0, length * 0.2 + 13.0), scene.shade, 0.75)
-    if "Wearing_Necktie" in scene.has:
-        _draw_necktie(scene, clothes)
-    if "Wearing_Necklace" in scene.has:
-        gold = rgb(236, 196, 84) if scene.rng.random() < 0.6 else rgb(236, 238, 244)
-        canvas.stroke((-neck, 79.0), (neck, 79.0), 14.0, 2.2, gold)
-        canvas.ellipse((0.0, 94.5), (3.4, 3.8), gold)
-        canvas.ellipse((-0.8, 93.4), (1.2, 1.2), WHITE)
+    face.lens((-neck, v), (neck, v), (-2, v / 4 + 13), face.shade, 0.75)
+    if "Wearing_Necktie" in face.has:
+        tie, shirt = pick(palette.CLOTHES, rng) * 0.8, mix(WHITE, clothes, 0.12)
+        face.polygon([(-24, 83), (24, 83), (13, 132), (-13, 132)], WHITE)
+        face.polygon([(2, 86), (22, 70), (28, 85), (17, 99)], shirt, both=True)
+        face.polygon([(-4, 91), (4, 91), (10, 132), (-10, 132)], tie)
+        face.polygon([(-6, 83), (6, 83), (4, 91), (-4, 91)], tie * 0.85)
+    if "Wearing_Necklace" in face.has:
+        metal = pick(palette.METALS, rng)
+        face.stroke((-neck, 79), (neck, 79), 14, 2.6, metal)
+        face.ellipse((0, 94.5), (3.4, 3.8), metal)
 
 
-def _draw_necktie(scene: Scene, clothes: Color) -> None:
-    canvas, v = scene.canvas, 83.0
-    tie = palette.clothes_color(scene.rng) * np.float32(0.8)
-    canvas.polygon([(-24.0, v), (24.0, v), (13.0, 132.0), (-13.0, 132.0)], WHITE)
-    canvas.polygon(
-        [(2.0, v + 3), (22.0, v - 13), (28.0, v + 2), (17.0, v + 16)],
-        mix(WHITE, clothes, 0.12),
-        both=True,
-    )
-    knot = [(-6.0, v), (6.0, v), (4.0, v + 8), (-4.0, v + 8)]
-    canvas.polygon(knot, tie * np.float32(0.85))
-    canvas.polygon([(-4.0, v + 8), (4.0, v + 8), (10.0, 132.0), (-10.0, 132.0)], tie)
-
-
-def _draw_head(scene: Scene) -> None:
-    canvas, traits = scene.canvas, scene.traits
+def _draw_head(face: Face) -> None:
+    traits, skin, shade = face.traits, face.skin, face.shade
     width, length = traits["face_width"], traits["face_length"]
-    canvas.ellipse((width + 1, 8.0), (6.0, 10.0), scene.skin, both=True)
-    canvas.ellipse((width + 2, 8.0), (3.0, 6.0), scene.shade, 0.6, both=True)
-    half = [
-        (0.0, -57.0),
-        (24.0, -52.0),
-        (38.0, -34.0),
-        (width * 0.98, -12.0),
-        (width, 6.0),
-        (width * 0.96, 26.0),
-        (traits["jaw"], 46.0),
-        (traits["chin"], length - 3),
-        (0.0, length),
-    ]
-    blob = canvas.blob(HEAD, canvas.outline(mirrored(half)))
-    tone = blob.depth(1.0)
-    tone *= tone
-    tone *= tone
-    tone *= np.float32(-0.13)
-    tone += 1.03
-    canvas.fill(blob, scene.skin, tone=tone)
-    if "Bald" in scene.has:
-        canvas.glow((-12.0, -42.0), (20.0, 10.0), WHITE, 0.5)
-    if "Double_Chin" in scene.has:
+    face.ellipse((width + 1, 8), (6, 10), skin, both=True)
+    face.ellipse((width + 2, 8), (3, 6), shade, 0.6, both=True)
+    edge = [(0, -57), (24, -52), (38, -34), (width * 0.98, -12), (width, 6)]
+    edge += [(width * 0.96, 26), (traits["jaw"], 46), (traits["chin"], length - 3)]
+    face.fill_round(outline([*edge, (0, length)]), _HEAD, skin, (0.9, 0.97, 1.0, 1.02))
+    if "Bald" in face.has:
+        face.glow((-12, -42), (20, 10), WHITE, 0.5)
+    if "Double_Chin" in face.has:
         v = length - 9
-        canvas.lens(
-            (-27.0, v), (27.0, v), (0.0, 17.0), mix(scene.skin, scene.shade, 0.3)
-        )
-        canvas.stroke((-17.0, v + 5), (17.0, v + 5), 4.5, 1.6, scene.shade, 0.9)
-        canvas.stroke((-22.0, v + 4), (22.0, v + 4), 12.5, 1.4, scene.shade, 0.6)
+        face.lens((-27, v), (27, v), (0, 17), mix(skin, shade, 0.3))
+        face.stroke((-18, v + 5), (18, v + 5), 4.5, 2.0, shade, 0.9)
+        face.stroke((-23, v + 4), (23, v + 4), 12.5, 1.8, shade, 0.6)
 
 
-def _draw_skin(scene: Scene) -> None:
-    canvas, has, traits = scene.canvas, scene.has, scene.traits
-    blush = mix(scene.skin, rgb(232, 88, 98), 0.75)
+def _draw_skin(face: Face) -> None:
+    has, traits, shade = face.has, face.traits, face.shade
+    blush = mix(face.skin, palette.BLUSH, 0.75)
     if "Rosy_Cheeks" in has:
-        canvas.glow((26.0, 24.0), (15.0, 12.0), blush, 0.85, both=True)
+        face.glow((26, 24), (15, 12), blush, 0.85, both=True)
     elif "Heavy_Makeup" in has:
-        canvas.glow((28.0, 22.0), (13.0, 10.0), blush, 0.35, both=True)
+        face.glow((28, 22), (13, 10), blush, 0.35, both=True)
     if "High_Cheekbones" in has:
-        light = mix(scene.skin, WHITE, 0.55)
-        canvas.glow((27.0, 13.0), (12.0, 7.0), light, 0.7, both=True)
-        canvas.glow((30.0, 33.0), (13.0, 8.0), scene.shade, 0.4, both=True)
+        face.glow((27, 13), (12, 7), mix(face.skin, WHITE, 0.55), 0.7, both=True)
+        face.glow((30, 33), (13, 8), shade, 0.4, both=True)
     if "Bags_Under_Eyes" in has:
         u = traits["eye_spacing"]
-        canvas.lens((u - 9, 8.5), (u + 9, 8.0), (1.5, 6.0), scene.shade, 0.6, both=True)
-    if "Young" not in has:
-        _draw_wrinkles(scene)
+        face.lens((u - 9, 8.5), (u + 9, 8), (1.5, 6), shade, 0.6, both=True)
+    if "Young" not in has:  # wrinkles beside the mouth, at the eyes, on the forehead
+        face.stroke((11, 29), (20, 41), -2, 1.6, shade, 0.8, both=True)
+        face.stroke((32, -1), (38, -4), 0, 1.6, shade, 0.8, both=True)
+        face.stroke((-18, -27), (18, -27), -2, 1.4, shade, 0.6)
+        face.stroke((-18, -33), (18, -33), -2, 1.4, shade, 0.6)
     if "Attractive" not in has and traits["asymmetry"] > 0.3:
-        spot = (14 + 4 * traits["undertone"], 30 + 3 * traits["hair_tone"])
-        canvas.ellipse(spot, (1.3, 1.3), scene.shade * 0.6)
+        mole = (14 + 4 * traits["undertone"], 30 + 3 * traits["hair_tone"])
+        face.ellipse(mole, (1.3, 1.3), shade * 0.6)
 
 
-def _draw_wrinkles(scene: Scene) -> None:
-    canvas, shade = scene.canvas, scene.shade
-    canvas.stroke((11.0, 29.0), (20.0, 41.0), -2.0, 1.3, shade, 0.8, both=True)
-    canvas.stroke((32.0, -2.0), (37.5, -5.0), 0.0, 1.0, shade, 0.7, both=True)
-    canvas.stroke((32.5, 0.5), (38.0, 0.5), 0.0, 1.0, shade, 0.7, both=True)
-    for v in (-27.0, -33.0):
-        canvas.stroke((-17.0, v), (17.0, v), -2.0, 1.1, shade, 0.6)
-
-
-def _draw_nose(scene: Scene) -> None:
-    canvas, width = scene.canvas, scene.traits["nose_width"]
-    tip = scene.traits["nose_length"]
-    dark = scene.shade * np.float32(0.84)
-    light = mix(scene.skin, WHITE, 0.4)
-    if "Pointy_Nose" in scene.has:
-        canvas.lens((2.0, 0.0), (width * 0.6, tip), (0.5, 3.0), scene.shade, 0.6)
-        canvas.stroke(
-            (0.0, tip + 2), (width * 0.75, tip - 2), 0.6, 1.7, dark, both=True
-        )
-        canvas.glow((-0.5, tip - 7), (2.6, 9.0), light, 0.9)
-        return
-    canvas.lens((3.0, 2.0), (width, tip - 4), (0.0, 2.5), scene.shade, 0.5)
-    wing = (width * 0.42, 3.6)
-    canvas.ellipse((width * 0.92, tip - 2), wing, scene.shade, 0.6, both=True)
-    canvas.stroke((-width * 0.8, tip), (width * 0.8, tip), 3.2, 1.4, dark, 0.6)
-    canvas.ellipse((width * 0.5, tip + 0.6), (width * 0.24, 1.2), dark, both=True)
-    canvas.glow((0.0, tip - 4), (width * 0.9, 6.0), light, 0.9)
-
-
-def _draw_mouth(scene: Scene) -> None:
-    canvas, has, traits, rng = scene.canvas, scene.has, scene.traits, scene.rng
-    smiling, is_open = "Smiling" in has, "Mouth_Slightly_Open" in has
-    half = traits["mouth_width"] + rng.normal(0, 0.6) + 3.0 * smiling
-    v = traits["mouth_height"] - 2.5 * smiling
-    bow = rng.uniform(4.5, 7.0) if smiling else rng.normal(1.6, 0.6)
-    gap = rng.uniform(4.0, 7.5) if is_open else 0.0
-    lip, left, right = traits["lip"], (-half, v), (half, v)
-    top = bow - 0.25 * gap
-    bottom = bow + gap
-    canvas.lens(left, right, (top - lip * 1.4, bottom + lip * 1.7), scene.lips)
-    if is_open:
-        left, right = (-half + 2, v), (half - 2, v)
-        canvas.lens(left, right, (top, bottom), rgb(104, 34, 40))
-        canvas.lens(left, right, (top, top + 0.55 * (bottom - top)), WHITE)
+def _draw_nose(face: Face) -> None:
+    width, tip = face.traits["nose_width"], face.traits["nose_length"]
+    shade, dark, light = face.shade, face.shade * 0.84, mix(face.skin, WHITE, 0.4)
+    if "Pointy_Nose" in face.has:
+        u = width * 0.6
+        face.lens((2, 0), (u * 0.75, tip), (0.5, 3), shade, 0.6)
+        face.stroke((0, tip + 2), (u, tip - 2), 0.6, 2.2, dark, both=True)
+        face.glow((-0.5, tip - 7), (2.6, 9), light, 0.9)
     else:
-        canvas.stroke(left, right, bow, 1.5, mix(scene.lips, DARK, 0.5), 0.9)
-    shine = mix(scene.lips, WHITE, 0.5)
-    canvas.glow((0.0, v + bottom + lip * 0.8), (half * 0.5, lip * 0.8), shine, 0.8)
+        face.lens((3, 2), (width, tip - 4), (0, 2.5), shade, 0.5)
+        wing = (width * 0.42, 3.6)
+        face.ellipse((width * 0.92, tip - 2), wing, shade, 0.6, both=True)
+        face.ellipse((width * 0.5, tip + 0.6), (width * 0.26, 1.3), dark, both=True)
+        face.glow((0, tip - 4), (width * 0.9, 6), light, 0.9)
+
+
+def _draw_mouth(face: Face) -> None:
+    traits, rng, smiling = face.traits, face.rng, "Smiling" in face.has
+    # Natural lips run from skin to rose, which overlaps with faint lipstick.
+    red = min(max(traits["lip_red"], 0.0), 0.8)
+    color = mix(face.skin * (0.86, 0.66, 0.64), palette.ROSE, red)
+    if "Wearing_Lipstick" in face.has:
+        color = mix(color, pick(palette.LIPSTICKS, rng), rng.uniform(0.5, 1.0))
+    half = traits["mouth_width"] + rng.normal(0, 0.6) + 3.0 * smiling
+    v, lip = traits["mouth_height"] - 2.5 * smiling, traits["lip"]
+    top = rng.uniform(4.5, 7.0) if smiling else rng.normal(1.6, 0.6)
+    gap = rng.uniform(4.0, 7.5) * ("Mouth_Slightly_Open" in face.has)
+    top, bottom, left, right = top - gap / 4, top + gap, (-half, v), (half, v)
+    face.lens(left, right, (top - lip * 1.4, bottom + lip * 1.7), color)
+    if gap:
+        left, right = (-half + 2, v), (half - 2, v)
+        face.lens(left, right, (top, bottom), palette.THROAT)
+        face.lens(left, right, (top, top + 0.55 * (bottom - top)), WHITE)
+    else:
+        face.stroke(left, right, top, 1.8, mix(color, DARK, 0.5), 0.9)
+    shine = mix(color, WHITE, 0.5)
+    face.glow((0, v + bottom + lip * 0.8), (half * 0.5, lip * 0.8), shine, 0.8)
     if smiling:
-        canvas.stroke(
-            (half + 1.5, v - 4), (half + 1.5, v + 4), -1.5, 1.3, scene.shade, both=True
-        )
+        start, end = (half + 1.5, v - 5), (half + 1.5, v + 5)
+        face.stroke(start, end, -1.5, 1.6, face.shade, both=True)
 
 
-def _draw_eyes(scene: Scene) -> None:
-    canvas, has, traits = scene.canvas, scene.has, scene.traits
-    u, size = traits["eye_spacing"], traits["eye_size"]
-    tilt = size * traits["eye_tilt"]
-    inner, outer = (u - size, tilt), (u + size, -tilt)
-    up = size * (0.34 if "Narrow_Eyes" in has else 0.62) * scene.rng.uniform(0.92, 1.06)
-    low = up * (0.55 if "Smiling" in has else 0.8)
-    makeup = "Heavy_Makeup" in has
-    lid = mix(scene.shade, _shadow_color(scene), 0.7) if makeup else scene.shade
-    reach = up + (6.0 if makeup else 3.5)
-    canvas.lens(inner, outer, (-reach, -up + 1), lid, 0.9 if makeup else 0.7, both=True)
-    canvas.lens(inner, outer, (-up, low), WHITE, both=True)
-    iris = palette.eye_color(scene.person)
-    canvas.ellipse((u, -0.4), (size * 0.6, size * 0.6), iris, both=True)
-    canvas.ellipse((u, -0.4), (size * 0.32, size * 0.33), rgb(24, 18, 20), both=True)
-    for side in (-1, 1):  # the light comes from one side
-        canvas.ellipse((side * u + 1.8, -2.2), (1.6, 1.6), WHITE)
+def _draw_eyes(face: Face) -> None:
+    traits, makeup = face.traits, "Heavy_Makeup" in face.has
+    u, size, tilt = (traits[f"eye_{name}"] for name in ("spacing", "size", "tilt"))
+    inner, outer = (u - size, size * tilt), (u + size, -size * tilt)
+    up = 0.34 if "Narrow_Eyes" in face.has else 0.62
+    up *= size * face.rng.uniform(0.92, 1.06)
+    low = up * (0.55 if "Smiling" in face.has else 0.8)
+    lid, reach, thick = face.shade, 3.5, 1.4
+    if makeup:  # a person keeps their eye shadow
+        shadow = between(palette.EYE_SHADOWS, traits["style"] / 2 + 0.5)
+        lid, reach, thick = mix(lid, shadow, 0.7), 6.0, 2.6
+        wing = (u + size + 4, -size * tilt - 3.5)
+        face.lens(outer, wing, (-1.6, 0.4), DARK, both=True)
+    face.lens(inner, outer, (-up - reach, 1 - up), lid, 0.8, both=True)
+    face.lens(inner, outer, (-up, low), WHITE, both=True)
+    iris = between(palette.EYES, 1.6 + 1.1 * traits["eye_color"])
+    face.ellipse((u, -0.4), (size * 0.6, size * 0.6), iris, both=True)
+    face.ellipse((u, -0.4), (size * 0.32, size * 0.33), DARK * 0.6, both=True)
+    face.ellipse((u + 1.8, -2.2), (1.6, 1.6), WHITE)  # the light is on one side
+    face.ellipse((1.8 - u, -2.2), (1.6, 1.6), WHITE)
     # Lids cover what of the iris is larger than the open eye.
-    canvas.lens(inner, outer, (-up - 3.2, -up), lid, both=True)
-    canvas.lens(inner, outer, (low, low + 3.6), scene.skin, both=True)
-    thick = 2.6 if makeup else 1.4
-    canvas.lens(inner, outer, (-up - thick, -up + 0.8), DARK, both=True)
-    if makeup:
-        wing = (outer[0] + 4.0, outer[1] - 3.5)
-        canvas.stroke(outer, wing, 0.0, 1.6, DARK, both=True)
+    face.lens(inner, outer, (-up - 3.2, -up), lid, both=True)
+    face.lens(inner, outer, (low, low + 3.6), face.skin, both=True)
+    face.lens(inner, outer, (-up - thick, 0.8 - up), DARK, both=True)
 
 
-def _shadow_color(scene: Scene) -> Color:
-    """Eye shadow; a person keeps theirs."""
-    style = scene.traits["style"]
-    return mix(rgb(150, 84, 120), rgb(96, 100, 140), min(max(style / 2 + 0.5, 0), 1))
+def _draw_brows(face: Face) -> None:
+    traits, color = face.traits, mix(mix(face.hair, DARK, 0.4), face.skin, 0.15)
+    place = (traits["eye_spacing"], traits["brow_height"] + face.rng.normal(0, 0.6))
+    arch = 3 * ("Arched_Eyebrows" in face.has)
+    inner, peak, outer = np.array([(-10.5, 0.5), (3, -1 - arch), (13, 2)]) + place
+    thick = traits["brow_weight"] * (1.9 if "Bushy_Eyebrows" in face.has else 1.0)
+    across = np.array([(0, thick / 2)])
+    edge = [inner - across, peak - across, outer, peak + across, inner + across]
+    face.polygon(np.concatenate(edge, axis=None).reshape(-1, 2), color, both=True)
 
 
-def _draw_brows(scene: Scene) -> None:
-    canvas, has, traits = scene.canvas, scene.has, scene.traits
-    u, v = traits["eye_spacing"], traits["brow_height"] + scene.rng.normal(0, 0.6)
-    color = mix(mix(scene.hair, DARK, 0.4), scene.skin, 0.15)
-    thick = traits["brow_weight"] * (1.9 if "Bushy_Eyebrows" in has else 1.0)
-    inner, peak, outer = (u - 10.5, v + 0.5), (u + 3.0, v - 1.0), (u + 12.5, v + 2.0)
-    if "Arched_Eyebrows" in has:
-        inner, peak, outer = (u - 10.5, v), (u + 5.5, v - 4.0), (u + 13.5, v + 2.0)
-    canvas.stroke(inner, peak, -0.6, thick, color, 0.95, both=True)
-    canvas.lens(
-        (peak[0] - 2.0, peak[1]), outer, (-0.5 - thick / 2, thick / 2), color, both=True
-    )
+def _hair_edges(face: Face) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the outer and the inner edge of the hair, (n, 2), left to right.
+
+    Both end where the hair ends: at the ears, under the jaw or on the shoulders.
+    """
+    traits, has = face.traits, face.has
+    width, jaw, line = traits["face_width"], traits["jaw"], traits["hairline"]
+    top, length = -57 - traits["hair_volume"], traits["hair_length"]
+    side = width + 0.5 * traits["hair_volume"]
+    outer = [(0, top), (14, top + 1.5), (27, 0.9 * top), (side - 1, -30)]
+    inner = [(0, line), (14, line + 1), (27, line + 7), (width - 7, -22)]
+    if "Receding_Hairline" in has:
+        inner = [(0, line - 3), (12, line - 7), (25, line - 9), (width - 7, -38)]
+    elif "Bangs" in has:
+        inner = [(0, -21), (14, -20), (26, -18), (width - 8, -13)]
+    if length > 0.6:
+        outer += [(side + 5, 0), (width + 8, 40), (width + 9, 75), (width, 101)]
+        inner += [(width - 3, -4), (width - 3, 18), (jaw + 4, 44), (jaw + 12, 90)]
+    elif length > 0:
+        outer += [(side + 4, 0), (width + 8, 30), (width + 1, 55), (jaw + 6, 62)]
+        inner += [(width - 3, -4), (width - 3, 18), (jaw + 4, 44), (jaw + 5, 60)]
+    else:
+        outer += [(width + 3, -12), (width + 2, 0), (width + 1, 6)]
+        inner += [(width - 4, -8), (width - 1, 2), (width + 1, 6)]
+    outer, inner = outline(outer), outline(inner)
+    if "Wavy_Hair" in has:
+        rays = outer - _HEAD
+        angles = np.arctan2(rays[:, 1], rays[:, 0]) + traits["style"] / 5
+        outer += rays * (0.09 * np.abs(np.sin(8 * angles)) - 0.03)[:, None]
+    if "Bangs" in has:  # single locks hang over or fall short of the fringe
+        inner[:, 1] += 2.4 * np.sin(2.3 * inner[:, 0]) * (inner[:, 1] < -12)
+    elif "Receding_Hairline" not in has:  # the part is higher on one side
+        inner[:, 1] += 0.14 * traits["hair_part"] * (inner[:, 1] < -25) * inner[:, 0]
+    return outer, inner
 
 
-def _draw_jewelry(scene: Scene) -> None:
-    if "Wearing_Earrings" not in scene.has:
-        return
-    u, drop = scene.traits["face_width"] + 2, scene.rng.uniform(0, 9)
-    gold = rgb(240, 204, 88) if scene.rng.random() < 0.5 else rgb(228, 234, 242)
-    canvas = scene.canvas
-    canvas.stroke((u, 17.0), (u, 20.0 + drop), 0.0, 1.5, gold, both=True)
-    canvas.ellipse((u, 22.5 + drop), (3.6, 3.6), gold, both=True)
-    canvas.ellipse((u - 0.8, 21.5 + drop), (1.2, 1.2), WHITE, both=True)
+def _draw_hair(face: Face, outer: np.ndarray, inner: np.ndarray) -> None:
+    start = int(100 * abs(face.traits["hair_part"]))
+    contrast = 0.17 if "Wavy_Hair" in face.has else 0.1
+    tones = 1 + contrast * _STRANDS[start : start + len(_DEPTHS)]
+    tones += (0.35 if "Straight_Hair" in face.has else 0.12) * _SHEEN
+    face.polygon(np.concatenate([outer, inner[::-1]]), face.hair)
+    for depth, tone in zip(_DEPTHS, tones, strict=True):
+        face.line(outer + depth * (inner - outer), 3.1, face.hair * tone)
 
 
-def _draw_glasses(scene: Scene) -> None:
-    if "Eyeglasses" not in scene.has:
-        return
-    canvas, style = scene.canvas, scene.traits["style"]
-    frame = mix(DARK, rgb(150, 70, 50), 0.3 + 0.2 * style)
-    width, height = 14.5, 11.0 + 1.0 * style
-    u = max(scene.traits["eye_spacing"], width + 2.5)
-    tinted = scene.rng.random() < 0.15
-    glass, strength = (DARK, 0.8) if tinted else (WHITE, 0.14)
-    canvas.ellipse((u, 0.5), (width, height), glass, strength, both=True)
-    canvas.ring((u, 0.5), (width, height), 2.4, frame, both=True)
-    temple = (scene.traits["face_width"] + 1, -2.0)
-    canvas.stroke((u + width, -1.0), temple, 0.0, 2.2, frame, both=True)
-    canvas.stroke((width - u, -1.0), (u - width, -1.0), -1.5, 2.4, frame)
+def _draw_beard(face: Face) -> None:
+    traits, color = face.traits, mix(face.hair, DARK, 0.3)
+    width, jaw, length = traits["face_width"], traits["jaw"], traits["face_length"]
+    mouth, chin, v = traits["mouth_width"], traits["chin"], traits["mouth_height"]
+    full = [(0, 29.5), (13, 29.5), (27, 27), (width - 6, 12), (width - 0.5, 14)]
+    full += [(width * 0.96, 26), (jaw, 45), (chin + 1, length - 3), (0, length + 1)]
+    goatee = [(0, 32), (mouth * 0.8, 33), (mouth + 3, 40), (mouth + 2, 52)]
+    goatee += [(chin * 0.9, length - 2), (0, length + 2)]
+    if "5_o_Clock_Shadow" in face.has:
+        _fill_beard(face, full, mix(color, face.shade, 0.2), 0.42)
+    elif not face.has & {"No_Beard", "Goatee", "Mustache", "Sideburns"}:
+        _fill_beard(face, full, color, 0.95)
+    if "Goatee" in face.has:
+        _fill_beard(face, goatee, color, 1.0)
+    if "Sideburns" in face.has:
+        start, end = (width - 1, -14), (jaw + 4.5, 36)
+        face.lens(start, end, (-3.5, 6), color, 0.85, both=True)
+    if "Mustache" in face.has:
+        face.lens((-1, v - 6), (mouth + 1, v - 1), (-5.5, 1), color, both=True)
 
 
-def _develop(scene: Scene) -> np.ndarray:
-    """Light, blur, grain; planes of floats to an interleaved uint8 image."""
-    rng, pixels = scene.rng, scene.canvas.finish()
-    if "Blurry" in scene.has:
-        pixels = _blurred(_blurred(pixels, 2), int(rng.integers(2, 5)))
-    tint = rng.normal(1.0, 0.02, (3, 1)) * rng.normal(0.97, 0.05)
-    light = (tint * (1 + rng.normal(0, 0.12) * _COLUMNS)).astype(np.float32)
-    row, column = rng.integers(0, 100, 2)
-    grain = _GRAIN[row : row + _HEIGHT, column : column + _WIDTH]
-    grain = grain * np.float32(rng.uniform(1.0, 4.0))
-    image = np.empty((_HEIGHT, _WIDTH, 3), np.uint8)
-    for channel, plane in enumerate(pixels):
-        plane *= light[channel]
-        plane += grain
-        np.maximum(plane, 0, out=plane)
-        image[..., channel] = np.minimum(plane, 255, out=plane)
-    return image
+def _fill_beard(face: Face, half, color: np.ndarray, alpha: float) -> None:
+    """Fills a half given from the top down, and its mirror image, with speckles."""
+    mask = Image.new("L", _SIZE)
+    draw = ImageDraw.Draw(mask)
+    draw.polygon(face.pixels(outline(half)), round(255 * alpha))
+    mouth = CIRCLE * (face.traits["mouth_width"] + 0.5, 6.5)
+    draw.polygon(face.pixels(mouth + (0, face.traits["mouth_height"] + 1)), 0)
+    left, top, right, bottom = box = mask.getbbox()
+    x, y = face.rng.integers(0, 100, 2).tolist()  # other speckles each time
+    speckles = _STUBBLE.crop((x, y, x + right - left, y + bottom - top))
+    speckles = ImageChops.multiply(mask.crop(box), speckles)
+    face.image.paste(as_ink(color), box, speckles)
 
 
-def _blurred(pixels: np.ndarray, radius: int) -> np.ndarray:
-    """A box blur of width 2 * radius + 1 in both directions, edges repeated."""
-    for axis in (1, 2):
-        pad = [(0, 0)] * 3
-        pad[axis] = (radius, radius)
-        padded = np.moveaxis(np.pad(pixels, pad, mode="edge"), axis, 0)
-        size = pixels.shape[axis]
-        total = padded[:size].copy(order="K")
-        for step in range(1, 2 * radius + 1):
-            total += padded[step : step + size]
-        total /= 2 * radius + 1
-        pixels = np.moveaxis(total, 0, axis)
-    return np.ascontiguousarray(pixels)
+def _draw_accessories(face: Face) -> None:
+    """Draws hat, earrings and glasses."""
+    rng, traits, width = face.rng, face.traits, face.traits["face_width"]
+    if "Wearing_Hat" in face.has:
+        _draw_hat(face, pick(palette.CLOTHES, rng), width + 6)
+    if "Wearing_Earrings" in face.has:
+        u, v, metal = width + 2, 20 + rng.uniform(0, 9), pick(palette.METALS, rng)
+        face.line([(u, 17), (u, v)], 1.5, metal)
+        face.line([(-u, 17), (-u, v)], 1.5, metal)
+        face.ellipse((u, v + 2.5), (3.6, 3.6), metal, both=True)
+    if "Eyeglasses" in face.has:
+        frame = mix(DARK, palette.COPPER, 0.3 + 0.2 * traits["style"])
+        rim = CIRCLE * (14.5, 11.0 + traits["style"])
+        glass, alpha = (DARK, 0.8) if rng.random() < 0.15 else (WHITE, 0.14)
+        for u in (max(traits["eye_spacing"], 17.0), -max(traits["eye_spacing"], 17.0)):
+            face.polygon(rim + (u, 0.5), glass, alpha)
+            face.line(rim + (u, 0.5), 2.4, frame)
+            face.line([(u * 1.8, -1), (math.copysign(width + 1, u), -2)], 2.2, frame)
+        face.line([(14.5 - abs(u), -1), (0, -2), (abs(u) - 14.5, -1)], 2.4, frame)
+
+
+def _draw_hat(face: Face, color: np.ndarray, width: float) -> None:
+    """Draws a woolen hat, a cap or a hat with a brim, by the person's style."""
+    style, band = face.traits["style"], color * (0.72, 0.72, 0.74)
+    dome = [(0, -78), (26, -73), (width - 3, -54), (width, -34), (width - 4, -25)]
+    dome = outline([*dome, (20, -27), (0, -28)])
+    face.fill_round(dome, (0, -42), color, (0.88, 0.96, 1.0, 1.04))
+    if style < -0.4:
+        face.line([(-width, -31), (0, -35), (width, -31)], 13, band)
+        face.ellipse((0, -79), (7, 7), band)
+    elif style < 0.6:
+        face.lens((-width - 3, -27), (width + 3, -27), (-13, -1), band)
+    else:
+        face.line([(-width, -37), (0, -41), (width, -37)], 9, band)
+        face.lens((-width - 26, -30), (width + 26, -30), (-9, 3), color)

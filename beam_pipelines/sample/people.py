@@ -7,7 +7,6 @@ is present where the score exceeds the threshold that gives its frequency. So th
 frequencies given `Male` are CelebA's, and attributes go together as they do there.
 """
 
-import dataclasses
 import functools
 import math
 from statistics import NormalDist
@@ -24,63 +23,50 @@ MALE_SHARE = 0.42
 IMAGES_PER_PERSON = (1, 6)
 
 
-class Row(NamedTuple):
-    """How often an attribute is present, and what its score is made of.
-
-    `female` and `male` are frequencies measured on the 202,599 official annotations.
-    `person` is the share of the score's variance that all images of a person have in
-    common; `age`, `smile` and `makeup` are correlations with the common factors.
-    """
-
-    female: float
-    male: float
-    person: float = 0.4
-    age: float = 0.0
-    smile: float = 0.0
-    makeup: float = 0.0
-
-
+#: Per attribute its frequency among women and men, measured on the 202,599 official
+#: annotations; the share of its score's variance that all images of a person have in
+#: common; and its score's correlations with the factors age, smile and makeup.
 TABLE = {
-    "5_o_Clock_Shadow": Row(0.00, 0.27, 0.6),
-    "Arched_Eyebrows": Row(0.42, 0.05, 0.6, makeup=0.3),
-    "Attractive": Row(0.68, 0.28, 0.4, age=-0.4, makeup=0.4),
-    "Bags_Under_Eyes": Row(0.10, 0.35, 0.4, age=0.3, smile=0.2),
-    "Bald": Row(0.00, 0.05, 0.8, age=0.4),
-    "Bangs": Row(0.20, 0.08, 0.7),
-    "Big_Lips": Row(0.30, 0.16, 0.9),
-    "Big_Nose": Row(0.10, 0.42, 0.9),
-    "Black_Hair": Row(0.20, 0.30, 0.7),
-    "Blond_Hair": Row(0.24, 0.02, 0.7),
-    "Blurry": Row(0.05, 0.06, 0.1),
-    "Brown_Hair": Row(0.24, 0.15, 0.7),
-    "Bushy_Eyebrows": Row(0.07, 0.24, 0.8),
-    "Chubby": Row(0.01, 0.12, 0.7, age=0.4),
-    "Double_Chin": Row(0.01, 0.10, 0.5, age=0.5, smile=0.2),
-    "Eyeglasses": Row(0.02, 0.12, 0.6, age=0.3),
-    "Goatee": Row(0.00, 0.15, 0.7),
-    "Gray_Hair": Row(0.01, 0.09, 0.7, age=0.5),
-    "Heavy_Makeup": Row(0.66, 0.00, 0.2, makeup=0.85),
-    "High_Cheekbones": Row(0.56, 0.31, 0.2, smile=0.8),
-    "Male": Row(0.00, 1.00),
-    "Mouth_Slightly_Open": Row(0.53, 0.42, 0.1, smile=0.7),
-    "Mustache": Row(0.00, 0.10, 0.7),
-    "Narrow_Eyes": Row(0.11, 0.12, 0.4, smile=0.2),
-    "No_Beard": Row(1.00, 0.61, 0.8),
-    "Oval_Face": Row(0.33, 0.22, 0.7, smile=0.3),
-    "Pale_Skin": Row(0.06, 0.02, 0.3),
-    "Pointy_Nose": Row(0.36, 0.16, 0.8),
-    "Receding_Hairline": Row(0.05, 0.12, 0.7, age=0.4),
-    "Rosy_Cheeks": Row(0.11, 0.00, 0.1, smile=0.4, makeup=0.4),
-    "Sideburns": Row(0.00, 0.14, 0.7),
-    "Smiling": Row(0.54, 0.40, 0.05, smile=0.95),
-    "Straight_Hair": Row(0.18, 0.24, 0.6),
-    "Wavy_Hair": Row(0.45, 0.14, 0.6),
-    "Wearing_Earrings": Row(0.31, 0.02, 0.4, makeup=0.2),
-    "Wearing_Hat": Row(0.02, 0.08, 0.4),
-    "Wearing_Lipstick": Row(0.81, 0.01, 0.3, makeup=0.75),
-    "Wearing_Necklace": Row(0.20, 0.02, 0.2),
-    "Wearing_Necktie": Row(0.00, 0.17, 0.4),
-    "Young": Row(0.87, 0.63, 0.1, age=-0.9),
+    "5_o_Clock_Shadow": (0.00, 0.27, 0.6, 0.0, 0.0, 0.0),
+    "Arched_Eyebrows": (0.42, 0.05, 0.6, 0.0, 0.0, 0.3),
+    "Attractive": (0.68, 0.28, 0.4, -0.4, 0.0, 0.4),
+    "Bags_Under_Eyes": (0.10, 0.35, 0.4, 0.3, 0.2, 0.0),
+    "Bald": (0.00, 0.05, 0.8, 0.4, 0.0, 0.0),
+    "Bangs": (0.20, 0.08, 0.7, 0.0, 0.0, 0.0),
+    "Big_Lips": (0.30, 0.16, 0.9, 0.0, 0.0, 0.0),
+    "Big_Nose": (0.10, 0.42, 0.9, 0.0, 0.0, 0.0),
+    "Black_Hair": (0.20, 0.30, 0.7, 0.0, 0.0, 0.0),
+    "Blond_Hair": (0.24, 0.02, 0.7, 0.0, 0.0, 0.0),
+    "Blurry": (0.05, 0.06, 0.1, 0.0, 0.0, 0.0),
+    "Brown_Hair": (0.24, 0.15, 0.7, 0.0, 0.0, 0.0),
+    "Bushy_Eyebrows": (0.07, 0.24, 0.8, 0.0, 0.0, 0.0),
+    "Chubby": (0.01, 0.12, 0.7, 0.4, 0.0, 0.0),
+    "Double_Chin": (0.01, 0.10, 0.5, 0.5, 0.2, 0.0),
+    "Eyeglasses": (0.02, 0.12, 0.6, 0.3, 0.0, 0.0),
+    "Goatee": (0.00, 0.15, 0.7, 0.0, 0.0, 0.0),
+    "Gray_Hair": (0.01, 0.09, 0.7, 0.5, 0.0, 0.0),
+    "Heavy_Makeup": (0.66, 0.00, 0.2, 0.0, 0.0, 0.85),
+    "High_Cheekbones": (0.56, 0.31, 0.2, 0.0, 0.8, 0.0),
+    "Male": (0.00, 1.00, 0.4, 0.0, 0.0, 0.0),
+    "Mouth_Slightly_Open": (0.53, 0.42, 0.1, 0.0, 0.7, 0.0),
+    "Mustache": (0.00, 0.10, 0.7, 0.0, 0.0, 0.0),
+    "Narrow_Eyes": (0.11, 0.12, 0.4, 0.0, 0.2, 0.0),
+    "No_Beard": (1.00, 0.61, 0.8, 0.0, 0.0, 0.0),
+    "Oval_Face": (0.33, 0.22, 0.7, 0.0, 0.3, 0.0),
+    "Pale_Skin": (0.06, 0.02, 0.3, 0.0, 0.0, 0.0),
+    "Pointy_Nose": (0.36, 0.16, 0.8, 0.0, 0.0, 0.0),
+    "Receding_Hairline": (0.05, 0.12, 0.7, 0.4, 0.0, 0.0),
+    "Rosy_Cheeks": (0.11, 0.00, 0.1, 0.0, 0.4, 0.4),
+    "Sideburns": (0.00, 0.14, 0.7, 0.0, 0.0, 0.0),
+    "Smiling": (0.54, 0.40, 0.05, 0.0, 0.95, 0.0),
+    "Straight_Hair": (0.18, 0.24, 0.6, 0.0, 0.0, 0.0),
+    "Wavy_Hair": (0.45, 0.14, 0.6, 0.0, 0.0, 0.0),
+    "Wearing_Earrings": (0.31, 0.02, 0.4, 0.0, 0.0, 0.2),
+    "Wearing_Hat": (0.02, 0.08, 0.4, 0.0, 0.0, 0.0),
+    "Wearing_Lipstick": (0.81, 0.01, 0.3, 0.0, 0.0, 0.75),
+    "Wearing_Necklace": (0.20, 0.02, 0.2, 0.0, 0.0, 0.0),
+    "Wearing_Necktie": (0.00, 0.17, 0.4, 0.0, 0.0, 0.0),
+    "Young": (0.87, 0.63, 0.1, -0.9, 0.0, 0.0),
 }
 
 #: Of each group at most one is present; they lie in this order along one score, that
@@ -90,74 +76,54 @@ CHOICES = (
     ("Wavy_Hair", None, "Straight_Hair"),
 )
 
-_HAIR_COLORS = ("Black_Hair", "Brown_Hair", "Blond_Hair", "Gray_Hair")
-#: Where the first is present, the others are not.
-EXCLUDES = (
-    (
-        "Bald",
-        (*_HAIR_COLORS, "Bangs", "Straight_Hair", "Wavy_Hair")
-        + ("Receding_Hairline", "Wearing_Hat"),
-    ),
-    ("No_Beard", ("5_o_Clock_Shadow", "Goatee", "Mustache", "Sideburns")),
-    ("Wearing_Hat", ("Receding_Hairline",)),
-    ("Bangs", ("Receding_Hairline",)),
-    ("Wearing_Necktie", ("Wearing_Necklace",)),
-)
+#: Where an attribute is present, others are not.
+EXCLUDES = {
+    "Bald": {*CHOICES[0], *CHOICES[1], "Bangs", "Receding_Hairline", "Wearing_Hat"},
+    "No_Beard": {"5_o_Clock_Shadow", "Goatee", "Mustache", "Sideburns"},
+    "Wearing_Hat": {"Receding_Hairline"},
+    "Bangs": {"Receding_Hairline"},
+    "Wearing_Necktie": {"Wearing_Necklace"},
+}
 
-
-class Trait(NamedTuple):
-    """A measure of a person's looks: means given `Male`, common standard deviation."""
-
-    female: float
-    male: float
-    deviation: float
-
-
-#: Lengths in pixels of the 178x218 image; the rest are shares or standard scores.
+_STANDARD_SCORES = ("skin", "undertone", "eye_color", "hair_tone", "hair_part")
+_STANDARD_SCORES += ("asymmetry", "style")
+#: Measures of a person's looks: mean of women, mean of men, standard deviation.
+#: Lengths in pixels of the 178x218 image; `lip_red` is a share.
 TRAITS = {
-    "skin": Trait(0.0, 0.0, 1.0),
-    "undertone": Trait(0.0, 0.0, 1.0),
-    "face_width": Trait(42.5, 43.2, 1.8),
-    "face_length": Trait(66.5, 68.0, 2.2),
-    "jaw": Trait(32.4, 33.8, 2.3),
-    "chin": Trait(14.0, 15.2, 2.0),
-    "eye_spacing": Trait(20.0, 20.0, 0.9),
-    "eye_size": Trait(9.5, 9.2, 0.6),
-    "eye_tilt": Trait(0.05, 0.03, 0.06),
-    "eye_color": Trait(0.0, 0.0, 1.0),
-    "nose_width": Trait(6.4, 6.8, 0.8),
-    "nose_length": Trait(25.3, 25.8, 1.4),
-    "brow_height": Trait(-15.2, -14.6, 1.0),
-    "brow_weight": Trait(2.6, 3.0, 0.5),
-    "mouth_width": Trait(15.8, 16.3, 1.2),
-    "mouth_height": Trait(41.8, 42.3, 1.2),
-    "lip": Trait(3.2, 2.9, 0.5),
-    "lip_red": Trait(0.42, 0.32, 0.25),
-    "neck": Trait(21.5, 23.5, 2.2),
-    "shoulders": Trait(69.0, 73.0, 5.0),
-    "hairline": Trait(-40.0, -41.0, 2.0),
-    "hair_length": Trait(0.75, -0.75, 1.0),
-    "hair_volume": Trait(8.6, 7.4, 2.0),
-    "hair_tone": Trait(0.0, 0.0, 1.0),
-    "hair_part": Trait(0.0, 0.0, 1.0),
-    "asymmetry": Trait(0.0, 0.0, 1.0),
-    "style": Trait(0.0, 0.0, 1.0),
+    "face_width": (42.5, 43.2, 1.8),
+    "face_length": (66.5, 68.0, 2.2),
+    "jaw": (32.4, 33.8, 2.3),
+    "chin": (14.0, 15.2, 2.0),
+    "eye_spacing": (20.0, 20.0, 0.9),
+    "eye_size": (9.5, 9.2, 0.6),
+    "eye_tilt": (0.05, 0.03, 0.06),
+    "nose_width": (6.4, 6.8, 0.8),
+    "nose_length": (25.3, 25.8, 1.4),
+    "brow_height": (-15.2, -14.6, 1.0),
+    "brow_weight": (2.6, 3.0, 0.5),
+    "mouth_width": (15.8, 16.3, 1.2),
+    "mouth_height": (41.8, 42.3, 1.2),
+    "lip": (3.2, 2.9, 0.5),
+    "lip_red": (0.42, 0.32, 0.25),
+    "neck": (21.5, 23.5, 2.2),
+    "shoulders": (69.0, 73.0, 5.0),
+    "hairline": (-40.0, -41.0, 2.0),
+    "hair_length": (0.75, -0.75, 1.0),
+    "hair_volume": (8.6, 7.4, 2.0),
+    **dict.fromkeys(_STANDARD_SCORES, (0.0, 0.0, 1.0)),
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Person:
+class Person(NamedTuple):
     """One made-up person.
 
     Attributes:
-      identity: number of the person, from 1.
       male: whether `Male` is present on this person's images.
       age: standard score, positive is older.
       scores: (40,) the person's part of each attribute's score, standard normal.
       traits: measure per name of `TRAITS`.
     """
 
-    identity: int
     male: bool
     age: float
     scores: np.ndarray
@@ -170,99 +136,55 @@ def is_male(identity: int) -> bool:
 
 
 def draw_person(identity: int, rng: np.random.Generator) -> Person:
-    """Draws one person."""
+    """Draws one person, by their number from 1."""
     male = is_male(identity)
-    normals = rng.standard_normal(1 + len(celeba.ATTRIBUTES) + len(TRAITS))
+    age, *normals = rng.standard_normal(1 + len(TABLE) + len(TRAITS)).tolist()
     # Beyond two deviations features would touch or leave the face.
-    looks = np.clip(normals[-len(TRAITS) :], -2, 2)
-    return Person(
-        identity=identity,
-        male=male,
-        age=float(normals[0]),
-        scores=normals[1 : 1 + len(celeba.ATTRIBUTES)],
-        traits={
-            name: (trait.male if male else trait.female) + trait.deviation * float(look)
-            for (name, trait), look in zip(TRAITS.items(), looks, strict=True)
-        },
-    )
+    looks = np.clip(normals[len(TABLE) :], -2, 2)
+    measures = _MEANS[int(male)] + _DEVIATION * looks
+    traits = dict(zip(TRAITS, measures.tolist(), strict=True))
+    return Person(male, age, np.array(normals[: len(TABLE)]), traits)
 
 
 def draw_attributes(person: Person, rng: np.random.Generator) -> frozenset[str]:
     """Draws the attributes of one image of a person: the names of those present."""
-    weights = _weights()
-    normals = rng.standard_normal(2 + len(celeba.ATTRIBUTES))
-    factors = np.array([person.age, normals[0], normals[1]])
-    scores = weights.person * person.scores + weights.factors @ factors
-    scores += weights.own * normals[2:]
-    thresholds = weights.thresholds[int(person.male)]
-    present = {
-        name
-        for name, score, threshold in zip(
-            celeba.ATTRIBUTES, scores, thresholds, strict=True
-        )
-        if score > threshold
-    }
-    for names, bounds in zip(CHOICES, weights.bounds[int(person.male)], strict=True):
+    smile, makeup, *own = rng.standard_normal(2 + len(TABLE)).tolist()
+    scores = _PERSON * person.scores + _FACTORS @ (person.age, smile, makeup)
+    scores += _OWN * own
+    thresholds, bounds = _thresholds(int(person.male))
+    present = {celeba.ATTRIBUTES[at] for at in np.flatnonzero(scores > thresholds)}
+    for names, ends in zip(CHOICES, bounds, strict=True):
         score = scores[celeba.ATTRIBUTES.index(names[-1])]
         present -= {*names}
-        present |= {names[int(np.searchsorted(bounds, score))]} - {None}
-    for winner, losers in EXCLUDES:
+        present |= {names[int(np.searchsorted(ends, score))]} - {None}
+    for winner, losers in EXCLUDES.items():
         if winner in present:
-            present -= {*losers}
+            present -= losers
     return frozenset(present)
 
 
-class _Weights(NamedTuple):
-    """The table as arrays; the first axis of `thresholds` and `bounds` is `male`."""
-
-    person: np.ndarray  # (40,)
-    factors: np.ndarray  # (40, 3): age, smile, makeup
-    own: np.ndarray  # (40,)
-    thresholds: np.ndarray  # (2, 40)
-    bounds: tuple[list[np.ndarray], list[np.ndarray]]  # per choice, upper ends
+*_MEANS, _DEVIATION = np.array([*TRAITS.values()]).T
+_COLUMNS = np.array([TABLE[name] for name in celeba.ATTRIBUTES])
+_FREQUENCIES, _FACTORS = _COLUMNS[:, :2].T, _COLUMNS[:, 3:]
+_PERSON = np.sqrt(_COLUMNS[:, 2])
+_OWN = np.sqrt(1 - _PERSON**2 - (_FACTORS**2).sum(axis=1))
 
 
 @functools.cache
-def _weights() -> _Weights:
-    rows = [TABLE[name] for name in celeba.ATTRIBUTES]
-    factors = np.array([(row.age, row.smile, row.makeup) for row in rows])
-    person = np.array([row.person for row in rows])
-    frequencies = [_before_exclusion("female"), _before_exclusion("male")]
-    return _Weights(
-        person=np.sqrt(person),
-        factors=factors,
-        own=np.sqrt(1 - person - (factors**2).sum(axis=1)),
-        thresholds=np.array(
-            [
-                [-_normal_quantile(each[name]) for name in celeba.ATTRIBUTES]
-                for each in frequencies
-            ]
-        ),
-        bounds=tuple(
-            [_bounds(names, each) for names in CHOICES] for each in frequencies
-        ),
-    )
+def _thresholds(male: int) -> tuple[list[float], list[list[float]]]:
+    """Returns the attributes' thresholds, (40,), and of each choice the upper ends."""
+    final = dict(zip(celeba.ATTRIBUTES, _FREQUENCIES[male].tolist(), strict=True))
+    drawn = dict(final)  # such that the frequencies after `EXCLUDES` are the table's
+    for winner, losers in EXCLUDES.items():
+        for loser in losers - {None}:
+            drawn[loser] /= max(1 - final[winner], 1e-9)
+    ends = []
+    for names in CHOICES:
+        shares = np.array([drawn.get(name, 0.0) for name in names])
+        shares[names.index(None)] = 1 - shares.sum()
+        ends.append([_quantile(share) for share in np.cumsum(shares)[:-1]])
+    return [_quantile(1 - drawn[name]) for name in celeba.ATTRIBUTES], ends
 
 
-def _before_exclusion(sex: str) -> dict[str, float]:
-    """Frequencies to draw with, so that those after `EXCLUDES` are the table's."""
-    frequencies = {name: getattr(row, sex) for name, row in TABLE.items()}
-    drawn = dict(frequencies)
-    for winner, losers in EXCLUDES:
-        for loser in losers:
-            left = 1 - frequencies[winner]
-            drawn[loser] = min(1.0, drawn[loser] / left) if left else 0.0
-    return drawn
-
-
-def _bounds(names: tuple[str | None, ...], frequencies: dict[str, float]) -> np.ndarray:
-    """Scores at which one member of a choice gives way to the next."""
-    shares = [0.0 if name is None else frequencies[name] for name in names]
-    shares[names.index(None)] = 1 - sum(shares)
-    return np.array([_normal_quantile(share) for share in np.cumsum(shares)[:-1]])
-
-
-def _normal_quantile(probability: float) -> float:
-    if probability <= 0 or probability >= 1:
-        return math.copysign(math.inf, probability - 0.5)
-    return NormalDist().inv_cdf(probability)
+def _quantile(probability: float) -> float:
+    return NormalDist().inv_cdf(min(max(probability, 1e-12), 1 - 1e-12))

@@ -1,23 +1,29 @@
-"""CelebA's annotation files: parsed fast, and blamed by line when wrong.
+"""CelebA's annotation files, parsed by pyarrow's CSV reader; wrong lines are named.
 
-Tokens are found with array operations over blocks of the file, commas counting as
-blanks, so that the official text files and CSV copies of them take one path. Only when
-that fails are the lines read one by one, to name the first that is wrong.
+It takes the CSV copies and, once runs of blanks are commas, the official lists.
 """
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+import re
 
 import numpy as np
+import pyarrow as pa
+from pyarrow.csv import ConvertOptions, ReadOptions, read_csv
 
+from beam_pipelines.sources.files import File, name_foreign_file
 from schemas import celeba
-from support.errors import ExitCode, UserError, did_you_mean
-from support.folders import InputFile, name_foreign_file
+from support.errors import UserError, did_you_mean, input_error
 
-_BLOCK = 4 << 20
+_NAME = "image_id"  # the column of file names, in copies with a header
 _LONGEST_NAME = 255
-_DIGITS = 9  # of an identity or a split code: fits int32
+_HIGHEST = 10**9 - 1  # of an identity
+_AGAIN = "Download the file again."
+_ERROR = re.compile(  # of pyarrow
+    r"(?:column #(?P<column>\d+): )?Row #(?P<row>\d+): "
+    r"(?:Expected \d+ columns, got (?P<count>\d+)|.*invalid value '(?P<value>.*)')",
+    re.DOTALL,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,36 +46,27 @@ class Table:
         return len(self.names)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Format:
-    """What a line holds: `width` words, the first a file name; `parse` the others."""
-
-    width: int
-    parse: Callable[["_Words"], np.ndarray | None]
-    complain: Callable[[list[bytes]], str | None]
-
-
-def read_attributes(path: InputFile) -> Table:
+def read_attributes(path: File) -> Table:
     """Parses `list_attr_celeba.txt`: values -1 and 1, or 0 and 1, become bits 0 and 1.
 
     Raises:
       UserError: exit 3, naming file and line.
     """
-    data = _read(path)
-    start, line, count = _skip_count(data)
-    header, start, line = _next_line(data, start, line)
-    columns = header.replace(b",", b" ").split()
-    if columns[:1] == [b"image_id"]:
-        columns = columns[1:]
-    order = _column_order(path, line - 1, columns)
+    text = _Text(path, header=True)
+    low = "-1" if b",-1" in text.rows else "0"
+    names, signs = text.parse(
+        text.find_attributes(),
+        f"{low} or 1",
+        pa.bool_(),
+        true_values=["1"],
+        false_values=[low],
+    )
+    spelling = "" if low == "-1" or signs.all() else "values 0/1"
+    bits = np.packbits(signs, axis=0).T.copy()
+    return Table(names, bits, text.fingerprint(len(names)), spelling)
 
-    signs = _Signs(order)
-    kind = _Format(1 + len(order), signs.parse, signs.complain)
-    table = _parse(path, data, start, line, count, kind)
-    return dataclasses.replace(table, spelling="values 0/1" if signs.low == "0" else "")
 
-
-def read_numbers(path: InputFile, highest: int = 10**_DIGITS - 1) -> Table:
+def read_numbers(path: File, highest: int = _HIGHEST) -> Table:
     """Parses a file of names and numbers: the partition or the identities.
 
     Args:
@@ -79,26 +76,17 @@ def read_numbers(path: InputFile, highest: int = 10**_DIGITS - 1) -> Table:
     Raises:
       UserError: exit 3, naming file and line.
     """
-    data = _read(path)
-    start, line, count = _skip_count(data)
-    header, after, next_line = _next_line(data, start, line)
-    if header.startswith(b"image_id"):
-        start, line = after, next_line
-
-    def parse(words: _Words) -> np.ndarray | None:
-        values = words.numbers()
-        if values is None or values.max(initial=0) > highest:
-            return None
-        return values
-
-    def complain(words: list[bytes]) -> str | None:
-        digits = words[1].isdigit() and len(words[1]) <= _DIGITS
-        if digits and int(words[1]) <= highest:
-            return None
-        return f"{_show(words[1])} is not a whole number from 0 to {highest}"
-
-    kind = _Format(2, parse, complain)
-    return _parse(path, data, start, line, count, kind)
+    text = _Text(path, header=False)
+    places = text.values()
+    if len(places) != 1:
+        complaint = f"{len(places)} columns of numbers, expected 1"
+        raise _line_error(path, text.first - 1, complaint)
+    rule = f"a whole number from 0 to {highest}"
+    names, (values,) = text.parse(places, rule, pa.uint32())
+    if values.max() > highest:
+        row = int((values > highest).argmax())
+        raise text.error(row, _wrong(str(values[row]), places[0], rule))
+    return Table(names, values.astype(np.int32), text.fingerprint(len(names)))
 
 
 def attribute_bits(packed: np.ndarray, attribute: str) -> np.ndarray:
@@ -107,206 +95,150 @@ def attribute_bits(packed: np.ndarray, attribute: str) -> np.ndarray:
     return packed[:, index >> 3] >> (7 - (index & 7)) & 1
 
 
-class _Words:
-    """The words of a block of lines, as positions in its bytes."""
+class _Text:
+    """An annotation file as text, with commas between words.
 
-    def __init__(self, text: np.ndarray, starts: np.ndarray, ends: np.ndarray):
-        self.text = text
-        self.starts = starts  # (lines, words)
-        self.ends = ends
-
-    @classmethod
-    def split(cls, block: bytes, width: int) -> "_Words | None":
-        """Splits whole lines into words; None unless every line has `width`."""
-        text = np.frombuffer(b"\n" + block + b"\n", np.uint8)
-        blank = (text <= ord(" ")) | (text == ord(","))
-        edges = np.flatnonzero(blank[1:] != blank[:-1]) + 1
-        starts, ends = edges[::2], edges[1::2]
-        if len(starts) % width:
-            return None
-        line_ends = np.flatnonzero(text == ord("\n"))
-        words_per_line = np.diff(np.searchsorted(starts, line_ends))
-        if not np.isin(words_per_line, (0, width)).all():
-            return None
-        return cls(text, starts.reshape(-1, width), ends.reshape(-1, width))
-
-    def names(self) -> np.ndarray | None:
-        start = self.starts[:, 0]
-        size = self.ends[:, 0] - start
-        longest = int(size.max(initial=1))
-        if longest > _LONGEST_NAME:
-            return None
-        columns = np.arange(longest)
-        where = np.minimum(start[:, None] + columns, len(self.text) - 1)
-        letters = np.where(columns < size[:, None], self.text[where], 0)
-        return letters.astype(np.uint8).view(f"S{longest}")[:, 0]
-
-    def signs(self, low: str) -> np.ndarray | None:
-        """(lines, words - 1) bool of the words `low` and 1; None if another is there.
-
-        Args:
-          low: "-1" or "0".
-        """
-        start, end = self.starts[:, 1:], self.ends[:, 1:]
-        size, first = end - start, self.text[start]
-        positive = (size == 1) & (first == ord("1"))
-        negative = (size == len(low)) & (first == ord(low[0]))
-        if low == "-1":
-            negative &= self.text[end - 1] == ord("1")
-        return positive if (positive | negative).all() else None
-
-    def numbers(self) -> np.ndarray | None:
-        """(lines,) int32 of the second word; None if one is not a whole number."""
-        start = self.starts[:, 1]
-        size = self.ends[:, 1] - start
-        if size.max(initial=1) > _DIGITS:
-            return None
-        value = np.zeros(len(start), np.int32)
-        for column in range(int(size.max(initial=0))):
-            inside = column < size
-            digit = self.text[np.where(inside, start + column, 0)].astype(np.int32)
-            digit -= ord("0")
-            if ((digit < 0) | (digit > 9))[inside].any():
-                return None
-            value = np.where(inside, value * 10 + digit, value)
-        return value
-
-
-class _Signs:
-    """The attributes' values: -1 and 1 or, in copies, 0 and 1, throughout a file.
+    Args:
+      path: the file.
+      header: whether one is required; otherwise one that names `image_id` is read.
 
     Attributes:
-      low: what stands for "not" in this file; empty until a line shows it.
+      columns: their names; empty ones (of row numbers) are ignored.
+      first: the number of the first row's line.
+      rows: the bytes from there on.
     """
 
-    def __init__(self, order: np.ndarray):
-        self.order = order  # where each official attribute stands in a line
-        self.low = ""
-        self._seen = b""  # the same while lines are read one by one
+    def __init__(self, path: File, header: bool):
+        self._path = path
+        data = _read(path)
+        self._sha256 = hashlib.sha256(data).hexdigest()
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        line, _, rest = data.partition(b"\n")
+        self.first, self._count = 1, None
+        if line.strip().isdigit():
+            self.first, self._count, data = 2, int(line), rest
+            line = data.partition(b"\n")[0]
+        self.rows = _with_commas(data, line)
+        self.columns = [_NAME, "number"]
+        if header or _NAME.encode() in line:
+            line, _, self.rows = self.rows.partition(b"\n")
+            self.first += 1
+            self.columns = [word.strip() for word in line.decode().split(",")]
+            if _NAME not in self.columns:  # as in the official lists
+                if self.columns[0] == "":  # but R writes this one for names of rows
+                    self.columns.pop(0)
+                self.columns.insert(0, _NAME)
 
-    def parse(self, words: _Words) -> np.ndarray | None:
-        for low in (self.low,) if self.low else ("-1", "0"):
-            signs = words.signs(low)
-            if signs is not None:
-                self.low = self.low or ("" if signs.all() else low)
-                return np.packbits(signs[:, self.order], axis=1)
-        return None
+    def values(self) -> list[int]:
+        """Places of the columns of values."""
+        columns = enumerate(self.columns)
+        return [place for place, name in columns if name not in ("", _NAME)]
 
-    def complain(self, words: list[bytes]) -> str | None:
-        """What is wrong with a line, given those before it one by one."""
-        for column, word in enumerate(words[1:], 1):
-            if not self._seen and word in (b"-1", b"0"):
-                self._seen = word
-            if word not in (b"1", self._seen):
-                low = self._seen.decode() or "-1"
-                return f"value {_show(word)} in column {column}, expected {low} or 1"
-        return None
+    def find_attributes(self) -> list[int]:
+        """Places of the attributes, each of which the header must name once."""
+        names = [self.columns[place] for place in self.values()]
+        missing = [name for name in celeba.ATTRIBUTES if name not in names]
+        strange = [name for name in names if name not in celeba.ATTRIBUTES]
+        line = self.first - 1
+        if len(missing) == len(celeba.ATTRIBUTES):
+            complaint = "expected the header with the attribute names"
+            raise _line_error(self._path, line, complaint)
+        if strange:
+            complaint = f"{_show(strange[0])} is not an attribute of CelebA"
+            remedy = did_you_mean(strange[0], celeba.ATTRIBUTES)
+            raise _line_error(self._path, line, complaint, remedy)
+        if missing or len(names) != len(celeba.ATTRIBUTES):
+            what = f"{missing[0]} is missing" if missing else "an attribute is doubled"
+            raise _line_error(self._path, line, f"the header is incomplete: {what}")
+        return [self.columns.index(name) for name in celeba.ATTRIBUTES]
 
+    def parse(
+        self, places: list[int], rule: str, kind: pa.DataType, **options: list[str]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Parses the rows.
 
-def _parse(
-    path: InputFile,
-    data: bytes,
-    start: int,
-    line: int,
-    count: int | None,
-    kind: _Format,
-) -> Table:
-    names, values = [], []
-    for block in _blocks(data, start):
-        words = _Words.split(block, kind.width)
-        name = None if words is None else words.names()
-        value = None if name is None else kind.parse(words)
-        if value is None:
-            _blame(path, data, start, line, kind)
-        names.append(name)
-        values.append(value)
-    rows = sum(len(part) for part in names)
-    if not rows:
-        raise _input_error(f"{path} has no rows.", "Download the file again.")
-    if count not in (None, rows):
-        raise _input_error(
-            f"{path}:1 announces {count:,} rows, but {rows:,} follow.",
-            "The file is cut or edited: download it again, or correct the first line.",
-        )
-    joined = np.concatenate(names)
-    if _has_duplicates(joined):
-        _blame(path, data, start, line, kind)
-    return Table(joined, np.concatenate(values), _fingerprint(path, data, rows))
+        Args:
+          places: of the columns of values.
+          rule: what is expected of a value, for messages.
+          kind: what a value is.
+          **options: of pyarrow's conversion.
 
+        Returns:
+          names (rows,) bytes strings, and values (places, rows).
 
-def _blocks(data: bytes, start: int) -> Iterator[bytes]:
-    """Cuts the file at line ends, so that memory does not grow with its size."""
-    while start < len(data):
-        end = data.find(b"\n", start + _BLOCK)
-        end = len(data) if end < 0 else end + 1
-        yield data[start:end]
-        start = end
+        Raises:
+          UserError: exit 3, naming the wrong line.
+        """
+        if not self.rows.strip():
+            raise input_error(f"{self._path} has no rows.", _AGAIN)
+        numbers = [str(place) for place in range(len(self.columns))]
+        used = [numbers[place] for place in (self.columns.index(_NAME), *places)]
+        options |= {"include_columns": used, "null_values": []}
+        kinds = dict.fromkeys(used, kind) | {used[0]: pa.binary()}
+        try:
+            table = read_csv(
+                pa.BufferReader(self.rows),
+                # With threads an error does not know its row.
+                ReadOptions(use_threads=False, column_names=numbers),
+                convert_options=ConvertOptions(column_types=kinds, **options),
+            )
+        except pa.ArrowInvalid as error:
+            raise self._translate(str(error), rule) from error
+        if self._count not in (None, len(table)):
+            raise input_error(
+                f"{self._path}:1 announces {self._count:,} rows, but {len(table):,} "
+                "follow.",
+                "The file is cut or edited: download it again, or correct that line.",
+            )
+        names = self._check_names(table[0].to_pylist())
+        return names, np.stack([column.to_numpy() for column in table.columns[1:]])
 
+    def _check_names(self, names: list[bytes]) -> np.ndarray:
+        seen: dict[bytes, int] = {}
+        for row, name in enumerate(names):
+            if not 0 < len(name) <= _LONGEST_NAME:
+                raise self.error(row, "the file name is empty or too long")
+            if seen.setdefault(name, row) < row:
+                complaint = f"{_show(name.decode())} was already on line"
+                raise self.error(row, f"{complaint} {self._line(seen[name])}")
+        return np.array(names, "S")
 
-def _blame(path: InputFile, data: bytes, start: int, line: int, kind: _Format) -> None:
-    """Reads line by line and raises for the first wrong one."""
-    seen: dict[bytes, int] = {}
-    for number, text in enumerate(data[start:].split(b"\n"), line):
-        words = text.replace(b",", b" ").split()
-        if not words:
-            continue
-        complaint = kind.complain(words) if len(words) == kind.width else None
-        if len(words) != kind.width:
-            complaint = f"{len(words)} words, expected {kind.width}"
-        elif len(words[0]) > _LONGEST_NAME:
-            complaint = "the file name is too long"
-        elif words[0] in seen:
-            complaint = f"{_show(words[0])} was already on line {seen[words[0]]}"
-        if complaint:
-            raise _line_error(path, number, complaint)
-        seen[words[0]] = number
-    raise _input_error(f"{path} cannot be parsed.", "Download the file again.")
+    def _translate(self, error: str, rule: str) -> UserError:
+        """Says in our words, and by line, what pyarrow complains of."""
+        found = _ERROR.search(error)
+        if not found:
+            what = " ".join(error.split())[:200]
+            return input_error(f"{self._path} cannot be parsed: {what}.", _AGAIN)
+        complaint = f"{found['count']} words, expected {len(self.columns)}"
+        if found["count"] is None:
+            complaint = _wrong(found["value"], found["column"], rule)
+        return self.error(int(found["row"]) - 1, complaint)
 
+    def error(self, row: int, complaint: str) -> UserError:
+        return _line_error(self._path, self._line(row), complaint)
 
-def _column_order(path: InputFile, line: int, columns: list[bytes]) -> np.ndarray:
-    """Where each official attribute stands in the file's header."""
-    names = [column.decode(errors="replace") for column in columns]
-    missing = [name for name in celeba.ATTRIBUTES if name not in names]
-    if len(missing) == len(celeba.ATTRIBUTES):
-        raise _line_error(path, line, "expected the header with the attribute names")
-    strange = [name for name in names if name not in celeba.ATTRIBUTES]
-    if strange:
-        raise _input_error(
-            f"{path}:{line}: {strange[0]!r} is not an attribute of CelebA.",
-            did_you_mean(strange[0], celeba.ATTRIBUTES),
-        )
-    if missing or len(names) != len(celeba.ATTRIBUTES):
-        what = f"{missing[0]} is missing" if missing else "an attribute is doubled"
-        raise _line_error(path, line, f"the header is incomplete: {what}")
-    return np.array([names.index(name) for name in celeba.ATTRIBUTES])
+    def _line(self, row: int) -> int:
+        """The number of a row's line: empty ones are no rows."""
+        lines = enumerate(self.rows.split(b"\n"), self.first)
+        return [number for number, line in lines if line][row]
 
-
-def _has_duplicates(names: np.ndarray) -> bool:
-    if (names[1:] > names[:-1]).all():  # sorted, as the official files are
-        return False
-    ordered = np.sort(names)
-    return bool((ordered[1:] == ordered[:-1]).any())
+    def fingerprint(self, rows: int) -> dict[str, str | int | bool]:
+        """What identifies the file, for the manifest."""
+        official = celeba.OFFICIAL_FILES.get(self._sha256) == rows
+        known = {"file": self._path.name, "sha256": self._sha256}
+        return known | {"rows": rows, "official": official}
 
 
-def _read(path: InputFile) -> bytes:
+def _read(path: File) -> bytes:
     """The file without its byte order mark, if it is text."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _input_error(
-            f"{path} cannot be read: {error.strerror}.", "Check its permissions."
-        ) from error
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    foreign = name_foreign_file(data[:65_536])
+    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    binary = "a binary file" if b"\0" in data else None
+    foreign = name_foreign_file(data[:65_536]) or binary
     if foreign:
-        raise _input_error(
+        raise input_error(
             f"{path} is not an annotation file but {foreign}.",
             f"Download it again, later or in a browser, from {celeba.HOME_PAGE}.",
         )
-    if not data.strip():
-        raise _input_error(f"{path} is empty.", "Download the file again.")
-    if b"\0" in data[:65_536]:
-        raise _input_error(f"{path} is not a text file.", "Download the file again.")
     try:
         data.decode()
     except UnicodeDecodeError as error:
@@ -315,37 +247,32 @@ def _read(path: InputFile) -> bytes:
     return data
 
 
-def _skip_count(data: bytes) -> tuple[int, int, int | None]:
-    """Returns where the lines after the count line begin, their number, the count."""
-    first, start, line = _next_line(data, 0, 1)
-    if first.isdigit():
-        return start, line, int(first)
-    return 0, 1, None
+def _with_commas(data: bytes, line: bytes) -> bytes:
+    """Puts commas between words, however the file's first `line` separates them."""
+    if b";" in line:
+        data = data.replace(b";", b",")
+    elif b"," in line:
+        data = data.replace(b", ", b",")
+    else:
+        data = data.translate(bytes.maketrans(b" \t", b",,"))
+        while b",," in data:
+            data = data.replace(b",,", b",")
+        data = data.replace(b"\n,", b"\n").lstrip(b",")
+    return data.replace(b",\n", b"\n").removesuffix(b",").replace(b'"', b"")
 
 
-def _next_line(data: bytes, start: int, line: int) -> tuple[bytes, int, int]:
-    end = data.find(b"\n", start)
-    end = len(data) if end < 0 else end
-    return data[start:end].strip(), end + 1, line + 1
+def _wrong(value: str, column: int | str, rule: str) -> str:
+    return f"value {_show(value)} in column {column}, expected {rule}"
 
 
-def _fingerprint(
-    path: InputFile, data: bytes, rows: int
-) -> dict[str, str | int | bool]:
-    digest = hashlib.sha256(data).hexdigest()
-    official = celeba.OFFICIAL_FILES.get(digest) == rows
-    return {"file": path.name, "sha256": digest, "rows": rows, "official": official}
+def _line_error(
+    path: File,
+    line: int,
+    complaint: str,
+    remedy: str = "Correct the line or download the file again.",
+) -> UserError:
+    return input_error(f"{path}:{line}: {complaint}.", remedy)
 
 
-def _line_error(path: InputFile, line: int, complaint: str) -> UserError:
-    return _input_error(
-        f"{path}:{line}: {complaint}.", "Correct the line or download the file again."
-    )
-
-
-def _show(word: bytes) -> str:
-    return repr(word[:40].decode(errors="replace"))
-
-
-def _input_error(cause: str, remedy: str) -> UserError:
-    return UserError(cause, remedy, ExitCode.INPUT_DATA)
+def _show(word: str) -> str:
+    return repr(word[:40])

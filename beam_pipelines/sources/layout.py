@@ -1,16 +1,21 @@
 """Where the parts of CelebA lie: in a folder, in a zip file, here or in a bucket."""
 
 import dataclasses
-import itertools
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from beam_pipelines.sources import remote
+from beam_pipelines.sources.archive import ZipSource
+from beam_pipelines.sources.files import File
+from beam_pipelines.sources.images import FolderSource, ImageSource
 from schemas import celeba
-from support.errors import ExitCode, UserError
-from support.folders import FolderSource, ImageSource, InputFile, LocalFile
-from support.zips import ZipSource
+from support.errors import UserError, input_error
 
+_Place = TypeVar("_Place")
+
+_TEXTS = (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE)
 #: Folders inside the CelebA folder where a file may lie: the official archive's own.
 _TEXT_FOLDERS = ("", "Anno", "Eval")
 _IMAGE_FOLDERS = ("", "Img")
@@ -29,10 +34,10 @@ class Layout:
       unused: a zip file of the images beside the folder that is read instead.
     """
 
-    attributes: InputFile
-    partition: InputFile | None
-    identity: InputFile | None
-    sample: InputFile | None
+    attributes: File
+    partition: File | None
+    identity: File | None
+    sample: File | None
     images: ImageSource
     unused: ZipSource | None
 
@@ -48,25 +53,26 @@ def find_layout(location: str) -> Layout:
       UserError: exit 3, saying what was looked for and what is there.
     """
     folder, archive = _open(location)
-    source = _zip_source(folder, archive) if archive else None
-    texts = {
-        name: _find_text(folder, source, name)
-        for name in (
-            celeba.ATTRIBUTES_FILE,
-            celeba.PARTITION_FILE,
-            celeba.IDENTITY_FILE,
+    source = _archive(folder, archive) if archive else None
+    texts = [_first(_texts(folder, source, name)) for name in _TEXTS]
+    if texts[0] is None:
+        raise _not_found(folder, _TEXTS[0], _TEXT_FOLDERS, archive)
+    images, unused = source, None
+    if images is None:
+        unused = _first(
+            _archive(folder, place, celeba.IMAGE_ARCHIVE) for place in _IMAGE_FOLDERS
         )
-    }
-    if texts[celeba.ATTRIBUTES_FILE] is None:
-        raise _not_found(folder, celeba.ATTRIBUTES_FILE, _TEXT_FOLDERS, archive)
-    beside = None if source else _find_zip(folder)
-    images = source or _find_folder(folder) or beside
+        images = _first(
+            _folder(folder, place, name)
+            for name in (_DOUBLED, celeba.IMAGE_FOLDER)
+            for place in _IMAGE_FOLDERS[::-1]
+        )
+    if images is None:
+        images, unused = unused, None
     if images is None:
         what = f"{celeba.IMAGE_FOLDER}/ and no {celeba.IMAGE_ARCHIVE}"
         raise _not_found(folder, what, _IMAGE_FOLDERS)
-    unused = None if images is beside else beside
-    sample = _file(folder, celeba.SAMPLE_FILE)
-    return Layout(*texts.values(), sample=sample, images=images, unused=unused)
+    return Layout(*texts, _file(folder, celeba.SAMPLE_FILE), images, unused)
 
 
 def _open(location: str) -> tuple[str, str]:
@@ -82,7 +88,7 @@ def _open(location: str) -> tuple[str, str]:
         return folder or ".", name
     if is_folder:
         return location, ""
-    raise _input_error(
+    raise input_error(
         f"The CelebA folder {location} does not exist.",
         f"Give --celeba_dir the folder that holds {celeba.ATTRIBUTES_FILE} and "
         f"{celeba.IMAGE_FOLDER}/, or make a sample with "
@@ -90,63 +96,49 @@ def _open(location: str) -> tuple[str, str]:
     )
 
 
-def _file(*parts: str) -> LocalFile | remote.RemoteFile | None:
-    path = os.path.join(*parts)
-    if remote.is_remote(path):
-        file = remote.RemoteFile(path)
-        return file if file.exists() else None
-    return LocalFile(path) if os.path.isfile(path) else None
+def _file(*parts: str) -> File | None:
+    file = File(os.path.join(*parts))
+    return file if file.exists() else None
 
 
 def _folder(*parts: str) -> ImageSource | None:
     path = os.path.join(*parts)
-    if remote.is_remote(path):  # which may know only prefixes of names
-        return remote.RemoteSource(path) if remote.match(f"{path}/*", 1) else None
-    return FolderSource(path) if os.path.isdir(path) else None
+    if remote.is_remote(path):
+        there = remote.match(f"{path}/*", 1)  # it may know only prefixes of names
+    else:
+        there = os.path.isdir(path)
+    return FolderSource(path) if there else None
 
 
 def _names(folder: str) -> list[str]:
     """Some of what a folder holds, for messages."""
     if not remote.is_remote(folder):
-        return sorted(os.listdir(folder))
+        with remote.read_errors(folder):
+            return sorted(os.listdir(folder))
     paths = [entry.path for entry in remote.match(f"{folder}/**", 100)]
     return sorted({path[len(folder) + 1 :].partition("/")[0] for path in paths})
 
 
-def _find_text(folder: str, source: ZipSource | None, name: str) -> InputFile | None:
-    """The official text file or a CSV copy of it; in the zip file first."""
+def _texts(folder: str, source: ZipSource | None, name: str) -> Iterator[File | None]:
+    """The official text file and CSV copies of it; those in the zip file first."""
     spellings = (name, Path(name).stem + ".csv")
-    inside = (source.member(spelling) for spelling in spellings if source)
-    outside = (
-        _file(folder, place, spelling)
-        for place in _TEXT_FOLDERS
-        for spelling in spellings
-    )
-    return next(filter(None, itertools.chain(inside, outside)), None)
+    if source:
+        yield from map(source.member, spellings)
+    for place in _TEXT_FOLDERS:
+        for spelling in spellings:
+            yield _file(folder, place, spelling)
 
 
-def _find_folder(folder: str) -> ImageSource | None:
-    found = (
-        _folder(folder, place, name)
-        for name in (_DOUBLED, celeba.IMAGE_FOLDER)
-        for place in _IMAGE_FOLDERS[::-1]
-    )
-    return next(filter(None, found), None)
-
-
-def _find_zip(folder: str) -> ZipSource | None:
-    found = (
-        _zip_source(folder, place, celeba.IMAGE_ARCHIVE) for place in _IMAGE_FOLDERS
-    )
-    return next(filter(None, found), None)
-
-
-def _zip_source(*parts: str) -> ZipSource | None:
+def _archive(*parts: str) -> ZipSource | None:
     file = _file(*parts)
     if file is None:
         return None
     official = file.name == celeba.IMAGE_ARCHIVE
     return ZipSource(file, celeba.IMAGE_ARCHIVE_BYTES if official else 0)
+
+
+def _first(found: Iterable[_Place | None]) -> _Place | None:
+    return next((place for place in found if place), None)
 
 
 def _not_found(
@@ -161,12 +153,8 @@ def _not_found(
     remedy = "Put it there, or give --celeba_dir the folder that holds it."
     if zips and not archive:
         remedy = f"If {zips[0]} holds it, use --celeba_dir={folder}/{zips[0]}."
-    return _input_error(
+    return input_error(
         f"There is no {what}: looked in {' and '.join(looked)}; "
         f"{folder} holds {shown or 'nothing'}.",
         remedy,
     )
-
-
-def _input_error(cause: str, remedy: str) -> UserError:
-    return UserError(cause, remedy, ExitCode.INPUT_DATA)

@@ -12,11 +12,10 @@ from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
 from beam_pipelines.sources import annotations, layout
 from beam_pipelines.sources.annotations import Table
+from beam_pipelines.sources.images import ImageSource, Listing
 from beam_pipelines.sources.layout import Layout
 from schemas import celeba
-from support.errors import ExitCode, UserError
-from support.files import input_errors
-from support.folders import ImageSource, Listing
+from support.errors import UserError, input_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,11 +49,6 @@ def load(
     Raises:
       UserError: exit 3, if something is missing, unreadable or wrong.
     """
-    with input_errors(config.celeba_dir):
-        return _load(config, expect)
-
-
-def _load(config: BuildConfig, expect: Callable[[int], None]) -> Sources:
     found = layout.find_layout(config.celeba_dir)
     split = _choose_split(config, found)
     highest = len(celeba.SPLITS) - 1
@@ -79,7 +73,7 @@ def _load(config: BuildConfig, expect: Callable[[int], None]) -> Sources:
     fingerprints["images"] = _fingerprint(rows)
     fingerprints |= _sample(found)
     described.append(_describe_images(rows, listing, found.images))
-    notes = [*listing.notes, *_notes(config, split, fingerprints)]
+    notes = list(_notes(config, split, fingerprints))
     if found.unused and len(rows.missing):
         notes.append(f"{found.unused} is not read, because there is a folder.")
     return Sources(rows, found.images, fingerprints, (*described, *notes), split)
@@ -118,11 +112,10 @@ def _check_complete(rows: selection.Rows, split: str, found: Layout):
     unknown = np.flatnonzero(column < 0)
     if len(unknown):
         remedy = f"Download the complete file, or use --split={other or 'random'}"
-        raise UserError(
+        raise input_error(
             f"{path} names only {len(rows) - len(unknown):,} of the {len(rows):,} "
             f"images; {rows.names[unknown[0]].decode()} is not in it.",
             remedy + ("." if other else ", which may put a person into two splits."),
-            ExitCode.INPUT_DATA,
         )
 
 
@@ -130,19 +123,17 @@ def _no_image(rows: selection.Rows, found: Layout) -> UserError:
     remedy = f"Put {celeba.IMAGE_FOLDER}/ or {celeba.IMAGE_ARCHIVE} of CelebA there."
     if found.unused:
         remedy = f"Remove that folder, and {found.unused} will be read."
-    return UserError(
+    return input_error(
         f"{found.images} holds none of the {len(rows.missing):,} images that "
         f"{found.attributes} names, such as {rows.missing[0].decode()}.",
         remedy,
-        ExitCode.INPUT_DATA,
     )
 
 
 def _no_file(config: BuildConfig, name: str) -> UserError:
-    return UserError(
+    return input_error(
         f"--split={config.split} needs {name}, which is not in {config.celeba_dir}.",
         "Put it there, or use --split=random, which may put a person into two splits.",
-        ExitCode.INPUT_DATA,
     )
 
 
@@ -156,11 +147,10 @@ def _describe_images(
     rows: selection.Rows, listing: Listing, images: ImageSource
 ) -> str:
     """How many images there are, and whether their archive is the official one."""
-    packing = f" ({listing.packing})" if listing.packing else ""
     same = (len(rows), listing.archive_bytes)
     official = same == (celeba.IMAGE_COUNT, celeba.IMAGE_ARCHIVE_BYTES)
     return (
-        f"{len(rows):,} images in {images}{packing}"
+        f"{len(rows):,} images in {images}"
         + (", official size" if official else "")
         + (f", {len(rows.missing):,} missing" if len(rows.missing) else "")
     )

@@ -1,8 +1,8 @@
-"""Writes a plan's shards, in rounds, until no image in them is unusable.
+"""Writes a plan's shards, in passes, until no image in them is unusable.
 
 Writers never replace an image, they report it; the planner fills the slot; only shards
-that changed are written again. Each finished round is on disk before the next begins,
-so a build that was killed repeats the same decisions.
+that changed are written again, in a retry pass. The images that a pass rejected are on
+disk before the next begins, so a build that was killed repeats the same decisions.
 """
 
 import collections
@@ -17,8 +17,8 @@ from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
 from beam_pipelines.planning.selection import Plan
 from beam_pipelines.sources.load import Sources
-from beam_pipelines.writing import build_progress, pipeline, runner, shards
-from beam_pipelines.writing.shards import Receipt
+from beam_pipelines.writing import pipeline, progress, runner, shards
+from beam_pipelines.writing.shards import ShardReport
 from beam_pipelines.writing.staging import Rejection, Staging
 from schemas.manifest import Manifest, Shard
 from support.errors import ExitCode, UserError
@@ -26,29 +26,30 @@ from support.errors import ExitCode, UserError
 
 @dataclasses.dataclass(frozen=True)
 class Written:
-    """All shards, as they lie in the staging folder.
+    """All shards, as they are in the staging folder.
 
     Attributes:
       plan: the plan that they follow, after all replacements.
-      receipts: of every shard, in order.
-      rejected: images that cannot be used, those that are missing included.
+      reports: on every shard, in order.
+      rejected: images that cannot be used, the missing ones included.
       images_read: how many images this run read.
       seconds: how long the runner took for them.
       runner: its name and mode.
-      rounds: how many were needed, those of an interrupted run included.
+      passes: how many were needed, those of an interrupted run included.
     """
 
     plan: Plan
-    receipts: tuple[Receipt, ...]
+    reports: tuple[ShardReport, ...]
     rejected: tuple[Rejection, ...]
     images_read: int
     seconds: float
     runner: str
-    rounds: int
+    passes: int
 
     @property
     def turned(self) -> int:
-        return sum(receipt.turned for receipt in self.receipts)
+        """Images to which an EXIF orientation was applied."""
+        return sum(report.turned for report in self.reports)
 
 
 def write(
@@ -66,7 +67,7 @@ def write(
     """
     needed = expected_bytes(plan, config)
     task = shards.Task(found.images, staging.store, config.target_size(), needed)
-    done = staging.load_rounds()
+    done = staging.load_retries()
     for count, rejected in enumerate(done, 1):
         # Again: the fraction may be another one than the interrupted build had.
         _check_bad_fraction(plan, done[:count], staging, config)
@@ -76,32 +77,32 @@ def write(
         plans = list(shards.shard_plans(plan))
         pending = _changed(plans, staging)
         images = sum(len(part.names) for part in pending)
-        # On the first round the writers also look at shards left by an earlier run.
+        # On the first pass the writers also look at shards left by an earlier run.
         work = plans if first else pending
         if work:
             started = time.perf_counter()
-            with build_progress.watch(staging.store, pending):
+            with progress.watch(staging.store, pending):
                 used = _run(work, task, images, options)
-            name = name or used  # later rounds have little to do
+            name = name or used  # retry passes have little to do
             seconds += time.perf_counter() - started
         images_read, first = images_read + images, False
-        receipts = tuple(staging.receipts(part.name for part in plans).values())
-        _check_sizes(receipts, staging)
-        rejected = [row for receipt in receipts for row in receipt.rejected]
+        reports = tuple(staging.reports(part.name for part in plans).values())
+        _check_sizes(reports, staging)
+        rejected = [row for report in reports for row in report.rejected]
         if not rejected:
             break
         done.append(rejected)
-        # Before the round counts as done: the same command must fail again.
+        # Before the pass counts as complete: the same command must fail again.
         _check_bad_fraction(plan, done, staging, config)
-        staging.save_rounds(done)
+        staging.save_retries(done)
         plan = selection.replace(plan, _rows(plan, rejected), config)
-    left_out = (*_missing(plan), *(row for rejected in done for row in rejected))
-    return Written(plan, receipts, left_out, images_read, seconds, name, len(done) + 1)
+    excluded = (*_missing(plan), *(row for rejected in done for row in rejected))
+    return Written(plan, reports, excluded, images_read, seconds, name, len(done) + 1)
 
 
 def manifest(config: BuildConfig, found: Sources, written: Written) -> Manifest:
     """Describes the dataset that was written."""
-    sizes = {size for receipt in written.receipts for size in receipt.image_sizes}
+    sizes = {size for report in written.reports for size in report.image_sizes}
     height, width = map(int, min(sizes).split("x"))
     return Manifest(
         attribute=config.attribute,
@@ -111,15 +112,15 @@ def manifest(config: BuildConfig, found: Sources, written: Written) -> Manifest:
         sources=found.fingerprints,
         shards=tuple(
             Shard(
-                name=receipt.name,
+                name=report.name,
                 split=split,
-                records=receipt.records,
-                bytes=receipt.bytes,
-                sha256=receipt.sha256,
-                class_counts=receipt.class_counts,
+                records=report.records,
+                bytes=report.bytes,
+                sha256=report.sha256,
+                class_counts=report.class_counts,
             )
-            for receipt, (_, split, _) in zip(
-                written.receipts, written.plan.shards(), strict=True
+            for report, (_, split, _) in zip(
+                written.reports, written.plan.shards(), strict=True
             )
         ),
     )
@@ -155,9 +156,9 @@ def _run(
 
 
 def _changed(plans: list[shards.ShardPlan], staging: Staging) -> list[shards.ShardPlan]:
-    """The plans that no receipt fulfils."""
-    receipts = staging.receipts(plan.name for plan in plans)
-    done = {name: receipt.plan for name, receipt in receipts.items()}
+    """The plans that no report fulfills."""
+    reports = staging.reports(plan.name for plan in plans)
+    done = {name: report.plan for name, report in reports.items()}
     return [plan for plan in plans if done.get(plan.name) != plan.digest]
 
 
@@ -190,7 +191,7 @@ def _check_bad_fraction(
     if len(rejected) <= config.max_bad_fraction * read:
         return
     path = staging.write_rejected(rejected)
-    # The images may be mended before the command is given again.
+    # The images may be fixed before the command is given again.
     staging.forget_rejections(name for name, _, _ in plan.shards())
     raise UserError(
         f"{len(rejected):,} of {read:,} images are unusable ({reasons(rejected)}); "
@@ -206,10 +207,10 @@ def reasons(rejected: list[Rejection] | tuple[Rejection, ...]) -> str:
     return ", ".join(f"{reason} {count:,}" for reason, count in counts.most_common())
 
 
-def _check_sizes(receipts: tuple[Receipt, ...], staging: Staging) -> None:
+def _check_sizes(reports: tuple[ShardReport, ...], staging: Staging) -> None:
     sizes: collections.Counter[str] = collections.Counter()
-    for receipt in receipts:
-        sizes.update(receipt.image_sizes)
+    for report in reports:
+        sizes.update(report.image_sizes)
     if len(sizes) <= 1:
         return
     staging.discard()

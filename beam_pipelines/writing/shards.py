@@ -1,4 +1,4 @@
-"""One shard: what it shall hold, how it is written, and the receipt for it."""
+"""One shard: its plan, how it is written, and the report on it."""
 
 import collections
 import dataclasses
@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from beam_pipelines.planning.selection import Plan
-from beam_pipelines.writing.stores import Store
+from beam_pipelines.sources.images import ImageSource
+from beam_pipelines.writing.store import Store
 from schemas import example
 from schemas.celeba import ATTRIBUTES
-from support.folders import ImageSource
 from support.framing import frame
 from support.images import BadImage, prepare_jpeg
 
@@ -23,7 +23,7 @@ _PLAN_FILE = "plan.npz"
 
 @dataclasses.dataclass(frozen=True)
 class ShardPlan:
-    """What one shard shall hold: arrays with one entry per record.
+    """The content of one shard: arrays with one entry per record.
 
     Attributes:
       name: the shard's file name.
@@ -51,11 +51,11 @@ class ShardPlan:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What all shards of a build share.
+    """All that the shards of a build have in common.
 
     Attributes:
       source: where the images come from.
-      store: where shards and receipts go.
+      store: where shards and their reports go.
       size: (height, width) to resize to, None to leave images as they are.
       needed: bytes that the whole dataset takes, 0 if unknown.
     """
@@ -67,18 +67,18 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
-class Receipt:
-    """What a writer reports of a shard, as JSON beside it.
+class ShardReport:
+    """A writer's report on a shard, as JSON next to it.
 
     Attributes:
       name: the shard's file name.
       plan: digest of the plan that was followed.
-      records: how many the shard holds.
+      records: how many the shard contains.
       bytes: its size.
       sha256: of the file.
       class_counts: records with label 0 and with label 1.
       image_sizes: "height x width" -> how many images.
-      turned: images turned upright by their EXIF orientation.
+      turned: images to which an EXIF orientation was applied.
       rejected: (file name, reason, detail) of images that cannot be used.
     """
 
@@ -93,14 +93,14 @@ class Receipt:
     rejected: tuple[tuple[str, str, str], ...]
 
     def save(self, store: Store) -> None:
-        with store.writer(receipt_name(self.name)) as file:
-            file.write(json.dumps(dataclasses.asdict(self), indent=1).encode())
+        text = json.dumps(dataclasses.asdict(self), indent=1)
+        store.write(report_name(self.name), text)
 
     @classmethod
-    def load(cls, store: Store, name: str) -> "Receipt | None":
-        """The receipt of a shard, None if there is none or it cannot be read."""
+    def load(cls, store: Store, name: str) -> "ShardReport | None":
+        """The report on a shard, None if there is none or it cannot be read."""
         try:
-            fields = json.loads(store.read(receipt_name(name)))
+            fields = json.loads(store.read(report_name(name)))
             fields["class_counts"] = tuple(fields["class_counts"])
             fields["rejected"] = tuple(tuple(row) for row in fields["rejected"])
             return cls(**fields)
@@ -108,7 +108,8 @@ class Receipt:
             return None
 
 
-def receipt_name(shard: str) -> str:
+def report_name(shard: str) -> str:
+    """The file name of the report on a shard."""
     return f"{shard}.json"
 
 
@@ -152,12 +153,12 @@ def load_plans(store: Store) -> Iterator[ShardPlan]:
         start = end
 
 
-def write_shard(plan: ShardPlan, task: Task) -> Receipt:
-    """Writes a shard, then its receipt; returns at once if both are right already."""
+def write_shard(plan: ShardPlan, task: Task) -> ShardReport:
+    """Writes a shard, then its report; returns at once if both are right already."""
     store = task.store
-    known = Receipt.load(store, plan.name)
+    known = ShardReport.load(store, plan.name)
     if known and known.plan == plan.digest:
-        if store.holds(plan.name, known.bytes, known.sha256):
+        if store.contains(plan.name, known.sha256):
             return known
     tally = _Tally()
     sha256 = hashlib.sha256()
@@ -168,7 +169,7 @@ def write_shard(plan: ShardPlan, task: Task) -> Receipt:
             sha256.update(batch)
             file.write(batch)
             size += len(batch)
-    receipt = Receipt(
+    report = ShardReport(
         name=plan.name,
         plan=plan.digest,
         records=sum(tally.class_counts),
@@ -179,13 +180,13 @@ def write_shard(plan: ShardPlan, task: Task) -> Receipt:
         turned=tally.turned,
         rejected=tuple(tally.rejected),
     )
-    receipt.save(store)
-    return receipt
+    report.save(store)
+    return report
 
 
 @dataclasses.dataclass
 class _Tally:
-    """What is counted while a shard is written."""
+    """Counts made while a shard is written."""
 
     class_counts: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
     image_sizes: collections.Counter = dataclasses.field(

@@ -5,7 +5,6 @@ torch.compile. The gradient is not clipped and no weights are averaged, which th
 trainer's step does in addition.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +12,11 @@ import torch
 import torchvision
 from torch import nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import programs
 from benchmarks.train_step.settings import (
-    CPU_MATMUL,
     DROPOUT,
-    GPU_MATMUL,
     LEARNING_RATE,
     SMOOTHING,
     TRAIN_PASSES,
@@ -58,7 +56,6 @@ def prepare(task: dict[str, Any]) -> programs.Step:
     images = (torch.rand(shape) * 255).to(kind, memory_format=torch.channels_last)
     labels = torch.randint(0, 2, (task["batch_size"],)).float().to(kind)
     facts = _facts(model, images)
-    multiply, operations = _matmul(_DTYPES[task["precision"]], kind)
     wait = torch.cuda.synchronize if kind == "cuda" else lambda: None
 
     def device_bytes() -> int:
@@ -68,8 +65,6 @@ def prepare(task: dict[str, Any]) -> programs.Step:
         task["batch_size"],
         _step(model, images, labels, _DTYPES[task["precision"]]),
         wait,
-        multiply,
-        operations,
         facts,
         device_bytes,
     )
@@ -149,47 +144,18 @@ def _step(
 
 
 def _facts(model: nn.Module, images: torch.Tensor) -> dict[str, float]:
-    """Size and cost, the cost counted while one image passes through."""
-    operations = []
-
-    def count(layer, _inputs, output):
-        positions = math.prod(output.shape[2:])
-        operations.append(2 * positions * layer.weight.numel())
-
-    counted = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(count) for layer in counted]
-    with torch.no_grad():
+    """Size, and the operations of one image."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(images[:1])
-        model.train()
-    for hook in hooks:
-        hook.remove()
+    model.train()
     trainable = sum(parameter.numel() for parameter in model.parameters())
-    # Not the counters of batches that torch keeps beside the moving statistics.
+    # Not the counters of batches that torch keeps with the moving statistics.
     statistics = sum(b.numel() for b in model.buffers() if b.is_floating_point())
     return {
         "parameters": float(trainable + statistics),
         "trainable": float(trainable),
-        "GFLOP/image": TRAIN_PASSES * sum(operations) / 1e9,
+        "GFLOP/image": TRAIN_PASSES * counter.get_total_flops() / 1e9,
     }
-
-
-def _matmul(dtype: torch.dtype, kind: str) -> tuple[Callable[[], Any], float]:
-    side, products = GPU_MATMUL if kind == "cuda" else CPU_MATMUL
-
-    def make():
-        first = torch.randn(side, side).to(kind, dtype)
-        second = (torch.randn(side, side) / math.sqrt(side)).to(kind, dtype)
-
-        def multiply():
-            product = first
-            for _ in range(products):
-                product = product @ second
-            if kind == "cuda":
-                torch.cuda.synchronize()
-
-        return multiply
-
-    return programs.made_once(make), 2.0 * side**3 * products
 
 
 if __name__ == "__main__":

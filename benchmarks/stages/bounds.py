@@ -4,8 +4,10 @@ Every function returns work for `harness.measure_within`.
 """
 
 import concurrent.futures
+import contextlib
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,11 @@ import simplejpeg
 import tensorflow as tf
 
 from benchmarks.harness import Timed, Work
-from benchmarks.stages import page_cache
 from benchmarks.train_step import tensorflow_step
 from support.pool import cores
 
 _COPIED = 64 * 2**20  # bytes, more than processors hold in their caches
 _BLOCK = 2**20  # bytes
-_JPEGS = 64  # per unit
 
 
 def timed(do: Callable[[], int], units: int, before: Callable = lambda: None) -> Timed:
@@ -34,9 +34,23 @@ def timed(do: Callable[[], int], units: int, before: Callable = lambda: None) ->
     return Timed(done, seconds)
 
 
-def _on_all_cores(function: Callable[[Any], int], items: Sequence[Any]) -> int:
+def in_threads(function: Callable[[Any], int], items: Iterable[Any]) -> int:
+    """The sum of a function's results, called in a thread per core."""
     with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
         return sum(pool.map(function, items))
+
+
+def drop_from_cache(paths: Iterable[Path]) -> None:
+    """Asks the system to forget its cache of some files; no rights are needed.
+
+    It keeps pages that another program has mapped, and files on a disk in memory.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for path in paths:
+        with open(path, "rb") as file, contextlib.suppress(OSError):
+            os.fsync(file)  # pages that are not written yet would stay
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def memory_copy() -> Work:
@@ -48,7 +62,7 @@ def memory_copy() -> Work:
         np.copyto(target[part], source[part])
         return shape[1]
 
-    return lambda units: timed(lambda: _on_all_cores(copy, range(cores())), units)
+    return lambda units: timed(lambda: in_threads(copy, range(cores())), units)
 
 
 def sequential_read(paths: Sequence[Path], cold: bool) -> Work:
@@ -67,23 +81,31 @@ def sequential_read(paths: Sequence[Path], cold: bool) -> Work:
         return done
 
     def forget() -> None:
-        if cold:
-            page_cache.drop(paths)
+        drop_from_cache(paths if cold else [])
 
-    return lambda units: timed(lambda: _on_all_cores(read, paths), units, forget)
+    return lambda units: timed(lambda: in_threads(read, paths), units, forget)
 
 
-def libjpeg(jpegs: Sequence[bytes], shape: tuple[int, int, int]) -> Work:
-    """Images that one core decodes: files in memory, into memory that is used again."""
-    out = np.empty(shape, np.uint8)
-    own = jpegs[:_JPEGS]
+def libjpeg(
+    jpegs: Sequence[bytes], shape: tuple[int, int, int], workers: int = 0
+) -> Work:
+    """Images decoded by libjpeg-turbo, into memory that is used again.
 
-    def decode() -> int:
+    Args:
+      jpegs: decoded once per unit.
+      shape: of each, decoded.
+      workers: threads; 0 is one per core.
+    """
+    workers = workers or cores()
+
+    def decode(number: int) -> int:
+        out = np.empty(shape, np.uint8)
+        own = jpegs[number::workers]
         for jpeg in own:
             simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=False, buffer=out)
         return len(own)
 
-    return lambda units: timed(decode, units)
+    return lambda units: timed(lambda: in_threads(decode, range(workers)), units)
 
 
 def matmul(precision: str, gpu: bool) -> Work:

@@ -5,12 +5,11 @@ import functools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from benchmarks import flops, harness
 from benchmarks.harness import Measurement, Work
-from benchmarks.stages import bounds, page_cache, stalls
+from benchmarks.stages import bounds, stalls
 from benchmarks.stages.config import StagesConfig
 from benchmarks.stages.device import Parts, long_run, training
 from benchmarks.stages.host import Records, batching, part_of, shard_paths
@@ -23,19 +22,21 @@ from trainer.data.dataset import splits_that_fit
 from trainer.loop import runtime
 
 AGAIN = ", again"
+_READ, _COLD_READ = "sequential read", "sequential read, cold"
 BOUND, FRACTION = "upper bound", "fraction of it"
-_COPY, _READ, _COLD_READ = "memory copy", "sequential read", "sequential read, cold"
-_JPEG, _DEVICE_COPY, _TO_DEVICE = (
-    "libjpeg-turbo, one core",
-    "device memory copy",
-    "host to device, one piece",
-)
-_MATMUL = "matmul "
 _FLOAT_BYTES = 4
-#: What the page cache may keep of files that it was asked to forget.
-_KEPT = 0.05
+#: Cold reads that reach more of the cached ones are probably not cold.
+_COLD = 0.8
 #: The fraction of the free memory that decoded images may take.
 _CACHE_FRACTION = 0.6
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """An upper bound: a name, and what makes its work; None if a stage is the bound."""
+
+    name: str
+    make: Callable[[], Work] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,38 +46,14 @@ class Stage:
     Attributes:
       name: of the stage.
       work: of which images are the units.
-      bound: the case that it is compared with, empty for none.
-      per_image: how much of that one image takes.
+      bound: that it is compared with.
+      per_image: how much of the bound's units one image takes.
     """
 
     name: str
     work: Work
-    bound: str = ""
+    bound: Bound
     per_image: float = 1.0
-
-
-@dataclasses.dataclass
-class Cold:
-    """Files that the system is asked to forget, and how much of them it kept."""
-
-    paths: list[Path]
-    kept: list[float | None] = dataclasses.field(default_factory=list)
-
-    def drop(self) -> None:
-        page_cache.drop(self.paths)
-        self.kept.append(page_cache.fraction_cached(self.paths))
-
-    def note(self) -> str:
-        """A note on rates that are called cold, empty if they were."""
-        if None in self.kept:
-            return "Whether the page cache forgot the shards cannot be seen here."
-        most = max(self.kept, default=0.0)
-        if most <= _KEPT:
-            return ""
-        return (
-            f"The page cache kept {most:.0%} of the shards though it was asked to "
-            "forget them: the cold rates are not cold."
-        )
 
 
 class Breakdown:
@@ -89,7 +66,6 @@ class Breakdown:
       stages: in the order in which an image meets them.
       doubled: the stage that is measured twice, to see the noise.
       waited: name of a stage -> the fraction of each turn that waited for batches.
-      cold: the training shards.
     """
 
     def __init__(self, config: StagesConfig):
@@ -101,7 +77,7 @@ class Breakdown:
         self._auto_precision = runtime.prepare(auto).precision
         self._parts = Parts.build(train, self._part)
         self._records = Records(self._part)
-        self.cold = Cold(shard_paths(self._part))
+        self._paths = shard_paths(self._part)
         self.waited: dict[str, list[float]] = {}
         self.stages = list(self._stages())
         if not self.stages:
@@ -117,19 +93,18 @@ class Breakdown:
         """The stages, one of them again, and their upper bounds."""
         works = {stage.name: stage.work for stage in self.stages}
         works[self.doubled + AGAIN] = works[self.doubled]
-        for stage in self.stages:
-            if stage.bound and stage.bound not in works:
-                works[stage.bound] = self._bound(stage.bound)
+        for bound in (stage.bound for stage in self.stages):
+            if bound.make and bound.name not in works:
+                works[bound.name] = bound.make()
         return works
 
     def measurements(self, measured: Mapping[str, Measurement]) -> list[Measurement]:
         """Rates of the stages, images/s, with their upper bounds as facts."""
         results = []
         for stage in self.stages:
-            one, facts = measured[stage.name], {}
-            if stage.bound:
-                bound = measured[stage.bound].median / stage.per_image
-                facts = {BOUND: bound, FRACTION: one.median / bound}
+            one = measured[stage.name]
+            bound = measured[stage.bound.name].median / stage.per_image
+            facts = {BOUND: bound, FRACTION: one.median / bound}
             if stage.name in self.waited:
                 turns = self.waited[stage.name][-len(one.samples) :]
                 facts["waiting for input"] = statistics.median(turns)
@@ -138,20 +113,31 @@ class Breakdown:
 
     def table(self, results: Mapping[str, Measurement]) -> str:
         """The stages as a table in Markdown."""
-        rows = []
-        for stage in self.stages:
-            one = results[stage.name]
-            cells = [harness.rate(one.median), f"±{one.spread:.0%}", "", ""]
-            if stage.bound:
-                bound = harness.rate(one.facts[BOUND])
-                cells[2:] = f"{bound} ({stage.bound})", f"{one.facts[FRACTION]:.0%}"
-            rows.append([stage.name, *cells])
+        rows = [
+            [
+                stage.name,
+                harness.rate((one := results[stage.name]).median),
+                f"±{one.spread:.0%}",
+                f"{harness.rate(one.facts[BOUND])} ({stage.bound.name})",
+                f"{one.facts[FRACTION]:.0%}",
+            ]
+            for stage in self.stages
+        ]
         return harness.markdown(["stage", "images/s", "spread", BOUND, FRACTION], rows)
+
+    def note(self, measured: Mapping[str, Measurement]) -> str:
+        """A note on rates that are called cold, empty if they seem to be."""
+        cold, cached = measured.get(_COLD_READ), measured.get(_READ)
+        if not cold or cold.median < _COLD * cached.median:
+            return ""
+        return (
+            "The disk was read as fast as the page cache, which may have kept the "
+            "shards though it was asked to forget them."
+        )
 
     def settings(self, measured: Mapping[str, Measurement]) -> dict[str, Any]:
         """The data, the machine's settings, and the bounds in their own units."""
-        names = {stage.name for stage in self.stages}
-        cases = sorted({stage.bound for stage in self.stages} - names - {""})
+        cases = {stage.bound.name for stage in self.stages if stage.bound.make}
         return {
             "image_shape": list(self._part.manifest.image_shape),
             "images": self._part.manifest.num_examples("train"),
@@ -188,74 +174,71 @@ class Breakdown:
     def _stages(self) -> Iterator[Stage]:
         """The chosen stages, from the shard to the evaluated image."""
         parts, records, job = self._parts, self._records, self._parts.job
-        pixels = math.prod(self._part.manifest.image_shape)
-        warped = 3 * self.config.input_size**2 * _FLOAT_BYTES
-        size = records.record_bytes
-        matmul = _MATMUL + job.runtime.precision
-        forward = flops.forward(job.training_model)
+        shape = self._part.manifest.image_shape
+        pixels, size = math.prod(shape), records.record_bytes
+        read, cold = (
+            functools.partial(bounds.sequential_read, self._paths, forgotten)
+            for forgotten in (False, True)
+        )
+        copy = Bound("memory copy", bounds.memory_copy)
+        device_copy = Bound("device memory copy", bounds.device_copy)
+        to_device = Bound("host to device, one piece", bounds.to_device)
+        jpeg = Bound(
+            f"libjpeg-turbo, {cores()} cores",
+            functools.partial(bounds.libjpeg, records.jpegs, shape),
+        )
+        # A copy reads every byte and writes it.
+        warped = (pixels + 3 * self.config.input_size**2 * _FLOAT_BYTES) / 2
+        forward, product = flops.forward(job.training_model), self._matmul()
+        batches = batching(long_run(job))
         stages = {
             "read": [
-                Stage("read shards", records.reading(False), _READ, size),
-                Stage("read shards, cold", records.reading(True), _COLD_READ, size),
-            ],
-            "parse": [Stage("parse", records.parsing, _COPY, size)],
-            "decode": [Stage("decode", records.decoding, _JPEG, 1 / cores())],
-            "batch": [
+                Stage("read shards", records.reading(False), Bound(_READ, read), size),
                 Stage(
-                    "read, parse, decode, batch",
-                    batching(long_run(job)),
-                    _JPEG,
-                    1 / cores(),
-                )
+                    "read shards, cold",
+                    records.reading(True),
+                    Bound(_COLD_READ, cold),
+                    size,
+                ),
             ],
+            "parse": [Stage("parse", records.parsing, copy, size)],
+            "decode": [Stage("decode", records.decoding, jpeg)],
+            "batch": [Stage("read, parse, decode, batch", batches, jpeg)],
             "transfer": [],
             "warp": [
-                Stage(
-                    "warp",
-                    parts.warp(),
-                    _DEVICE_COPY if parts.gpu else _COPY,
-                    (pixels + warped) / 2,  # a copy reads every byte and writes it
-                )
+                Stage("warp", parts.warp(), device_copy if parts.gpu else copy, warped)
             ],
-            "forward": [Stage("model forward", parts.forward(), matmul, forward)],
+            "forward": [Stage("model forward", parts.forward(), product, forward)],
             "step": [
-                Stage(STEP, parts.step(), matmul, flops.training(job.training_model))
+                Stage(STEP, parts.step(), product, flops.training(job.training_model))
             ],
             "evaluation": [
                 Stage(
                     "evaluation",
                     parts.evaluate(),
-                    _MATMUL + "float32",  # whatever the training's precision is
+                    self._matmul("float32"),  # whatever the training's precision is
                     flops.forward(job.model),
                 )
             ],
         }
         if parts.gpu:
-            moved = Stage("host to device", parts.transfer(), _TO_DEVICE, pixels)
+            moved = Stage("host to device", parts.transfer(), to_device, pixels)
             stages["transfer"].append(moved)
         for name in self.config.chosen:
-            yield from self._training() if name == "train" else stages[name]
+            train = map(self._training, stalls.WAYS)
+            yield from train if name == "train" else stages[name]
 
-    def _training(self) -> Iterator[Stage]:
-        for way in stalls.WAYS:
-            waited = self.waited[way] = []
-            between = self.cold.drop if way == stalls.COLD else lambda: None
-            cache = way == stalls.CACHED
-            yield Stage(way, training(self._parts.job, cache, waited, between), STEP)
+    def _training(self, way: str) -> Stage:
+        def between() -> None:
+            bounds.drop_from_cache(self._paths if way == stalls.COLD else [])
 
-    def _bound(self, case: str) -> Work:
-        shape = self._part.manifest.image_shape
-        makers: dict[str, Callable[[], Work]] = {
-            _COPY: bounds.memory_copy,
-            _READ: functools.partial(bounds.sequential_read, self.cold.paths, False),
-            _COLD_READ: functools.partial(
-                bounds.sequential_read, self.cold.paths, True
-            ),
-            _JPEG: functools.partial(bounds.libjpeg, self._records.jpegs, shape),
-            _DEVICE_COPY: bounds.device_copy,
-            _TO_DEVICE: bounds.to_device,
-        }
-        if case.startswith(_MATMUL):
-            precision = case.removeprefix(_MATMUL)
-            return bounds.matmul(precision, self._parts.gpu)
-        return makers[case]()
+        waited = self.waited[way] = []
+        cache = way == stalls.CACHED
+        return Stage(
+            way, training(self._parts.job, cache, waited, between), Bound(STEP)
+        )
+
+    def _matmul(self, precision: str = "") -> Bound:
+        precision = precision or self._parts.job.runtime.precision
+        make = functools.partial(bounds.matmul, precision, self._parts.gpu)
+        return Bound(f"matmul {precision}", make)

@@ -3,8 +3,9 @@
 import dataclasses
 import re
 
+from benchmarks.harness import check_choices
 from support import command
-from support.errors import did_you_mean, usage_error
+from support.errors import usage_error
 from support.images import require_local
 from trainer.config import MODELS, PRECISIONS, TrainConfig
 
@@ -45,18 +46,9 @@ class StagesConfig:
 
     def __post_init__(self):
         require_local(self.data_dir, "data_dir")
-        choices = {
-            "model": ((self.model,), MODELS),
-            "precision": ((self.precision,), PRECISIONS),
-            "stages": (self.stages or ("",), (ALL, *STAGES)),
-        }
-        for flag, (values, known) in choices.items():
-            for value in values:
-                if value not in known:
-                    raise usage_error(
-                        f"--{flag}={value} is none of {', '.join(known)}.",
-                        did_you_mean(value, known),
-                    )
+        check_choices("model", [self.model], MODELS)
+        check_choices("precision", [self.precision], PRECISIONS)
+        check_choices("stages", self.stages, (ALL, *STAGES))
         if not self.seconds > 0:
             raise usage_error(
                 f"--budget={self.budget} is not a duration above 0.",

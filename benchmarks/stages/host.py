@@ -10,8 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.harness import Timed, Work
-from benchmarks.stages import page_cache
-from benchmarks.stages.bounds import timed
+from benchmarks.stages.bounds import drop_from_cache, timed
 from schemas import example as example_schema
 from support.hardware import available_memory
 from support.pool import cores
@@ -70,8 +69,7 @@ class Records:
         batches = self._records.batch(_BATCH)
 
         def forget() -> None:
-            if cold:
-                page_cache.drop(self._paths)
+            drop_from_cache(self._paths if cold else [])
 
         return lambda units: timed(lambda: _count(batches), units, forget)
 

@@ -1,5 +1,6 @@
 """The train step on TensorFlow, one case to a process; `benchmarks.step` runs it."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def prepare(task: dict[str, Any]) -> programs.Step:
         "GFLOP/image": flops.training(model) / 1e9,
     }
     return programs.Step(
-        config.batch_size, start, wait, multiply, operations, facts, device_bytes
+        config.batch_size, start, wait, facts, device_bytes, multiply, operations
     )
 
 
@@ -130,7 +131,8 @@ def matmul(precision: str, gpu: bool) -> tuple[Callable[[], Any], float]:
     """Multiplies large square matrices: the function, and its operations per call."""
     side, products = settings.GPU_MATMUL if gpu else settings.CPU_MATMUL
 
-    def make():
+    @functools.cache
+    def make() -> Callable[[], tf.Tensor]:
         first = tf.cast(tf.random.normal([side, side]), precision)
         # The products keep their size.
         second = tf.cast(tf.random.normal([side, side]) / side**0.5, precision)
@@ -142,9 +144,9 @@ def matmul(precision: str, gpu: bool) -> tuple[Callable[[], Any], float]:
                 product = tf.matmul(product, second)
             return product[0, 0]
 
-        return lambda: multiply().numpy()
+        return multiply
 
-    return programs.made_once(make), 2.0 * side**3 * products
+    return lambda: make()().numpy(), 2.0 * side**3 * products
 
 
 if __name__ == "__main__":

@@ -240,7 +240,7 @@ def test_a_resumed_build_keeps_to_its_own_bad_fraction(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("beam_pipelines.writing.commit.LocalStaging.publish", stop)
+        patch.setattr("beam_pipelines.writing.staging.LocalStaging.publish", stop)
         assert builder("--max_bad_fraction=0.2") == ExitCode.INTERRUPTED
     assert builder("--max_bad_fraction=0") == ExitCode.INPUT_DATA
     assert builder("--max_bad_fraction=0.2") == ExitCode.OK
@@ -257,7 +257,7 @@ def test_an_interrupted_build_goes_on(builder, small_celeba, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("beam_pipelines.writing.commit.LocalStaging.publish", stop)
+        patch.setattr("beam_pipelines.writing.staging.LocalStaging.publish", stop)
         assert builder(*flags) == ExitCode.INTERRUPTED
     (staging,) = builder.output.parent.glob("out.building-*")
     shards = sorted(staging.glob("*-of-00002"))

@@ -73,10 +73,11 @@ def test_rows_compare_cases_of_one_task(tmp_path):
     build, read, step = compared(
         tmp_path, INPUT, STEP, build_result(20_000), build_result(200_000)
     )
-    assert (build.detail, build.rate) == ("200,000", 20_000)
+    assert build.title == "build, every image checked (200,000)"
+    assert build.rate == 20_000
     assert build.others == {"hand-written loop": (40_000, 0.5)}
     assert (read.rate, read.others) == (2000, {"NVIDIA DALI": (1000, 2)})
-    assert step.detail == "resnet50 128 float32 batch 32"
+    assert step.title == "train step (resnet50 128 float32 batch 32)"
     assert step.others == {"PyTorch": (96, 2)}
 
 

@@ -7,7 +7,6 @@ import pytest
 from benchmarks import __main__ as program
 from benchmarks import harness
 from benchmarks import input as input_benchmark
-from benchmarks.stages import page_cache
 from benchmarks.stages.config import STAGES, StagesConfig
 from support.errors import ExitCode, UserError
 
@@ -49,16 +48,6 @@ def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     with pytest.raises(UserError, match="backend tensorflow, not jax"):
         program.main(["benchmarks"])
-
-
-def test_written_files_are_in_the_page_cache(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(bytes(100_000))
-    assert page_cache.fraction_cached([path]) in (1.0, None)
-    page_cache.drop([path])
-    cached = page_cache.fraction_cached([path])
-    assert cached is None or 0 <= cached <= 1
-    assert path.read_bytes() == bytes(100_000)
 
 
 @pytest.mark.slow  # it compiles a train step

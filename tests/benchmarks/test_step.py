@@ -20,7 +20,7 @@ from trainer import models
     ("options", "words"),
     [
         ({"models": ("resnet5",)}, "--models=resnet5 .*Did you mean resnet50"),
-        ({"models": ()}, "--models is empty"),
+        ({"models": ()}, "--models= is none of"),
         ({"sizes": (128, 16)}, "--sizes=16 is not between 32 and 1024"),
         ({"precision": ("bfloat",)}, "Did you mean bfloat16"),
         ({"cases": ("torch",)}, "Did you mean pytorch"),
@@ -113,8 +113,8 @@ print("libraries print when they are imported")
 def prepare(task):
     print("{and later}")
     work = lambda: time.sleep(0.02)
-    return programs.Step(task["images"], work, lambda: None, work, 1e9, {"a": 2.0},
-                         lambda: 3 * 2**20)
+    return programs.Step(task["images"], work, lambda: None, {"a": 2.0},
+                         lambda: 3 * 2**20, work, 1e9)
 programs.serve(prepare, lambda: {"gpu": "none"})
 """
 

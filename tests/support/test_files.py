@@ -1,9 +1,7 @@
 """Files are whole or absent, locks die with their process, folders swap."""
 
 import errno
-import json
 import os
-import socket
 import stat
 import subprocess
 import sys
@@ -43,14 +41,11 @@ def test_sha256_of_known_bytes(tmp_path):
 def test_lock_refuses_a_second_holder_and_is_removed(tmp_path):
     folder = tmp_path / "not" / "there yet"
     with files.FolderLock(folder) as lock:
-        assert json.loads(lock.path.read_text()) == {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-        }
-        with pytest.raises(UserError) as caught, files.FolderLock(folder):
-            pass
-        assert caught.value.exit_code == ExitCode.OUTPUT
-        assert f"process {os.getpid()} on host" in caught.value.cause
+        for _ in range(2):  # the refusal leaves the lock as it is
+            with pytest.raises(UserError) as caught, files.FolderLock(folder):
+                pass
+            assert caught.value.exit_code == ExitCode.OUTPUT
+            assert f"in use by process {os.getpid()} on host" in caught.value.cause
     assert not lock.path.exists()
     with files.FolderLock(folder):
         pass
@@ -64,26 +59,10 @@ def test_lock_of_a_killed_process_is_taken_over(tmp_path):
         "os.kill(os.getpid(), 9)\n"
     )
     subprocess.run([sys.executable, "-c", script, tmp_path / "out"], check=False)
-    left_behind = json.loads((tmp_path / ".out.celeba-lock").read_text())
-    assert left_behind["pid"] != os.getpid()
+    left_behind = (tmp_path / ".out.celeba-lock").read_text()
     with files.FolderLock(tmp_path / "out") as lock:
-        assert json.loads(lock.path.read_text())["pid"] == os.getpid()
-
-
-def test_lock_of_another_host_is_refused(tmp_path):
-    text = json.dumps({"host": "elsewhere", "pid": 1})
-    (tmp_path / ".out.celeba-lock").write_text(text)
-    with pytest.raises(UserError, match="process 1 on host elsewhere.*delete"):
-        files.FolderLock(tmp_path / "out").__enter__()
-    assert (tmp_path / ".out.celeba-lock").read_text() == text
-
-
-def test_lock_file_cut_by_a_crash_is_taken_over(tmp_path):
-    lock = tmp_path / ".out.celeba-lock"
-    lock.write_text('{"host": "els')
-    with files.FolderLock(tmp_path / "out"):
-        assert json.loads(lock.read_text())["pid"] == os.getpid()
-    assert not lock.exists()
+        text = lock.path.read_text()
+        assert text.startswith(f"process {os.getpid()} ") and text != left_behind
 
 
 def test_a_file_that_other_programs_call_a_lock_is_left_alone(tmp_path):

@@ -60,3 +60,11 @@ def test_durations_are_for_people():
     seconds = (5, 200, 7260)
     expected = ["5 s", "3 min 20 s", "2 h 1 min"]
     assert list(map(progress.duration, seconds)) == expected
+
+
+def test_stopwatch_keeps_its_stages_in_order():
+    watch = progress.Stopwatch()
+    watch.lap("reading")
+    watch.lap("writing")
+    assert list(watch.seconds) == ["reading", "writing"]
+    assert 0 <= sum(watch.seconds.values()) <= watch.total

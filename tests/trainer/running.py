@@ -1,7 +1,12 @@
 """Runs and jobs of the tiny model, for tests."""
 
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
 from support import command
-from trainer import main
+from trainer import main, models
 from trainer.config import TrainConfig
 from trainer.data import open_dataset
 from trainer.loop import job as jobs
@@ -16,3 +21,21 @@ def run(config: TrainConfig) -> int:
 def job(config: TrainConfig) -> jobs.Job:
     dataset = open_dataset(config.data_dir)
     return jobs.build_job(config, runtime.prepare(config), dataset)
+
+
+def outcome(folder: Path) -> tuple[list[np.ndarray], pd.DataFrame, pd.DataFrame]:
+    """The best model's weights, the history without timings, and the predictions."""
+    timings = ["images_per_second", "input_wait", "seconds", "validation_seconds"]
+    model = models.build("tiny", 32)
+    models.read_weights(model, folder / "best.keras")
+    history = pd.read_csv(folder / "history.csv").drop(columns=timings)
+    return model.get_weights(), history, pd.read_csv(folder / "predictions.csv")
+
+
+def check_same_outcome(folder: Path, expected: Path) -> None:
+    """Compares two finished runs, bit by bit."""
+    (weights, *tables), (weights_2, *tables_2) = map(outcome, (folder, expected))
+    for got, want in zip(weights, weights_2, strict=True):
+        np.testing.assert_array_equal(got, want)
+    for got, want in zip(tables, tables_2, strict=True):
+        pd.testing.assert_frame_equal(got, want, check_exact=True)

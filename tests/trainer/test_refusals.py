@@ -157,7 +157,7 @@ def test_a_folder_holds_one_run(changed, tmp_path, capsys):
         (["--regime=transfer"], "needs weights to start from"),
         (["--weights=x.h5"], "starts from random weights"),
         (["--learning_rate=0"], "not above 0"),
-        (["--learning_rate=nan"], "is no number"),
+        (["--learning_rate=nan"], "is not a number"),
         (["--seed=4294967296"], "--seed=4294967296 is not between"),
         (["--data_dir=s3://bucket/x"], "s3"),
         (["--replicas=3"], "there are 2 CPUs|had started"),

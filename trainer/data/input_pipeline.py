@@ -148,13 +148,13 @@ def read_images(data: Dataset, split: str, image_ids: Iterable[str]) -> dict:
     Raises:
       UserError: a shard is damaged (exit 5).
     """
-    wanted, found = {name.encode() for name in image_ids}, {}
+    ids, files = {name.encode() for name in image_ids}, {}
     batches = records(data, split).batch(256).map(schema.parse)
     for batch in data.iterate(split, batches):
         names, jpegs = (batch[key].numpy() for key in (IMAGE_ID, schema.IMAGE))
         pairs = zip(names, jpegs, strict=True)
-        found |= {name.decode(): jpeg for name, jpeg in pairs if name in wanted}
-    return found
+        files |= {name.decode(): jpeg for name, jpeg in pairs if name in ids}
+    return files
 
 
 def _opened(data_dir: str | Path | Dataset, split: str) -> Dataset:

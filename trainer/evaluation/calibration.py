@@ -36,9 +36,9 @@ def fit_temperature(label: np.ndarray, logits: np.ndarray) -> float:
       logits: (n,) float.
 
     Returns:
-      A temperature within `TEMPERATURES`. Without a single logit on the wrong side
-      (common in tiny sets) the loss falls forever as the temperature does; that says
-      nothing about the right confidence, and 1.0 is returned.
+      A temperature within `TEMPERATURES`. If no logit contradicts its label (common in
+      tiny sets) the loss falls forever as the temperature does, which says nothing
+      about calibration: 1.0.
 
     Raises:
       ValueError: no examples, or a logit is NaN or infinite.

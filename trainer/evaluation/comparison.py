@@ -23,7 +23,7 @@ Romano, Shaikh and Wilhelm, "Inference for Ranks", Review of Economic Studies 91
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,24 +84,15 @@ class Group:
         """(seeds,) the accuracy of each run."""
         return np.array([candidate.correct.mean() for candidate in self.candidates])
 
-    def fact(self, key: str) -> object:
-        """A value of run.json that all runs share."""
-        return self.candidates[0].run.record[key]
-
-    def mean(self, key: str) -> float | None:
-        """Mean over the runs of a number in run.json, or None if one lacks it."""
-        return _mean(one.run.record.get(key) for one in self.candidates)
-
-    def mean_metric(self, name: str) -> float | None:
-        """Mean over the runs of a metric, or None if one leaves it undefined."""
-        return _mean(one.run.metrics[name]["value"] for one in self.candidates)
-
     @property
-    def inference_milliseconds(self) -> float | None:
-        """Per image, in the batches of the test split."""
-        key = "inference_images_per_second"
-        rates = [one.run.record.get(key) for one in self.candidates]
-        return _mean(1000 / rate if rate else None for rate in rates)
+    def run(self) -> loading.Run:
+        """The first run, for what all of them share."""
+        return self.candidates[0].run
+
+    def mean(self, value: Callable[[loading.Run], float | None]) -> float | None:
+        """Mean over the runs of a value, or None if one lacks it."""
+        values = [value(one.run) for one in self.candidates]
+        return None if None in values else float(np.mean(values))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +190,7 @@ def compare(groups: Sequence[Group], draws: int = DRAWS, seed: int = 0) -> Compa
       seed: of the draws.
     """
     groups = sorted(groups, key=lambda one: (-one.accuracies.mean(), one.name))
-    predictions = groups[0].candidates[0].run.predictions
+    predictions = groups[0].run.predictions
     person, people = bootstrap.clusters(predictions["identity"].to_numpy(np.int64))
     accuracy = np.array([one.accuracies.mean() for one in groups])
     difference = accuracy[:, None] - accuracy
@@ -373,8 +364,3 @@ def _damaged(folder: Path, what: str) -> UserError:
         "Restore it from a copy, train it again, or exclude it.",
         ExitCode.INPUT_DATA,
     )
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    values = list(values)
-    return None if None in values else float(np.mean(values))

@@ -114,16 +114,25 @@ def measure(
     """Counts every group and its complement, in the data and in every draw.
 
     Args:
-      partitions: see `evaluation.groups`; images of code -1 belong to neither side.
+      partitions: see `evaluation.groups`, none without groups; images of code -1
+        belong to neither side.
       cell: (n,) int, 0 tn, 1 fp, 2 fn, 3 tp.
       person: (n,) numbers 0..people-1, see `evaluation.bootstrap.clusters`.
       draws: number of draws.
       seed: seed of the draws.
     """
-    sums = [_sums_by_person(part, cell, person) for part in partitions]
-    rest = [part.sum(axis=1, keepdims=True) - part for part in sums]
-    # The same seed draws the same people for both sides.
-    return Measured(_side(sums, draws, seed), _side(rest, draws, seed))
+    parts = [_sums_by_person(part, cell, person) for part in partitions]
+    sums = np.concatenate(parts, axis=1)
+    drawn = bootstrap.resample(sums.reshape(len(sums), -1), draws, seed)
+    drawn = drawn.reshape(draws, -1, _CELLS)
+    sizes = [len(part.names) for part in partitions]
+
+    def rest(counts: np.ndarray) -> np.ndarray:
+        """(n, groups, 4) -> the same of everything else in each group's partition."""
+        totals = np.add.reduceat(counts, np.cumsum([0, *sizes[:-1]]), axis=1)
+        return np.repeat(totals, sizes, axis=1) - counts
+
+    return Measured(_side(sums, drawn), _side(rest(sums), rest(drawn)))
 
 
 def adjusted_p_values(measured: Measured) -> np.ndarray:
@@ -194,15 +203,10 @@ def _sums_by_person(
     return np.bincount(place, minlength=np.prod(shape)).reshape(shape).astype(float)
 
 
-def _side(parts: Sequence[np.ndarray], draws: int, seed: int) -> Side:
-    """Of all partitions, from (people, groups, 4) of each."""
-    sums = np.concatenate(parts, axis=1)
-    drawn = bootstrap.resample(sums.reshape(len(sums), -1), draws, seed)
-    return Side(
-        counts=sums.sum(axis=0),
-        people=np.count_nonzero(_sizes(sums) > 0, axis=0),
-        samples=_rates(drawn.reshape(draws, -1, _CELLS)),
-    )
+def _side(sums: np.ndarray, drawn: np.ndarray) -> Side:
+    """From (people, groups, 4) and (draws, groups, 4) counts."""
+    people = np.count_nonzero(_sizes(sums) > 0, axis=0)
+    return Side(counts=sums.sum(axis=0), people=people, samples=_rates(drawn))
 
 
 def _sizes(counts: np.ndarray) -> np.ndarray:

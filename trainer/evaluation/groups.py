@@ -1,7 +1,7 @@
-"""Groups of images: by attributes, by crossed attributes, by outside tables.
+"""Groups of images: by attributes, by crossed attributes, by external tables.
 
 A slice is written `Young` or, crossed, `Male*Eyeglasses`: every combination of the
-values of both is a group. An outside table, say of skin tones, is a CSV file with a
+values of both is a group. An external table, say of skin tones, is a CSV file with a
 column `image_id` and columns of categories; each category is a group.
 """
 
@@ -31,7 +31,7 @@ class Partition:
     """Images divided into groups that do not overlap.
 
     Attributes:
-      name: of the attribute, the crossing or the outside table's column.
+      name: of the attribute, the crossing or the external table's column.
       kind: ATTRIBUTE, CROSSING or TABLE.
       chosen: whether it was asked for by name.
       names: of the groups, for programs: "Male=1*Young=0".
@@ -42,8 +42,8 @@ class Partition:
     name: str
     kind: str
     chosen: bool
-    names: tuple[str, ...]
-    titles: tuple[str, ...]
+    names: Sequence[str]
+    titles: Sequence[str]
     codes: np.ndarray
 
 
@@ -79,7 +79,7 @@ def partitions(
     predictions: pd.DataFrame,
     attribute: str,
     slices: Iterable[str] = (),
-    outside: pd.DataFrame | None = None,
+    external: pd.DataFrame | None = None,
 ) -> list[Partition]:
     """Every attribute but the label's, then the chosen crossings, then the table.
 
@@ -87,7 +87,7 @@ def partitions(
       predictions: columns `image_id` and, of each attribute, its 0 or 1.
       attribute: the label's; it makes a partition of its own only if a slice names it.
       slices: as in `parse_slice`.
-      outside: categories by image id, see `read_group_csv`.
+      external: categories by image id, see `read_group_csv`.
 
     Raises:
       UserError: exit 2, see `parse_slice`.
@@ -98,10 +98,10 @@ def partitions(
     slices = [(name,) for name in known if name != attribute or (name,) in chosen]
     slices += [names for names in chosen if len(names) > 1]
     parts = [_crossed(predictions, names, names in chosen) for names in slices]
-    if outside is not None:
-        rows = outside.reindex(predictions[IMAGE_ID])
-        parts += [_by_column(rows[column]) for column in outside]
-    return parts
+    if external is not None:
+        rows = external.reindex(predictions[IMAGE_ID])
+        parts += [_by_column(rows[column]) for column in external]
+    return [part for part in parts if part.names]
 
 
 def _crossed(
@@ -117,37 +117,36 @@ def _crossed(
         list(zip(names, values, strict=True))
         for values in itertools.product((0, 1), repeat=len(names))
     ]
+    titles = [
+        " × ".join(name if value else f"not {name}" for name, value in group)
+        for group in groups
+    ]
     return Partition(
         name=_CROSS.join(names),
         kind=CROSSING if len(names) > 1 else ATTRIBUTE,
         chosen=chosen,
-        names=tuple(
+        names=[
             _CROSS.join(f"{name}={value}" for name, value in group) for group in groups
-        ),
-        titles=tuple(
-            " × ".join("not " * (1 - value) + name for name, value in group).replace(
-                "_", " "
-            )
-            for group in groups
-        ),
+        ],
+        titles=[title.replace("_", " ") for title in titles],
         codes=codes,
     )
 
 
 def _by_column(values: pd.Series) -> Partition:
-    codes, categories = pd.factorize(values.replace("", None), sort=True)
+    codes, categories = pd.factorize(values.mask(values == ""), sort=True)
     return Partition(
         name=values.name,
         kind=TABLE,
         chosen=True,
-        names=tuple(f"{values.name}={category}" for category in categories),
-        titles=tuple(f"{values.name}: {category}" for category in categories),
+        names=[f"{values.name}={category}" for category in categories],
+        titles=[f"{values.name}: {category}" for category in categories],
         codes=codes,
     )
 
 
 def read_group_csv(path: Path, image_ids: Iterable[str]) -> pd.DataFrame:
-    """Reads an outside table of groups.
+    """Reads an external table of groups.
 
     Args:
       path: a CSV file with a column `image_id` and columns of categories; an empty
@@ -159,22 +158,10 @@ def read_group_csv(path: Path, image_ids: Iterable[str]) -> pd.DataFrame:
 
     Raises:
       UserError: exit 3, naming the file: it cannot be read or parsed, a column is
-        missing, has no name of its own or too many values, an image is named twice,
-        or none of the images is in it.
+        missing, badly named or of too many values, an image is named twice, or none
+        of the images is in it.
     """
-    try:
-        # Without a header pandas refuses longer lines, and renames no equal columns.
-        rows = pd.read_csv(
-            path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-    except (OSError, ValueError) as error:  # pandas' own are ValueErrors
-        why = getattr(error, "strerror", None) or str(error).strip()
-        remedy = f"It must be a UTF-8 CSV file with a column {IMAGE_ID}."
-        raise _error(f"{path} cannot be read: {why}.", remedy) from error
-    rows = rows.apply(lambda column: column.str.strip())
-    header = list(rows.iloc[0])
-    _check_header(path, header)
-    table = rows[1:].set_axis(header, axis=1).set_index(IMAGE_ID)
+    table = _read_table(path)
     twice = table.index[table.index.duplicated()]
     if len(twice):
         raise _error(f"{path} names {twice[0]} twice.", "Keep one line per image.")
@@ -194,23 +181,27 @@ def read_group_csv(path: Path, image_ids: Iterable[str]) -> pd.DataFrame:
     return table
 
 
-def _check_header(path: Path, header: list[str]) -> None:
-    problems = [
-        f"the name of a CelebA attribute, {name}"
-        for name in header
-        if name in celeba.ATTRIBUTES
-    ]
-    if IMAGE_ID not in header:
-        problems.append(f"no column {IMAGE_ID}")
-    if len(header) == 1:
-        problems.append("no column of categories")
-    if "" in header or len(set(header)) < len(header):
-        problems.append("a column without a name of its own")
-    if problems:
-        raise _error(
-            f"{path}:1 has {problems[0]}.",
-            f"The first line must name {IMAGE_ID} and other columns, between commas.",
+def _read_table(path: Path) -> pd.DataFrame:
+    """The fields of a CSV file by image id, and the checks of its header."""
+    try:
+        # Without a header pandas refuses longer lines, and renames no equal columns.
+        rows = pd.read_csv(
+            path, header=None, dtype=str, keep_default_na=False, encoding="utf-8-sig"
         )
+    except (OSError, ValueError) as error:  # pandas' own are ValueErrors
+        why = getattr(error, "strerror", None) or str(error).strip()
+        remedy = f"It must be a UTF-8 CSV file with a column {IMAGE_ID}."
+        raise _error(f"{path} cannot be read: {why}.", remedy) from error
+    rows = rows.apply(lambda column: column.str.strip())
+    header = list(rows.iloc[0])
+    usable = {name for name in header if name and name not in celeba.ATTRIBUTES}
+    if IMAGE_ID not in header or len(header) == 1 or len(usable) < len(header):
+        raise _error(
+            f"{path}:1 names the columns {', '.join(map(repr, header))}.",
+            f"It must name {IMAGE_ID} and columns of categories, each once, and none "
+            "like a CelebA attribute.",
+        )
+    return rows[1:].set_axis(header, axis=1).set_index(IMAGE_ID)
 
 
 def _error(cause: str, remedy: str) -> UserError:

@@ -233,7 +233,8 @@ def surviving_gaps(table: pd.DataFrame) -> pd.DataFrame:
         names = {rate: "value"}
         names |= {f"{rate}_{key}": key for key in ("n", "gap", "gap_low", "gap_high")}
         rows = rows[["title", *names]].rename(columns=names)
-        kept.append(rows.assign(rate=rate))
+        rows.insert(1, "rate", rate)
+        kept.append(rows)
     return pd.concat(kept).sort_values(
         "gap", key=np.abs, ascending=False, kind="stable"
     )

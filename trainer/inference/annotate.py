@@ -1,11 +1,10 @@
-"""Pictures with what a model says of them, in a strip below."""
+"""Images with their predictions in a strip below."""
 
-import contextlib
 import functools
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +17,17 @@ from support.figures import MUTED, PRIMARY, SECONDARY
 from support.files import output_errors
 from support.images import JPEG_QUALITY, BadImage
 from support.pool import cores, thread_map
-from trainer.inference.pictures import Picture
+from trainer.inference.images import InputImage
 
 INDEX = "index.csv"
 
-#: Height of the text: this share of the picture's shorter side, at least some pixels.
-_SHARE, _SMALLEST = 0.08, 14
+#: Height of the text: this fraction of the image's shorter side, at least some pixels.
+_FRACTION, _SMALLEST = 0.08, 14
 _LONGEST_NAME = 200  # bytes; file systems take 255
 
 
 def draw(pixels: np.ndarray, caption: str, color: str) -> np.ndarray:
-    """Puts a strip with a caption below a picture; not a pixel of it is covered.
+    """Puts a strip with a caption below an image; none of its pixels is covered.
 
     Args:
       pixels: (height, width, 3) uint8, RGB.
@@ -39,7 +38,7 @@ def draw(pixels: np.ndarray, caption: str, color: str) -> np.ndarray:
       (height + strip, at least width, 3) uint8: wider where the caption is.
     """
     height, width = pixels.shape[:2]
-    font = ImageFont.load_default(max(_SMALLEST, round(_SHARE * min(height, width))))
+    font = ImageFont.load_default(max(_SMALLEST, round(_FRACTION * min(height, width))))
     needed = font.getlength(caption) + font.size
     if needed > width:
         font = ImageFont.load_default(max(_SMALLEST, int(font.size * width / needed)))
@@ -54,28 +53,28 @@ def draw(pixels: np.ndarray, caption: str, color: str) -> np.ndarray:
 def caption(
     probability: float, label: int, abstained: bool, names: Sequence[str]
 ) -> str:
-    """What is written on a picture.
+    """The text below an image.
 
     Args:
       probability: of label 1.
-      label: the likelier one.
-      abstained: whether the model leaves it undecided.
+      label: the more probable one.
+      abstained: whether the model abstains.
       names: of the labels 0 and 1.
     """
     if abstained:
-        return f"undecided, {names[1]} {probability:.1%}"
+        return f"abstained, {names[1]} {probability:.1%}"
     return f"{names[label]} {probability if label else 1 - probability:.1%}"
 
 
 def file_names(ids: Sequence[str]) -> list[str]:
-    """A name for each annotated picture: its image_id, fit for any file system.
+    """A name for each annotated image: its image_id, fit for any file system.
 
     What would have the same name, also where case does not count, gets a number.
     """
     taken: set[str] = set()
     names = []
     for image_id in ids:
-        text = re.sub(r"[^\w.() +-]", "_", image_id.lstrip("./")) or "picture"
+        text = re.sub(r"[^\w.() +-]", "_", image_id.lstrip("./")) or "image"
         stem, suffix = os.path.splitext(text)
         if suffix.lower() not in (".jpg", ".jpeg"):
             stem, suffix = text, ".jpg"
@@ -90,72 +89,75 @@ def file_names(ids: Sequence[str]) -> list[str]:
 
 
 def check_folder(folder: str | os.PathLike) -> None:
-    """Lets pictures go only where nothing is, so that nothing is ever overwritten.
+    """Accepts new and empty directories only, so that nothing is overwritten.
 
     Raises:
-      UserError: exit 4, it holds something, or is no folder.
+      UserError: exit 4, it contains something, or is no directory.
     """
     folder = Path(folder)
     with output_errors(folder):
         if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
             return
-    problem = "holds files already" if folder.is_dir() else "is not a folder"
+    problem = "contains files already" if folder.is_dir() else "is not a directory"
     raise UserError(
         f"--annotate={folder} {problem}.",
-        "Choose another folder; nothing is overwritten.",
+        "Choose another directory; nothing is overwritten.",
         ExitCode.OUTPUT,
     )
 
 
 def write(
     folder: str | os.PathLike,
-    pictures: Sequence[Picture],
+    images: Sequence[InputImage],
     table: pd.DataFrame,
     names: Sequence[str],
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], object] = lambda count: None,
 ) -> list[str]:
-    """Writes pictures with their predictions as JPEG files, and a list of them.
+    """Writes images with their predictions as JPEG files, and a list of them.
 
-    Pictures are loaded again, a few at a time. The folder appears whole or not at all;
-    in it `index.csv` says which file is which image_id.
+    Images are loaded again, a few at a time. The directory appears complete or not at
+    all; its `index.csv` maps files to image_ids.
 
     Args:
       folder: new or empty.
-      pictures: those that were predicted.
+      images: those that were predicted.
       table: a row for each: image_id, probability, label, abstained.
       names: of the labels 0 and 1.
-      progress: called with the number of pictures done.
+      progress: called with the number of images done since the last call.
 
     Returns:
-      For each picture "", or why it can no longer be read.
+      For each image "", or why it can no longer be read.
 
     Raises:
       UserError: exit 4, the disk is full or not writable.
     """
+    folder = Path(os.path.realpath(folder))
     targets = file_names(table["image_id"].tolist())
     columns = (table[name] for name in ("probability", "label", "abstained"))
-    rows = zip(pictures, targets, zip(*columns, strict=True), strict=True)
+    rows = zip(images, targets, zip(*columns, strict=True), strict=True)
     errors = []
-    with (
-        output_errors(Path(folder).absolute().parent),
-        _published(folder) as unfinished,
-    ):
-        annotate = functools.partial(_annotate, unfinished, names)
-        for error in thread_map(annotate, rows, ahead=2 * cores()):
-            errors.append(error)
-            progress(len(errors))
-        index = pd.DataFrame({"file": targets, "image_id": table["image_id"]})
-        written = np.array(errors) == ""
-        index[written].to_csv(unfinished / INDEX, index=False)
+    with output_errors(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
+            unfinished = Path(temporary, folder.name)
+            unfinished.mkdir()
+            annotate = functools.partial(_annotate, unfinished, names)
+            for error in thread_map(annotate, rows, ahead=2 * cores()):
+                errors.append(error)
+                progress(1)
+            index = pd.DataFrame({"file": targets, "image_id": table["image_id"]})
+            written = np.array(errors) == ""
+            index[written].to_csv(unfinished / INDEX, index=False)
+            os.replace(unfinished, folder)  # an empty directory gives way
     return errors
 
 
 def _annotate(
-    folder: Path, names: Sequence[str], row: tuple[Picture, str, tuple]
+    folder: Path, names: Sequence[str], row: tuple[InputImage, str, tuple]
 ) -> str:
-    picture, target, (probability, label, abstained) = row
+    image, target, (probability, label, abstained) = row
     try:
-        pixels = picture.load()
+        pixels = image.load()
     except BadImage as error:
         return f"{error.reason}: {error.detail}"
     color = MUTED if abstained else PRIMARY if label else SECONDARY
@@ -164,18 +166,3 @@ def _annotate(
         simplejpeg.encode_jpeg(drawn, quality=JPEG_QUALITY, colorsubsampling="444")
     )
     return ""
-
-
-@contextlib.contextmanager
-def _published(folder: str | os.PathLike) -> Iterator[Path]:
-    """A folder that takes its name only when the block ends well."""
-    folder = Path(os.path.realpath(folder))
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        os.replace(unfinished, folder)  # an empty folder gives way
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise

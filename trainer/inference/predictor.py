@@ -1,7 +1,8 @@
-"""A run's best model, for pictures that a program has at hand."""
+"""A run's best model, for images of any size."""
 
 import collections
 import contextlib
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,26 +19,26 @@ from support.images import BadImage
 from support.pool import cores, thread_map
 from trainer import augmentation, models
 from trainer.evaluation import calibration, metrics
-from trainer.inference import pictures
-from trainer.inference.pictures import Picture, Source
+from trainer.inference import images
+from trainer.inference.images import InputImage, Source
 from trainer.runs import METRICS, provenance
 from trainer.runs.record import checked, read_run
 
 COLUMNS = ["image_id", "probability", "label", "abstained"]
 
-#: Pictures that a thread prepares together: those of one shape are stretched at once.
+#: Images that a thread prepares together: those of one shape are resized at once.
 _TOGETHER = 8
-#: Larger pictures (height * width * 3) are stretched by themselves, and still larger
-#: ones by one thread at a time: in float32 one may take 600 MB.
+#: Larger images (height * width * 3) are resized by themselves, and still larger ones
+#: by one thread at a time: in float32 one may take 600 MB.
 _LARGE, _HUGE = 1_500_000, 12_000_000
 
 
 class Predictor:
-    """A run's best model, ready for pictures.
+    """A run's best model, ready for images.
 
     For example:
 
-        from trainer.pictures import find
+        from trainer.inference.images import find
         from trainer.predict import Predictor
 
         predictor = Predictor("runs/NAME")
@@ -52,7 +53,7 @@ class Predictor:
       size: side of the model's input, pixels.
       temperature: what the logits are divided by.
       abstain: half the width of the band around 0.5 without a decision.
-      facts: these and others, as they stand in JSON files: what the model is.
+      facts: these and others, as values for JSON files: what the model is.
     """
 
     def __init__(self, run_dir: str | os.PathLike, abstain: float | None = None):
@@ -92,21 +93,21 @@ class Predictor:
         self,
         sources: Source | Iterable[Source],
         batch_size: int = 64,
-        progress: Callable[[int, int], None] = lambda done, bad: None,
+        progress: Callable[[int], object] = lambda count: None,
     ) -> pd.DataFrame:
-        """Predicts pictures of any size, stretched to the model's input.
+        """Predicts images of any size, resized to the model's input.
 
-        Threads read and decode ahead of the model; only few pictures are in memory.
+        Threads read and decode ahead of the model; only few images are in memory.
 
         Args:
           sources: one or many of: the path of a JPEG or PNG file; the bytes of one;
             pixels (height, width, 3) uint8, 0..255, RGB, or (height, width) gray; what
-            `pictures.find` found in folders, zip files and patterns.
-          batch_size: pictures per step; changes no result.
-          progress: called with how many are done, and how many of them are unreadable.
+            `images.find` found in directories, zip files and patterns.
+          batch_size: images per step; changes no result.
+          progress: called with the number of images that were done since the last call.
 
         Returns:
-          One row per picture, in the order given: image_id (the file's name; where
+          One row per image, in the order given: image_id (the file's name; where
           several have one name, the path as given; `[n]` for the nth that has none),
           probability (of label 1, 0..1; NaN if unreadable), label (1 if the probability
           is at least 0.5, else 0; <NA> if unreadable), abstained (whether the
@@ -118,32 +119,29 @@ class Predictor:
         """
         if _is_single(sources):
             sources = [sources]
-        names, paths, errors, logits = [], [], [], []
+        found, errors, logits = [], [], []
         batch: list[np.ndarray] = []
-        bad = 0
-        progress(0, bad)
-        for picture, stretched in self._prepared(sources, batch_size):
-            names.append(picture.name)
-            paths.append(picture.path)
-            if isinstance(stretched, str):
-                errors.append(stretched)
-                bad += 1
-            else:
-                errors.append("")
-                batch.append(stretched)
+        for image, resized in self._prepared(sources, batch_size):
+            found.append(image)
+            if isinstance(resized, str):
+                errors.append(resized)
+                progress(1)
+                continue
+            errors.append("")
+            batch.append(resized)
             if len(batch) == batch_size:
                 logits.append(self._model.predict_on_batch(np.stack(batch)))
+                progress(len(batch))
                 batch = []
-            progress(len(names) - len(batch), bad)
         if batch:
             logits.append(self._model.predict_on_batch(np.stack(batch)))
-            progress(len(names), bad)
-        return self._table(pictures.image_ids(names, paths), errors, logits)
+            progress(len(batch))
+        return self._table(images.image_ids(found), errors, logits)
 
     def _table(
         self, ids: list[str], errors: list[str], logits: list[np.ndarray]
     ) -> pd.DataFrame:
-        """The rows: `logits` are those of the readable pictures, in batches."""
+        """The rows: `logits` are those of the readable images, in batches."""
         readable = np.array([not error for error in errors], bool)
         probability = np.full(len(ids), np.nan)
         if logits:
@@ -160,41 +158,43 @@ class Predictor:
 
     def _prepared(
         self, sources: Iterable[Source], batch_size: int
-    ) -> Iterator[tuple[Picture, np.ndarray | str]]:
-        """Each picture with its stretched pixels, or with why it is unreadable."""
-        found = (pictures.of(source, number) for number, source in enumerate(sources))
-        groups = pictures.in_groups(found, min(_TOGETHER, batch_size))
+    ) -> Iterator[tuple[InputImage, np.ndarray | str]]:
+        """Each image with its resized pixels, or with why it is unreadable."""
+        found = (
+            images.from_source(source, number) for number, source in enumerate(sources)
+        )
+        groups = _groups(found, min(_TOGETHER, batch_size))
         # While the model computes, the threads make the next batch.
         ahead = cores() + -(-batch_size // _TOGETHER)
         for prepared in thread_map(self._prepare, groups, ahead):
             yield from prepared
 
     def _prepare(
-        self, group: Sequence[Picture]
-    ) -> list[tuple[Picture, np.ndarray | str]]:
+        self, group: Sequence[InputImage]
+    ) -> list[tuple[InputImage, np.ndarray | str]]:
         prepared: list[Any] = [None] * len(group)
         by_shape = collections.defaultdict(list)
-        for number, picture in enumerate(group):
+        for number, image in enumerate(group):
             try:
-                pixels = picture.load()
+                pixels = image.load()
             except BadImage as error:
                 prepared[number] = f"{error.reason}: {error.detail}"
                 continue
             if pixels.size > _LARGE:
                 huge = pixels.size > _HUGE
                 with self._one_huge if huge else contextlib.nullcontext():
-                    prepared[number] = self._stretch([pixels])[0]
+                    prepared[number] = self._resize([pixels])[0]
             else:
                 by_shape[pixels.shape].append((number, pixels))
         for same in by_shape.values():
             numbers, pixels = zip(*same, strict=True)
-            for number, stretched in zip(numbers, self._stretch(pixels), strict=True):
-                prepared[number] = stretched
+            for number, resized in zip(numbers, self._resize(pixels), strict=True):
+                prepared[number] = resized
         return list(zip(group, prepared, strict=True))
 
-    def _stretch(self, same: Sequence[np.ndarray]) -> np.ndarray:
-        """Pictures of one shape to (n, size, size, 3) float32, 0..255."""
-        # Not the compiled warp: that would compile anew for each shape. Not on a GPU
+    def _resize(self, same: Sequence[np.ndarray]) -> np.ndarray:
+        """Images of one shape to (n, size, size, 3) float32, 0..255."""
+        # Not the compiled warp: that would compile again for each shape. Not on a GPU
         # either: its memory is the model's.
         with tf.device("CPU:0"):
             batch = tf.constant(np.stack(same))
@@ -204,7 +204,14 @@ class Predictor:
 def _is_single(sources: Source | Iterable[Source]) -> bool:
     if isinstance(sources, np.ndarray):
         return sources.ndim in (2, 3)  # otherwise many: pixels, or paths
-    return isinstance(sources, str | os.PathLike | bytes | Picture)
+    return isinstance(sources, str | os.PathLike | bytes | InputImage)
+
+
+def _groups(found: Iterable[InputImage], size: int) -> Iterator[list[InputImage]]:
+    """Cuts a sequence into lists of `size`; the last may be shorter."""
+    found = iter(found)
+    while group := list(itertools.islice(found, size)):
+        yield group
 
 
 class _Abstention(Document, total=False):

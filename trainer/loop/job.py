@@ -198,7 +198,7 @@ def _objective(config: TrainConfig, dataset: Dataset) -> Objective:
         config.batch_size,
         config.label_smoothing,
         manifest.class_weights,
-        other_attributes(manifest.attribute) if config.aux_attributes else (),
+        auxiliary_attributes(manifest.attribute) if config.aux_attributes else (),
         config.aux_weight,
         config.mixup,
     )
@@ -228,7 +228,7 @@ def _build_models(
     return model, training_model, preprocessing
 
 
-def other_attributes(attribute: str) -> tuple[int, ...]:
+def auxiliary_attributes(attribute: str) -> tuple[int, ...]:
     """Numbers of all attributes but one, in the official order."""
     names = celeba.ATTRIBUTES
     return tuple(number for number, name in enumerate(names) if name != attribute)

@@ -113,7 +113,7 @@ class Optimizer:
         return int(self._failed_step.numpy())
 
     def learning_rate(self, step: int | None = None) -> tf.Tensor:
-        """Of the next step, or of one by its number (from 1)."""
+        """The rate of the next step, or of one by its number (from 1)."""
         if step is None:
             return self._schedule(self.step)
         return self._schedule(tf.constant(max(step - 1, 0), tf.int64))
@@ -183,7 +183,7 @@ class Optimizer:
         momentum.assign_add((gradient - momentum) * (1 - BETA_1))
         velocity.assign_add((tf.square(gradient) - velocity) * (1 - BETA_2))
         change = alpha * momentum / (tf.sqrt(velocity) + EPSILON)
-        # Only kernels decay: biases and normalisation parameters are vectors.
+        # Only kernels decay: biases and normalization parameters are vectors.
         if self._weight_decay and variable.shape.rank > 1:
             change += rate * self._weight_decay * variable
         variable.assign_sub(change)

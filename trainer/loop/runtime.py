@@ -114,13 +114,13 @@ def _choose_devices(replicas: int, gpus: list) -> list[str]:
     if kind == "CPU" and replicas > 1:
         _split_cpu(replicas)
     available = tf.config.list_logical_devices(kind)
-    wanted = replicas or (len(available) if gpus else 1)
-    if wanted > len(available):
+    requested = replicas or (len(available) if gpus else 1)
+    if requested > len(available):
         raise usage_error(
             f"--replicas={replicas}, but there are {len(available)} {kind}s.",
             f"Use --replicas={len(available)} or fewer.",
         )
-    return [f"{kind}:{index}" for index in range(wanted)]
+    return [f"{kind}:{index}" for index in range(requested)]
 
 
 def _split_cpu(replicas: int) -> None:
@@ -139,9 +139,9 @@ def _split_cpu(replicas: int) -> None:
         ) from error
 
 
-def _choose_precision(wanted: str, gpus: list) -> str:
-    if wanted != "auto":
-        return wanted
+def _choose_precision(requested: str, gpus: list) -> str:
+    if requested != "auto":
+        return requested
     if gpus:
         details = tf.config.experimental.get_device_details(gpus[0])
         capability = details.get("compute_capability") or (0, 0)

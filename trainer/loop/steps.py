@@ -1,8 +1,8 @@
 """What runs on the device: one train step and one evaluation step, on any strategy.
 
 Mixup: Zhang, Cissé, Dauphin and Lopez-Paz, "mixup: Beyond Empirical Risk
-Minimization", ICLR 2018; each image with the one before it in the batch, by a share of
-its own.
+Minimization", ICLR 2018; each image with the one before it in the batch, by a fraction
+of its own.
 """
 
 import dataclasses
@@ -24,18 +24,18 @@ class Objective:
 
     Attributes:
       global_batch: examples per step over all replicas.
-      label_smoothing: share of each label spread over both.
+      label_smoothing: fraction of each label spread over both.
       class_weights: of labels 0 and 1.
-      others: numbers of the other attributes that are trained too.
-      others_weight: of their mean loss, beside the label's.
+      auxiliary: numbers of the auxiliary attributes, which are trained too.
+      auxiliary_weight: of their mean loss; the label's has 1.
       mixup: alpha of mixup, 0 for none.
     """
 
     global_batch: int
     label_smoothing: float
     class_weights: tuple[float, float]
-    others: tuple[int, ...] = ()
-    others_weight: float = 0.0
+    auxiliary: tuple[int, ...] = ()
+    auxiliary_weight: float = 0.0
     mixup: float = 0.0
 
     def losses(self, labels: Any, logits: Any) -> Any:
@@ -43,23 +43,23 @@ class Objective:
         losses = self._cross_entropy(labels, logits)
         return losses * tf.where(labels > 0.5, *reversed(self.class_weights))
 
-    def other_losses(self, attributes: Any, logits: Any) -> Any:
-        """Per-example losses, (batch,) float32, of the other attributes, weighted.
+    def auxiliary_losses(self, attributes: Any, logits: Any) -> Any:
+        """Per-example losses, (batch,) float32, of the auxiliary attributes, weighted.
 
         Args:
           attributes: (batch, 40) float32 0 or 1.
-          logits: (batch, len(others)) float32.
+          logits: (batch, len(auxiliary)) float32.
         """
-        wanted = tf.gather(attributes, self.others, axis=1)
-        losses = self._cross_entropy(wanted, logits)
-        return self.others_weight * tf.reduce_mean(losses, axis=1)
+        labels = tf.gather(attributes, self.auxiliary, axis=1)
+        losses = self._cross_entropy(labels, logits)
+        return self.auxiliary_weight * tf.reduce_mean(losses, axis=1)
 
     def _cross_entropy(self, labels, logits):
         smoothed = labels * (1 - self.label_smoothing) + self.label_smoothing / 2
         return tf.nn.sigmoid_cross_entropy_with_logits(smoothed, logits)
 
 
-def mixup_shares(count: Any, alpha: float, seed: Any) -> Any:
+def mixup_fractions(count: Any, alpha: float, seed: Any) -> Any:
     """Draws from Beta(alpha, alpha), (count,) float32, the larger part: 1/2..1."""
     # Two gamma variates make one of the beta distribution; both can round to 0.
     variates = tf.random.stateless_gamma([2, count], seed, alpha) + 1e-12
@@ -67,11 +67,11 @@ def mixup_shares(count: Any, alpha: float, seed: Any) -> Any:
 
 
 class TrainStep:
-    """Forward, backward, all-reduce, clip, update; keeps sums of loss and hits.
+    """Forward, backward, all-reduce, clip, update; sums loss and correct answers.
 
     Attributes:
-      sums: float64 (3,): the label's loss summed, examples right, examples seen, since
-        `reset`.
+      sums: float64 (3,): the label's loss, examples classified correctly and examples
+        seen, each since `reset`.
     """
 
     def __init__(
@@ -121,18 +121,18 @@ class TrainStep:
         step, replica = batch[STEP], context.replica_id_in_sync_group
         images = self._augment(batch[IMAGES], step, batch[INDEX], replica)
         count = tf.shape(images)[0]
-        share = tf.ones([count])
+        fraction = tf.ones([count])
         if self._objective.mixup:
             replicas = context.num_replicas_in_sync
             number = step * replicas + tf.cast(replica, tf.int64)
             seed = tf.stack([tf.constant(self._seed, tf.int64), number])
-            share = mixup_shares(count, self._objective.mixup, seed)
-        return self._gradients(images, batch[LABELS], batch[ATTRIBUTES], share)
+            fraction = mixup_fractions(count, self._objective.mixup, seed)
+        return self._gradients(images, batch[LABELS], batch[ATTRIBUTES], fraction)
 
-    def _loss_and_gradients(self, images, labels, attributes, share):
+    def _loss_and_gradients(self, images, labels, attributes, fraction):
         mixes = bool(self._objective.mixup)
         if mixes:
-            pixels = share[:, None, None, None]
+            pixels = fraction[:, None, None, None]
             images = images * pixels + tf.roll(images, 1, axis=0) * (1 - pixels)
 
         def mixed(losses, labels, logits):
@@ -140,16 +140,18 @@ class TrainStep:
             own = losses(labels, logits)
             if not mixes:
                 return own
-            return share * own + (1 - share) * losses(tf.roll(labels, 1, 0), logits)
+            rolled = losses(tf.roll(labels, 1, axis=0), logits)
+            return fraction * own + (1 - fraction) * rolled
 
         with tf.GradientTape() as tape:
             outputs = self._model(images, training=True)
             logits = outputs[training_model.LOGIT][:, 0]
             losses = mixed(self._objective.losses, labels, logits)
             total = losses
-            if self._objective.others:
-                other_logits = outputs[training_model.ATTRIBUTES]
-                total += mixed(self._objective.other_losses, attributes, other_logits)
+            if self._objective.auxiliary:
+                auxiliary_losses = self._objective.auxiliary_losses
+                logits_2 = outputs[training_model.ATTRIBUTES]
+                total += mixed(auxiliary_losses, attributes, logits_2)
             for name in filter(outputs.__contains__, googlenet.AUXILIARY):
                 auxiliary = mixed(self._objective.losses, labels, outputs[name][:, 0])
                 total += googlenet.AUXILIARY_WEIGHT * auxiliary
@@ -157,8 +159,8 @@ class TrainStep:
             loss = tf.reduce_sum(total) / self._objective.global_batch
             scaled = loss * self._optimizer.loss_scale
         gradients = tape.gradient(scaled, self._trainable)
-        hits = tf.equal(logits > 0, labels > 0.5)
-        totals = [losses, hits, tf.ones_like(losses)]
+        correct = tf.equal(logits > 0, labels > 0.5)
+        totals = [losses, correct, tf.ones_like(losses)]
         sums = [tf.reduce_sum(tf.cast(total, tf.float64)) for total in totals]
         return tf.stack(sums), gradients
 
@@ -185,7 +187,7 @@ class EvaluationStep:
 
 
 def split_batch(batch: Any, strategy: tf.distribute.Strategy) -> Any:
-    """Cuts a tensor, or a dict of them, into one part per replica; shares scalars.
+    """Cuts a tensor, or a dict of them, into one part per replica; copies scalars.
 
     The first parts are larger by one where the batch does not divide evenly, the last
     ones empty where it has fewer examples than there are replicas.
@@ -196,12 +198,12 @@ def split_batch(batch: Any, strategy: tf.distribute.Strategy) -> Any:
 
     def part(context):
         index = context.replica_id_in_sync_group
-        return tf.nest.map_structure(lambda tensor: _share(tensor, index, count), batch)
+        return tf.nest.map_structure(lambda tensor: _part(tensor, index, count), batch)
 
     return strategy.experimental_distribute_values_from_function(part)
 
 
-def _share(tensor: Any, index: int, count: int) -> Any:
+def _part(tensor: Any, index: int, count: int) -> Any:
     if not tensor.shape.rank:
         return tensor
     size, extra = divmod(int(tensor.shape[0]), count)

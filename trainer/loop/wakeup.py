@@ -2,7 +2,7 @@
 
 `pthread_cond_signal` of glibc before 2.41 can fail to wake a waiting thread
 (https://sourceware.org/bugzilla/show_bug.cgi?id=25847). TensorFlow's thread pools wait
-that way, so a step can hang for ever on a loaded machine with every thread asleep. Any
+that way, so a step can hang forever on a loaded machine with every thread asleep. Any
 signal makes a waiting thread look again; this sends one that does nothing else.
 """
 
@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 
 FIXED_IN = (2, 41)
-#: A process that computes never uses less than this share of a core for so long.
-_SECONDS, _IDLE_SHARE = 5.0, 0.01
+#: A process that computes never uses less than this fraction of a core for so long.
+_SECONDS, _IDLE_FRACTION = 5.0, 0.01
 
 
 class Watch:
@@ -30,7 +30,7 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         if is_needed():
-            # Interrupted system calls go on by themselves: nothing else notices.
+            # Interrupted system calls continue by themselves: nothing else notices.
             signal.signal(signal.SIGURG, lambda number, frame: None)
             signal.siginterrupt(signal.SIGURG, False)
             self._thread.start()
@@ -46,7 +46,7 @@ class Watch:
         used = time.process_time()
         while not self._done.wait(self._seconds):
             before, used = used, time.process_time()
-            if used - before < self._seconds * _IDLE_SHARE:
+            if used - before < self._seconds * _IDLE_FRACTION:
                 wake_threads()
                 if not reported:
                     self._report(

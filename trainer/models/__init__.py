@@ -165,7 +165,7 @@ def float32() -> Iterator[None]:
 
 
 def freeze_backbone(model: keras.Model) -> None:
-    """Lets only the last layer learn; batch normalisation runs in inference mode."""
+    """Lets only the last layer learn; batch normalization runs in inference mode."""
     for layer in model.layers:
         layer.trainable = layer.name == "logit"
 

@@ -1,11 +1,11 @@
-"""GoogLeNet with batch normalisation, in torchvision's geometry.
+"""GoogLeNet with batch normalization, in torchvision's geometry.
 
 Architecture: Szegedy et al., "Going Deeper with Convolutions", CVPR 2015; batch
-normalisation: Ioffe and Szegedy, ICML 2015. Where the paper has a 5×5 convolution
+normalization: Ioffe and Szegedy, ICML 2015. Where the paper has a 5×5 convolution
 torchvision has a 3×3 one, and so has this, so that its pretrained parameters fit.
 
 The three 1×1 convolutions that start an inception block read the same tensor and are
-one convolution here, split behind its normalisation: the same function and the same
+one convolution here, split behind its normalization: the same function and the same
 number of parameters, in fewer and larger operations.
 """
 
@@ -30,7 +30,7 @@ BLOCKS: tuple[tuple[str, Any], ...] = (
     ("5b", (384, 192, 384, 48, 128, 128)),
 )
 
-EPSILON = 1e-3  # of the batch normalisation, as in torchvision
+EPSILON = 1e-3  # of the batch normalization, as in torchvision
 
 #: Auxiliary heads, for training only: where each is attached, and the weight of its
 #: loss (section 5 of the paper).

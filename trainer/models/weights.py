@@ -97,16 +97,8 @@ def read_torchvision(model: keras.Model, path: Path, names: TorchNames | None) -
             "Name a .keras or .h5 file, or use --model=googlenet.",
         )
     arrays = read_arrays(path)
-    expected = _expected_shapes(model, names)
-    for name, shape in expected.items():
-        _check_parameter(path, name, arrays.get(name), shape)
-    for name in arrays:
-        skipped = name.startswith(_CLASSIFIERS) or name.endswith(_COUNTER)
-        if name not in expected and not skipped:
-            raise usage_error(
-                f"{path} holds a parameter {name}, which {model.name} does not have.",
-                _TORCHVISION_REMEDY,
-            )
+    for problem in _problems(arrays, _expected_shapes(model, names)):
+        raise usage_error(f"{path} {problem}.", _TORCHVISION_REMEDY)
     for ours, theirs in names.items():
         joined = [
             np.concatenate([arrays[f"{part}.{suffix}"] for part, _ in theirs])
@@ -145,18 +137,20 @@ def _expected_shapes(
     return shapes
 
 
-def _check_parameter(
-    path: Path, name: str, array: np.ndarray | None, shape: tuple[int, ...]
-) -> None:
-    if array is None:
-        problem = f"holds no parameter {name}"
-    elif array.shape != shape:
-        problem = f"holds {name} of shape {array.shape}, not {shape}"
-    elif not np.isfinite(array).all():
-        problem = f"holds numbers in {name} that are not finite"
-    else:
-        return
-    raise usage_error(f"{path} {problem}.", _TORCHVISION_REMEDY)
+def _problems(
+    arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+) -> Iterator[str]:
+    """Yields what keeps arrays from being a model's parameters of these shapes."""
+    for name, shape in shapes.items():
+        if name not in arrays:
+            yield f"holds no parameter {name}"
+        elif arrays[name].shape != shape:
+            yield f"holds {name} of shape {arrays[name].shape}, not {shape}"
+        elif not np.isfinite(arrays[name]).all():
+            yield f"holds numbers in {name} that are not finite"
+    for name in arrays.keys() - shapes.keys():
+        if not (name.startswith(_CLASSIFIERS) or name.endswith(_COUNTER)):
+            yield f"holds a parameter {name}, which the model does not have"
 
 
 def torchvision_file(name: str, url: str) -> Path:

@@ -11,7 +11,8 @@ from schemas import celeba
 from support import figures, files
 from support.text import decimal, interval, percent
 from trainer.evaluation import group_rates
-from trainer.evaluation.comparison import DRAWS, Comparison, differing_options
+from trainer.evaluation.comparison import DRAWS, Comparison, Group, differing_options
+from trainer.evaluation.loading import Run
 from trainer.reporting import comparison_plots, template
 
 PAGE, TABLE = "comparison.html", "leaderboard.csv"
@@ -67,8 +68,8 @@ def leaderboard(comparison: Comparison) -> list[dict[str, Any]]:
                 "best_rank": best,
                 "worst_rank": worst,
                 "name": group.name,
-                "model": group.fact("model"),
-                "regime": group.fact("regime"),
+                "model": group.run.record["model"],
+                "regime": group.run.record["regime"],
                 "seeds": " ".join(map(str, group.seeds)),
                 "images": comparison.images,
                 "people": comparison.people,
@@ -80,15 +81,30 @@ def leaderboard(comparison: Comparison) -> list[dict[str, Any]]:
                 "difference": comparison.difference[number, 0],
                 "difference_low": bounds[0],
                 "difference_high": bounds[1],
-                "auc": group.mean_metric("auc"),
-                "log_loss": group.mean_metric("log_loss"),
-                "parameters": group.fact("parameters"),
-                "train_seconds": group.mean("train_seconds"),
-                "train_images_per_second": group.mean("images_per_second"),
-                "inference_ms_per_image": group.inference_milliseconds,
+                **_means(group),
             }
         )
     return rows
+
+
+def _means(group: Group) -> dict[str, Any]:
+    """Columns of the leaderboard that are means over a group's runs."""
+
+    def of_record(key: str) -> float | None:
+        return group.mean(lambda run: run.record.get(key))
+
+    def milliseconds(run: Run) -> float | None:
+        rate = run.record.get("inference_images_per_second")
+        return 1000 / rate if rate else None
+
+    return {
+        "auc": group.mean(lambda run: run.metrics["auc"]["value"]),
+        "log_loss": group.mean(lambda run: run.metrics["log_loss"]["value"]),
+        "parameters": group.run.record["parameters"],
+        "train_seconds": of_record("train_seconds"),
+        "train_images_per_second": of_record("images_per_second"),
+        "inference_ms_per_image": group.mean(milliseconds),
+    }
 
 
 def terminal(comparison: Comparison) -> str:
@@ -137,16 +153,16 @@ def notes(comparison: Comparison) -> list[str]:
     """Limits of the comparison."""
     texts, groups = [], comparison.groups
     # All were tested on one dataset, see `trainer.evaluation.comparison.load`.
-    if groups[0].fact("data")["split"] == "random":
+    if groups[0].run.record["data"]["split"] == "random":
         texts.append(
             "Images were split at random: the same person can be in training and test, "
             "which flatters every number here."
         )
-    options = differing_options(groups)
-    if options.pop("device_name", None):
-        texts.append("The runs used different hardware: times and rates differ by it.")
+    options = [
+        f"{name} ({', '.join(values)})"
+        for name, values in differing_options(groups).items()
+    ]
     if options:
-        options = [f"{name} ({', '.join(found)})" for name, found in options.items()]
         texts.append(f"The groups also differ in {', '.join(options)}.")
     single = [group.name for group in groups if len(group.seeds) == 1]
     if single:
@@ -154,32 +170,12 @@ def notes(comparison: Comparison) -> list[str]:
             f"One seed only: {'; '.join(single)}. The randomness of training is not in "
             "these intervals."
         )
-    if comparison.people == 1:
-        texts.append("There is only one person to resample: no intervals.")
-    elif comparison.people < group_rates.MIN_PEOPLE:
+    if comparison.people < group_rates.MIN_PEOPLE:
         texts.append(
             f"Intervals that resample fewer than {group_rates.MIN_PEOPLE} people are "
             f"too narrow; these images show {comparison.people}."
         )
     return texts
-
-
-def pairs(comparison: Comparison) -> list[dict[str, Any]]:
-    """Every pair of groups, the better first; pairs with the best group come first."""
-    rows = []
-    for first, second in zip(*np.triu_indices(len(comparison.groups), 1), strict=True):
-        low, high = comparison.bounds(first, second) or (None, None)
-        rows.append(
-            {
-                "first": comparison.groups[first].name,
-                "second": comparison.groups[second].name,
-                "difference": comparison.difference[first, second],
-                "difference_low": low,
-                "difference_high": high,
-                "better": bool(comparison.better[first, second]),
-            }
-        )
-    return rows
 
 
 def _html(
@@ -197,7 +193,6 @@ def _html(
         notes=notes(comparison),
         comparison=comparison,
         rows=[row | {"ranks": ranks(row)} for row in rows],
-        pairs=pairs(comparison),
         draws=DRAWS,
         devices=sorted(
             {run.run.record.get("device_name", unknown) for run in candidates}

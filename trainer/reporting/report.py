@@ -20,62 +20,18 @@ FILE_NAME = "report.html"
 #: Key of `metrics.json` -> (name, meaning, formatter).
 METRICS = {
     "accuracy": ("Accuracy", "images classified correctly", percent),
-    "balanced_accuracy": (
-        "Balanced accuracy",
-        "images classified correctly, mean over the two labels",
-        percent,
-    ),
-    "precision": (
-        "Precision",
-        "of the images classified as {positive}, those labeled so",
-        percent,
-    ),
-    "recall": (
-        "Recall",
-        "of the images labeled {positive}, those classified so",
-        percent,
-    ),
+    "balanced_accuracy": ("Balanced accuracy", "mean recall of both labels", percent),
+    "precision": ("Precision", "correct among images classified as {name}", percent),
+    "recall": ("Recall", "correct among images labeled {name}", percent),
     "f1": ("F1", "harmonic mean of precision and recall", percent),
-    "auc": (
-        "ROC AUC",
-        "chance that an image labeled {positive} scores above one that is not",
-        decimal,
-    ),
-    "average_precision": (
-        "Average precision",
-        "precision averaged over all thresholds",
-        decimal,
-    ),
-    "log_loss": (
-        "Log loss",
-        "penalty for confident mistakes; 0 is best, a coin toss has 0.693",
-        decimal,
-    ),
-    "brier": (
-        "Brier score",
-        "mean squared error of the probability; 0 is best, a coin toss has 0.25",
-        decimal,
-    ),
-    "ece": (
-        "Calibration error",
-        "ECE, 15 bins: mean distance between confidence and accuracy",
-        percent,
-    ),
+    "auc": ("ROC AUC", "chance that {name} scores above not {name}", decimal),
+    "average_precision": ("Average precision", "mean over all thresholds", decimal),
+    "log_loss": ("Log loss", "0 is best, a coin toss has 0.693", decimal),
+    "brier": ("Brier score", "mean squared error; a coin toss has 0.25", decimal),
+    "ece": ("Calibration error", "mean |confidence − accuracy| of 15 bins", percent),
 }
-#: The same of the other label, from `per_class`; they follow "f1".
-_OF_NEGATIVE = {
-    "precision": (
-        "Precision, not {positive}",
-        "of the images classified as not {positive}, those labeled so",
-        percent,
-    ),
-    "recall": (
-        "Recall, not {positive}",
-        "of the images not labeled {positive}, those classified so",
-        percent,
-    ),
-    "f1": ("F1, not {positive}", "harmonic mean of these two", percent),
-}
+#: Those of both labels, in `per_class`.
+_PER_CLASS = ("precision", "recall", "f1")
 
 #: How the splits were made -> the consequence for the numbers.
 SPLITS = {
@@ -178,26 +134,22 @@ def calibration_sentences(run: Run) -> list[str]:
 
 def metric_rows(run: Run) -> list[dict[str, str]]:
     """Name, meaning, value and interval of every metric that there is."""
-    rows = []
-    for key, words in METRICS.items():
-        # Runs made by earlier versions lack the newer metrics.
-        if key in run.metrics:
-            rows.append(_row(run.positive, run.metrics[key], *words))
-        if key == "f1" and "per_class" in run.metrics:
-            negative = run.metrics["per_class"][0]
-            rows += [
-                _row(run.positive, negative[name], *words)
-                for name, words in _OF_NEGATIVE.items()
-            ]
+    # Runs made by earlier versions lack the newer metrics.
+    known = [key for key in METRICS if key in run.metrics]
+    rows = [_row(run.positive, key, run.metrics[key]) for key in known]
+    if "per_class" in run.metrics:
+        name, metrics = f"not {run.positive}", run.metrics["per_class"][0]
+        rows += [_row(name, key, metrics[key], f", {name}") for key in _PER_CLASS]
     return rows
 
 
 def _row(
-    positive: str, metric: Mapping[str, Any], name: str, meaning: str, formatter
+    name: str, key: str, metric: Mapping[str, Any], suffix: str = ""
 ) -> dict[str, str]:
+    title, meaning, formatter = METRICS[key]
     return {
-        "name": name.format(positive=positive),
-        "meaning": meaning.format(positive=positive),
+        "name": f"{title}{suffix}",
+        "meaning": meaning.format(name=name),
         "value": formatter(metric["value"]),
         "interval": interval(metric["interval"], formatter),
     }

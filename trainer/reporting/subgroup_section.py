@@ -39,7 +39,7 @@ def sentences(table: pd.DataFrame) -> list[str]:
 
 
 def excluded(table: pd.DataFrame) -> list[str]:
-    """Sentences on images of which an outside table says nothing."""
+    """Sentences on images of which an external table says nothing."""
     total = table["n"][0]
     inside = table.groupby("grouping", sort=False)["n"].sum()
     return [

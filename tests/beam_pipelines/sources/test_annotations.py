@@ -1,6 +1,8 @@
 """Annotation files: every accepted spelling, and one clear line for every wrong one."""
 
+import csv
 import errno
+import io
 
 import numpy as np
 import pytest
@@ -14,6 +16,17 @@ from support.errors import ExitCode, UserError
 
 def load(small, **options):
     return sources.load(BuildConfig(celeba_dir=str(small.folder), **options))
+
+
+def to_csv(text, name="image_id", numbers=False, **options):
+    """The attributes as other programs write them."""
+    rows = [line.split() for line in text.decode().splitlines()[1:]]
+    rows[0].insert(0, name)
+    if numbers:
+        rows = [["" if not at else str(at), *row] for at, row in enumerate(rows)]
+    file = io.StringIO()
+    csv.writer(file, **options).writerows(rows)
+    return file.getvalue().encode()
 
 
 def test_values_are_parsed_in_the_official_order(small_celeba):
@@ -37,9 +50,18 @@ def test_values_are_parsed_in_the_official_order(small_celeba):
         lambda text: text.split(b"\n", 1)[1],
         lambda text: text.replace(b" ", b"\t"),
         lambda text: b"image_id " + text.split(b"\n", 1)[1],
+        lambda text: text.replace(b"\n", b"\r"),
         lambda text: text.replace(b"  ", b" ").replace(b" ", b","),
+        lambda text: to_csv(text),
+        lambda text: to_csv(text).replace(b",", b", "),
+        lambda text: b"\xef\xbb\xbf" + to_csv(text, delimiter=";"),
+        lambda text: to_csv(text, quoting=csv.QUOTE_NONNUMERIC, numbers=True),
+        lambda text: to_csv(text, quoting=csv.QUOTE_ALL, name=""),
     ],
-    ids=["CRLF", "BOM", "cut end", "blank end", "no count", "tabs", "Kaggle", "CSV"],
+    ids=(
+        "CRLF,BOM,cut end,blank end,no count,tabs,named column,CR,commas for blanks,"
+        "Kaggle,blanks behind commas,Excel,R,R with names of rows"
+    ).split(","),
 )
 def test_other_spellings_of_the_same_file(small_celeba, change):
     expected = annotations.read_attributes(small_celeba.attributes)
@@ -60,15 +82,13 @@ def test_zeros_may_stand_for_minus_ones(small_celeba):
     assert found.spelling == "values 0/1"
 
 
-@pytest.mark.parametrize("block", [1, 1 << 20])
-def test_a_file_holds_zeros_or_minus_ones(small_celeba, monkeypatch, block):
-    monkeypatch.setattr(annotations, "_BLOCK", block)
+def test_a_file_holds_zeros_or_minus_ones(small_celeba):
     lines = small_celeba.attributes.read_text().splitlines()
     lines[2] = "000001.jpg" + " 1" * 40  # says nothing of the others
     zeros = [line.replace("-1", " 0") for line in lines]
     for mixture, words in (
         (lines[:10] + zeros[10:], ":11: value '0' in column .*, expected -1 or 1"),
-        (zeros[:10] + lines[10:], ":11: value '-1' in column .*, expected 0 or 1"),
+        (zeros[:10] + lines[10:], ":4: value '0' in column .*, expected -1 or 1"),
     ):
         small_celeba.attributes.write_text("\n".join(mixture))
         with pytest.raises(UserError, match=words):
@@ -84,14 +104,6 @@ def test_columns_in_another_order(small_celeba):
     small_celeba.attributes.write_text("\n".join(turned))
     found = annotations.read_attributes(small_celeba.attributes)
     assert np.array_equal(found.values, expected.values)
-
-
-def test_blocks_do_not_matter(small_celeba, monkeypatch):
-    expected = annotations.read_attributes(small_celeba.attributes)
-    monkeypatch.setattr(annotations, "_BLOCK", 1)
-    found = annotations.read_attributes(small_celeba.attributes)
-    assert np.array_equal(found.values, expected.values)
-    assert np.array_equal(found.names, expected.names)
 
 
 def test_every_order_of_rows_joins(small_celeba):
@@ -168,9 +180,11 @@ def test_wrong_lines_are_named(small_celeba, file, old, new, words):
             "Google Drive's 'Quota exceeded' page",
         ),
         (b"<html>Sign in</html>", "a web page"),
-        (b"", "is empty"),
-        (b"\x00\x01\x02", "not a text file"),
+        (b"", "but an empty file"),
+        (b"\x00\x01\x02", "but a binary file"),
         (b"000001.jpg 1 -1\n", "expected the header"),
+        (b'"' + b"x" * 200_000 + b'",1\n', "expected the header"),
+        (b"5_o_Clock_Shadow\xff\n", ":1: the text is not UTF-8"),
     ],
 )
 def test_files_that_are_something_else(small_celeba, content, words):
@@ -178,6 +192,28 @@ def test_files_that_are_something_else(small_celeba, content, words):
     with pytest.raises(UserError, match=words) as caught:
         load(small_celeba)
     assert caught.value.exit_code == ExitCode.INPUT_DATA
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("image_id,identity,age\n1.jpg,1,2\n", ":1: 2 columns of numbers, expected 1"),
+        ("image_id;identity\n1.jpg;1\n;2\n", ":3: the file name is empty or"),
+        ("1.jpg 1\n" + "x" * 300 + " 2\n", ":2: the file name is empty or too long"),
+        ("1.jpg,1\n2.jpg,\n", ":2: 1 words, expected 2"),
+        (
+            "1.jpg 1\n2.jpg 4294967296\n",
+            ":2: value '4294967296' in column 1, expected a whole",
+        ),
+        ("1.jpg;1;1\n\n2.jpg;1\n", ":1: 3 words, expected 2"),
+        ("1.jpg 1\n\n2.jpg\n", ":3: 1 words, expected 2"),
+    ],
+)
+def test_wrong_numbers_are_named(tmp_path, content, words):
+    path = tmp_path / "identity.csv"
+    path.write_text(content)
+    with pytest.raises(UserError, match=words):
+        annotations.read_numbers(path)
 
 
 def test_header_without_rows(small_celeba):
@@ -193,7 +229,7 @@ def test_unreadable_folders_are_input_errors(small_celeba, monkeypatch):
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", path)
 
-    monkeypatch.setattr("support.folders.os.scandir", refuse)
+    monkeypatch.setattr("beam_pipelines.sources.images.os.scandir", refuse)
     with pytest.raises(UserError, match="img_align_celeba cannot be read") as caught:
         load(small_celeba)
     assert caught.value.exit_code == ExitCode.INPUT_DATA

@@ -11,21 +11,21 @@ from pathlib import Path
 
 import apache_beam as beam
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_pipelines.sources.images import FolderSource
+from beam_pipelines.writing import options as beam_options
 from beam_pipelines.writing import pipeline, runner, shards
-from beam_pipelines.writing.stores import LocalStore
+from beam_pipelines.writing.store import Store
 from support.errors import ExitCode, UserError
-from support.folders import FolderSource
 
 
 def make_task():
-    return shards.Task(FolderSource("images"), LocalStore(Path("out")), None)
+    return shards.Task(FolderSource("images"), Store("out"), None)
 
 
 def test_the_graph_holds_no_names_and_no_data():
-    graph = beam.Pipeline(runner=runner.FnApiRunner())
-    pipeline.write_shards(graph, make_task())
+    graph = beam.Pipeline(runner="FnApiRunner")
+    pipeline.write_shards(graph, 1, make_task())
     assert len(graph.to_runner_api().SerializeToString()) < 20_000
 
 
@@ -44,7 +44,7 @@ def test_errors_survive_the_way_through_beam():
 
 
 def test_a_full_disk_is_one_line(builder, monkeypatch, capsys):
-    def fail(*_):
+    def fail(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shards, "write_shard", fail)
@@ -53,67 +53,92 @@ def test_a_full_disk_is_one_line(builder, monkeypatch, capsys):
     assert not builder.output.exists()
 
 
+@pytest.mark.parametrize("mode", ["in_memory", "multi_threading"])
+@pytest.mark.parametrize(
+    "raised, text, code",
+    [
+        (ZeroDivisionError("by nothing"), "ZeroDivisionError: by nothing", 1),
+        (MemoryError(), "A worker ran out of memory", ExitCode.OUT_OF_MEMORY),
+    ],
+)
+def test_error_of_a_worker_is_one_line(
+    builder, monkeypatch, capsys, mode, raised, text, code
+):
+    def fail(*_, **__):
+        raise raised
+
+    monkeypatch.setattr(shards, "write_shard", fail)
+    assert builder(f"--direct_running_mode={mode}") == code
+    error = capsys.readouterr().err
+    assert text in error and len(error.splitlines()) == 2
+
+
 @pytest.mark.slow
-def test_a_killed_worker_is_noticed():
-    options = PipelineOptions(["--direct_num_workers=2"])
-
-    def graph(root):
-        return root | beam.Create([3]) | beam.Reshuffle() | beam.Map(os._exit)
-
-    with pytest.raises(UserError, match="worker process was killed or") as caught:
-        runner.run(graph, options, images=1)
-    assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY
+def test_killed_worker_is_noticed(builder):
+    """A process that is killed while it writes ends the build, which can resume."""
+    process = start_build(builder, "--direct_num_workers=2", "--num_shards=12")
+    workers = wait_for_workers(process)
+    os.kill(workers[0], signal.SIGKILL)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.OUT_OF_MEMORY
+    assert "worker process was killed" in error and len(error.splitlines()) == 2
+    assert builder() == ExitCode.OK
 
 
 @pytest.mark.slow
-def test_workers_that_cannot_start_are_noticed(monkeypatch):
-    def fail(_):
-        raise EOFError
-
-    monkeypatch.setattr(runner.worker, "start", fail)
-    options = PipelineOptions(["--direct_num_workers=2"])
-    with pytest.raises(UserError, match="could not start") as caught:
-        runner.run(lambda root: root | beam.Create([3]), options, images=1)
-    assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY
-
-
-def test_a_worker_ends_with_its_build():
-    build = (
-        "import os, time; from beam_pipelines.writing import worker\n"
-        "address = 'url: \"localhost:1\"'\n"
-        "process = worker.start({'CONTROL_API_SERVICE_DESCRIPTOR': address})\n"
-        "print(process.pid, flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", build], stdout=subprocess.PIPE, text=True
-    )
-    pid = int(process.stdout.readline())
-    os.kill(pid, 0)
+def test_workers_end_with_a_killed_build(builder):
+    process = start_build(builder, "--direct_num_workers=2", "--num_shards=12")
+    workers = wait_for_workers(process)
     process.kill()
     process.communicate()
     until = time.monotonic() + 30
-    while time.monotonic() < until and Path(f"/proc/{pid}").exists():
+    while time.monotonic() < until and any(map(is_running, workers)):
         time.sleep(0.05)
-    assert not Path(f"/proc/{pid}").exists()
+    assert not any(map(is_running, workers))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [1, 2])
-def test_what_a_worker_raises_is_one_line(workers):
-    def fail(_):
-        raise ZeroDivisionError("by nothing")
+def start_build(builder, *flags):
+    """Starts the build as a program whose workers take 0.2 s for each image."""
+    script = (
+        "import sys, time\n"
+        "from beam_pipelines import build\n"
+        "from beam_pipelines.writing import shards\n"
+        "from support import command\n"
+        "prepare = shards.prepare_jpeg\n"
+        "def slow(*arguments):\n"
+        "    time.sleep(0.2)\n"
+        "    return prepare(*arguments)\n"
+        "shards.prepare_jpeg = slow\n"
+        "if __name__ == '__main__':\n"
+        "    command.run(build.main, ['build', *sys.argv[1:]])\n"
+    )
+    # A file, not `-c`: worker processes import it, too.
+    path = builder.output.with_name("slow_build.py")
+    path.write_text(script)
+    own = [f"--celeba_dir={builder.celeba_dir}", f"--output_dir={builder.output}"]
+    return subprocess.Popen(
+        [sys.executable, path, *own, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
 
-    def exhaust(_):
-        raise MemoryError
 
-    options = PipelineOptions([f"--direct_num_workers={workers}"])
-    with pytest.raises((ZeroDivisionError, RuntimeError)) as raised:
-        runner.run(lambda root: root | beam.Create([3]) | beam.Map(fail), options, 1)
-    text = f"{type(raised.value).__name__}: {raised.value}"
-    assert "ZeroDivisionError: by nothing" in text and len(text.splitlines()) == 1
-    with pytest.raises(UserError, match="ran out of memory") as caught:
-        runner.run(lambda root: root | beam.Create([3]) | beam.Map(exhaust), options, 1)
-    assert caught.value.exit_code == ExitCode.OUT_OF_MEMORY
+def wait_for_workers(process):
+    """The process ids of a build's workers, once they write."""
+    staging = Path(process.args[3].removeprefix("--output_dir=")).parent
+    while not list(staging.glob("out.building-*/.celeba-*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    # Temporary names carry the id of the process that writes.
+    names = [path.name for path in staging.glob("out.building-*/.celeba-*")]
+    return [int(name.split(".")[-2]) for name in names]
+
+
+def is_running(pid):
+    return Path(f"/proc/{pid}").exists()
 
 
 @pytest.mark.slow
@@ -121,40 +146,29 @@ def test_what_a_worker_raises_is_one_line(workers):
     "number, code",
     [(signal.SIGINT, ExitCode.INTERRUPTED), (signal.SIGTERM, ExitCode.STOPPED)],
 )
-def test_signals_stop_a_build_in_this_process(builder, number, code):
-    script = (
-        "import signal, sys, time\n"
-        "from beam_pipelines import build\n"
-        "from beam_pipelines.writing import shards\n"
-        "from support import command\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "prepare = shards.prepare_jpeg\n"
-        "def slow(*arguments):\n"
-        "    print('working', flush=True)\n"
-        "    time.sleep(0.2)\n"
-        "    return prepare(*arguments)\n"
-        "shards.prepare_jpeg = slow\n"
-        "command.run(build.main, ['build', *sys.argv[1:]])\n"
-    )
-    flags = [f"--celeba_dir={builder.celeba_dir}", f"--output_dir={builder.output}"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    while "working" not in process.stdout.readline():
-        assert process.poll() is None
-    process.send_signal(number)
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--direct_running_mode=in_memory",
+        "--direct_running_mode=multi_threading",
+        "--direct_num_workers=2",
+    ],
+)
+def test_signals_stop_a_build_at_once(builder, number, code, flag):
+    process = start_build(builder, flag)
+    wait_for_workers(process)
+    sent = time.monotonic()
+    os.killpg(process.pid, number)  # as a terminal does
     _, error = process.communicate(timeout=60)
     assert process.returncode == code
-    assert "Stopped by" in error and len(error.splitlines()) == 2
+    assert "Stopped by" in error and len(error.splitlines()) == 2, error
+    assert time.monotonic() - sent < 5  # a shard takes longer
     assert not builder.output.exists()
 
 
 def test_options_are_parsed_once_and_completely():
     words = ["--runner", "DirectRunner", "--direct_num_workers=3", "--job_name", "a b"]
-    options = runner.parse_options(words, ["seed"]).get_all_options()
+    options = beam_options.parse(words, ["seed"]).get_all_options()
     assert options["runner"] == "DirectRunner"
     assert options["direct_num_workers"] == 3 and options["job_name"] == "a b"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from beam_pipelines.writing.staging import RemoteStaging
+from beam_pipelines.writing.store import Store
 from schemas.manifest import FILE_NAME
 from support.errors import ExitCode
 from tests.beam_pipelines.fake_gcs import FakeGcs, bucket  # noqa: F401 - a fixture
@@ -81,15 +81,15 @@ def test_foreign_objects_are_left_alone(remote, capsys):
 
 def test_a_build_killed_before_its_manifest_goes_on(remote, monkeypatch):
     build, folder = remote
-    write = RemoteStaging._write
+    write = Store.write
 
-    def stop_at_manifest(self, name, text):
+    def stop_at_manifest(self, name, data):
         if name == FILE_NAME:
             raise KeyboardInterrupt
-        write(self, name, text)
+        write(self, name, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RemoteStaging, "_write", stop_at_manifest)
+        patch.setattr(Store, "write", stop_at_manifest)
         assert build() == ExitCode.INTERRUPTED
     assert build() == ExitCode.OK
     assert (folder / FILE_NAME).exists()

@@ -1,15 +1,15 @@
-"""TFRecord framing against TensorFlow, plans and receipts against what was written."""
+"""TFRecord framing against TensorFlow, plans and reports against what was written."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 
+from beam_pipelines.sources.images import FolderSource
 from beam_pipelines.writing import shards
-from beam_pipelines.writing.shards import Receipt, ShardPlan
-from beam_pipelines.writing.stores import LocalStore
+from beam_pipelines.writing.shards import ShardPlan, ShardReport
+from beam_pipelines.writing.store import Store
 from schemas import celeba, example
-from support.folders import FolderSource
 from support.framing import DamagedRecord, frame, read_records
 
 NAME = "celeba-train.tfrecord-00000-of-00001"
@@ -30,7 +30,7 @@ def make_plan(numbers, name=NAME):
 
 def write(plan, small_celeba, folder, size=None):
     source = FolderSource(str(small_celeba.folder / celeba.IMAGE_FOLDER))
-    return shards.write_shard(plan, shards.Task(source, LocalStore(folder), size))
+    return shards.write_shard(plan, shards.Task(source, Store(str(folder)), size))
 
 
 def test_tensorflow_reads_the_framing(tmp_path):
@@ -63,48 +63,48 @@ def test_every_flip_and_every_cut_is_found():
             list(read_records(data[:at]))
 
 
-def test_the_receipt_describes_the_shard(small_celeba, tmp_path):
+def test_report_describes_the_shard(small_celeba, tmp_path):
     plan = make_plan([3, 1, 2, 99])
     small_celeba.image(2).write_bytes(b"GIF89a")
-    receipt = write(plan, small_celeba, tmp_path)
+    report = write(plan, small_celeba, tmp_path)
     data = (tmp_path / NAME).read_bytes()
     found = [example.decode(record) for record in read_records(data)]
     assert [record.image_id for record in found] == ["000003.jpg", "000001.jpg"]
     assert [record.identity for record in found] == [-1, 0]
-    assert receipt.records == 2 and receipt.bytes == len(data)
-    assert receipt.class_counts == tuple(
+    assert report.records == 2 and report.bytes == len(data)
+    assert report.class_counts == tuple(
         np.bincount([record.label for record in found], minlength=2)
     )
-    assert receipt.image_sizes == {"24x20": 2}
-    assert receipt.rejected == (
+    assert report.image_sizes == {"24x20": 2}
+    assert report.rejected == (
         ("000002.jpg", "not a JPEG", "it is a GIF image"),
         ("000099.jpg", "missing", "the file is gone"),
     )
-    assert Receipt.load(LocalStore(tmp_path), NAME) == receipt
+    assert ShardReport.load(Store(str(tmp_path)), NAME) == report
 
 
 def test_right_shards_are_kept_and_others_written_again(small_celeba, tmp_path):
     plan = make_plan([1, 2, 3])
-    receipt = write(plan, small_celeba, tmp_path)
+    report = write(plan, small_celeba, tmp_path)
     path = tmp_path / NAME
     first = path.stat().st_mtime_ns
-    assert write(plan, small_celeba, tmp_path) == receipt
+    assert write(plan, small_celeba, tmp_path) == report
     assert path.stat().st_mtime_ns == first
     good = path.read_bytes()
     for damaged in (good[:-1], good[:50] + b"?" + good[51:]):
         path.write_bytes(damaged)
-        assert write(plan, small_celeba, tmp_path) == receipt
+        assert write(plan, small_celeba, tmp_path) == report
         assert path.read_bytes() == good
-    (tmp_path / shards.receipt_name(NAME)).write_text("{}")
-    assert write(plan, small_celeba, tmp_path) == receipt
+    (tmp_path / shards.report_name(NAME)).write_text("{}")
+    assert write(plan, small_celeba, tmp_path) == report
     other = dataclasses.replace(plan, labels=1 - plan.labels)
-    assert write(other, small_celeba, tmp_path).sha256 != receipt.sha256
+    assert write(other, small_celeba, tmp_path).sha256 != report.sha256
 
 
 def test_plans_survive_their_file(tmp_path):
     plans = [make_plan([1, 2, 3], "a"), make_plan([], "b"), make_plan([4], "c")]
-    shards.save_plans(LocalStore(tmp_path), plans)
-    loaded = list(shards.load_plans(LocalStore(tmp_path)))
+    shards.save_plans(Store(str(tmp_path)), plans)
+    loaded = list(shards.load_plans(Store(str(tmp_path))))
     assert [plan.name for plan in loaded] == ["a", "b", "c"]
     assert [plan.digest for plan in loaded] == [plan.digest for plan in plans]
 
@@ -114,5 +114,5 @@ def test_turned_images_are_counted(small_celeba, tmp_path):
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03" + bytes(7)
     segment = b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif
     small_celeba.image(1).write_bytes(data[:2] + segment + data[2:])
-    receipt = write(make_plan([1, 2]), small_celeba, tmp_path)
-    assert (receipt.turned, receipt.image_sizes) == (1, {"24x20": 2})
+    report = write(make_plan([1, 2]), small_celeba, tmp_path)
+    assert (report.turned, report.image_sizes) == (1, {"24x20": 2})

@@ -81,11 +81,11 @@ def test_abstention_by_hand():
         *(True, False, True, True),
     ]
     table = _table(PROBABILITY, LABEL)
-    found = calibration.abstention(table, 0.1)
-    assert (found["decided"], found["errors"]) == (5, 2)
-    assert found["coverage"]["value"] == 5 / 7
-    assert found["error"]["value"] == 2 / 5
-    low, high = found["error"]["interval"]
+    result = calibration.abstention(table, 0.1)
+    assert (result["decided"], result["errors"]) == (5, 2)
+    assert result["coverage"]["value"] == 5 / 7
+    assert result["error"]["value"] == 2 / 5
+    low, high = result["error"]["interval"]
     assert 0 <= low < 2 / 5 < high <= 1
     everything = calibration.abstention(table, 0.0)
     assert (everything["decided"], everything["errors"]) == (7, 3)
@@ -100,10 +100,10 @@ def test_curve_and_smallest_threshold():
     assert curve["error"].tolist() == [3 / 7, 2 / 6, 2 / 5, 1 / 3, 0, 0]
     assert curve["abstain"].tolist() == pytest.approx([0, 0.09, 0.1, 0.3, 0.45, 0.48])
     for target in (0.0, 0.33, 1 / 3, 0.42, 0.5):
-        band = calibration.smallest_threshold(LABEL, PROBABILITY, target)
-        found = calibration.abstention(_table(PROBABILITY, LABEL), band)
-        assert found["error"]["value"] <= target
-        smaller = curve["abstain"] < band - 1e-12
+        threshold = calibration.smallest_threshold(LABEL, PROBABILITY, target)
+        result = calibration.abstention(_table(PROBABILITY, LABEL), threshold)
+        assert result["error"]["value"] <= target
+        smaller = curve["abstain"] < threshold - 1e-12
         assert (curve["error"][smaller] > target).all()
     assert calibration.smallest_threshold(LABEL, PROBABILITY, 0.5) == 0
     assert calibration.smallest_threshold(1 - LABEL, PROBABILITY, 0.1) is None
@@ -147,4 +147,4 @@ def test_results_of_a_split(tmp_path):
     assert (listed["probability"] - 0.5).abs().is_monotonic_increasing
     lines = results.summary(result).splitlines()
     assert lines[0].startswith("validation accuracy ")
-    assert "undecided between 30.0% and 70.0%" in lines[2]
+    assert "30.0% and 70.0%" in lines[2]

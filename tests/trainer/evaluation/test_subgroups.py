@@ -240,15 +240,15 @@ def test_invalid_slices_are_refused(text, message):
     assert caught.value.exit_code == ExitCode.USAGE
 
 
-def test_outside_table_makes_groups(tmp_path):
+def test_external_table_makes_groups(tmp_path):
     path = tmp_path / "tone.csv"
     path.write_text(
-        "\ufeffimage_id, tone,light\n0.jpg,dark,\n\n1.jpg,pale,in\n4.jpg,dark ,in\n"
-        "99.jpg,x,x\n"
+        "\ufeffimage_id, tone,light,empty\n0.jpg,dark,,\n\n1.jpg,pale,in,\n"
+        "4.jpg,dark ,in,\n99.jpg,x,x,\n"
     )
     predictions = _twelve()
-    outside = groups.read_group_csv(path, predictions["image_id"])
-    table = subgroups.evaluate(predictions, "Male", groups=outside)
+    external = groups.read_group_csv(path, predictions["image_id"])
+    table = subgroups.evaluate(predictions, "Male", groups=external)
     rows = subgroups.records(table[table["kind"] == "table"])
     assert [(row["group"], row["title"], row["n"]) for row in rows] == [
         ("tone=dark", "tone: dark", 2),
@@ -269,11 +269,11 @@ def test_outside_table_makes_groups(tmp_path):
     ("text", "message"),
     [
         ("", "cannot be read: No columns"),
-        ("id,tone\n0.jpg,a\n", ":1 has no column image_id"),
-        ("image_id\n0.jpg\n", ":1 has no column of categories"),
-        ("image_id,tone,tone\n", ":1 has a column without a name of its own"),
-        ("image_id,tone,\n", ":1 has a column without a name of its own"),
-        ("image_id,Young\n", ":1 has the name of a CelebA attribute, Young"),
+        ("id,tone\n0.jpg,a\n", ":1 names the columns 'id', 'tone'"),
+        ("image_id\n0.jpg\n", ":1 names the columns 'image_id'"),
+        ("image_id,tone,tone\n", ":1 names the columns"),
+        ("image_id,tone,\n", ":1 names the columns"),
+        ("image_id,Young\n", ":1 names the columns 'image_id', 'Young'"),
         ("image_id,tone\n0.jpg,a\n1.jpg,a,b\n", "Expected 2 fields in line 3, saw 3"),
         ("image_id,t\n0.jpg,a\n1.jpg,b\n0.jpg,a\n", "names 0.jpg twice"),
         ('image_id,t\n0.jpg,"a\n', "EOF inside string"),
@@ -287,7 +287,7 @@ def test_outside_table_makes_groups(tmp_path):
         (None, "cannot be read: No such file"),
     ],
 )
-def test_invalid_outside_tables_are_refused(tmp_path, text, message):
+def test_invalid_external_tables_are_refused(tmp_path, text, message):
     path = tmp_path / "tone.csv"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -314,9 +314,9 @@ def test_program(run_dir, capsys):
     assert "Lowest accuracy of the others: Wearing Hat, " in out
     assert "tone: 298 of 300 images have no value" in out
     assert subgroup_section.NOTE in out
-    outside = groups.read_group_csv(run_dir / "tone.csv", ["0000.jpg"])
+    external = groups.read_group_csv(run_dir / "tone.csv", ["0000.jpg"])
     slices = ["Young", "Male*Eyeglasses"]
-    expected = subgroups.evaluate(_many(), "Male", slices, outside)
+    expected = subgroups.evaluate(_many(), "Male", slices, external)
     pd.testing.assert_frame_equal(subgroups.read(run_dir), expected, check_exact=True)
     table = pd.read_csv(run_dir / "subgroups.csv", dtype=str, keep_default_na=False)
     assert list(table)[:8] == [
@@ -366,7 +366,7 @@ def test_missing_run_is_refused(run_dir):
     with pytest.raises(UserError, match="--run_dir is missing"):
         program.main(["subgroups"])
     (run_dir / "run.json").unlink()
-    with pytest.raises(UserError, match="holds no run.json"):
+    with pytest.raises(UserError, match="no run.json"):
         program.main(["subgroups", f"--run_dir={run_dir}"])
 
 
@@ -400,10 +400,10 @@ def test_damaged_subgroups_are_refused(tmp_path, damage):
 
 def test_section_escapes_names_and_grays_small_groups():
     predictions = _many()
-    outside = pd.DataFrame(
+    external = pd.DataFrame(
         {"<b>$x$": ["<script>"] + ["_^{"] * 299}, index=predictions["image_id"]
     )
-    table = subgroups.evaluate(predictions, "Male", groups=outside, draws=50)
+    table = subgroups.evaluate(predictions, "Male", groups=external, draws=50)
     html = subgroup_section.section(table)
     assert "<script" not in html and "<b>" not in html
     assert "&lt;b&gt;$x$: &lt;script&gt;" in html

@@ -1,4 +1,4 @@
-"""Annotated pictures: readable at any size, nothing covered, nothing overwritten."""
+"""Annotated images: readable at any size, nothing covered, nothing overwritten."""
 
 import numpy as np
 import pandas as pd
@@ -7,7 +7,7 @@ import simplejpeg
 
 from support.errors import ExitCode, UserError
 from support.figures import MUTED, PRIMARY, SECONDARY
-from trainer.inference import annotate, pictures
+from trainer.inference import annotate, images
 
 NAMES = ("not Male", "Male")
 COLORS = {
@@ -20,12 +20,12 @@ COLORS = {
     "height, width, text",
     [
         (218, 178, "Male 97.3%"),
-        (2449, 2000, "undecided, Male 51.0%"),
+        (2449, 2000, "abstained, Male 51.0%"),
         (50, 40, "Male 9.1%"),
-        (218, 178, "undecided, 5 o Clock Shadow 51.0%"),
+        (218, 178, "abstained, 5 o Clock Shadow 51.0%"),
     ],
 )
-def test_the_text_is_whole_and_large_enough(height, width, text):
+def test_caption_is_complete_and_large_enough(height, width, text):
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     drawn = annotate.draw(pixels, text, PRIMARY)
     left = (drawn.shape[1] - width) // 2
@@ -43,7 +43,7 @@ def test_the_text_is_whole_and_large_enough(height, width, text):
 def test_captions():
     assert annotate.caption(0.973, 1, False, NAMES) == "Male 97.3%"
     assert annotate.caption(0.027, 0, False, NAMES) == "not Male 97.3%"
-    assert annotate.caption(0.45, 0, True, NAMES) == "undecided, Male 45.0%"
+    assert annotate.caption(0.45, 0, True, NAMES) == "abstained, Male 45.0%"
 
 
 def test_file_names_are_safe_and_unique():
@@ -57,20 +57,22 @@ def test_file_names_are_safe_and_unique():
         "b.png.jpg",
         "b.jpg",
         "ü__.jpg",
-        "picture.jpg",
+        "image.jpg",
         "é" * 100 + ".jpg",
     ]
 
 
 def write(folder, sources, **columns):
-    found = [pictures.of(source, number) for number, source in enumerate(sources)]
-    ids = [picture.path for picture in found]
+    found = [
+        images.from_source(source, number) for number, source in enumerate(sources)
+    ]
+    ids = [image.path for image in found]
     return annotate.write(
         folder, found, pd.DataFrame({"image_id": ids} | columns), NAMES
     )
 
 
-def test_each_picture_gets_its_own_prediction(tmp_path):
+def test_annotate_writes_each_prediction(tmp_path):
     pixels = np.full((64, 64, 3), 255, np.uint8)
     errors = write(
         tmp_path / "new" / "out",
@@ -93,7 +95,7 @@ def test_each_picture_gets_its_own_prediction(tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["out"]
 
 
-def test_a_folder_appears_whole_and_never_over_another(tmp_path):
+def test_annotate_directory_is_complete_and_overwrites_nothing(tmp_path):
     folder = tmp_path / "out"
     row = {"probability": [0.9], "label": [1], "abstained": [False]}
     pixels = np.zeros((1, 20_000, 3), np.uint8)
@@ -103,7 +105,7 @@ def test_a_folder_appears_whole_and_never_over_another(tmp_path):
         write(folder, [pixels], **row | {"label": ["1"]})
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     write(folder, [pixels], **row)
-    for path, words in ((folder, "holds files"), (folder / "_0_.jpg", "is not a")):
+    for path, words in ((folder, "contains files"), (folder / "_0_.jpg", "is not a")):
         with pytest.raises(UserError, match=words) as caught:
             annotate.check_folder(path)
         assert caught.value.exit_code == ExitCode.OUTPUT

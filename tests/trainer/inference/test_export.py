@@ -65,7 +65,7 @@ def names(folder) -> set[str]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_gives_the_original_s_probabilities(
+def test_every_format_gives_the_original_probabilities(
     make_run, dataset_dir, name, capsys, monkeypatch
 ):
     found, run_alone = [], export.run_alone
@@ -101,7 +101,7 @@ def test_every_format_gives_the_original_s_probabilities(
     assert np.abs(found[0] - expected).max() < 1e-5
 
 
-def test_another_model_is_not_left_behind(make_run, monkeypatch):
+def test_export_that_differs_is_removed(make_run, monkeypatch):
     run_dir = make_run()
     before = names(run_dir)
     right = export_formats.probability_model
@@ -116,7 +116,7 @@ def test_another_model_is_not_left_behind(make_run, monkeypatch):
     assert names(run_dir) == before
 
 
-def test_an_export_that_does_not_run_is_refused(tmp_path):
+def test_export_that_does_not_run_is_refused(tmp_path):
     pytest.importorskip("onnxruntime")
     (tmp_path / "bad.onnx").write_bytes(b"not a model")
     images = np.zeros((2, 32, 32, 3), "float32")
@@ -127,7 +127,7 @@ def test_an_export_that_does_not_run_is_refused(tmp_path):
         export.check(np.array([[0.5, np.nan]]), np.array([0.5, 0.5]), "onnx")
 
 
-def test_only_an_export_is_replaced_and_only_if_asked(make_run, dataset_dir, tmp_path):
+def test_overwrite_replaces_exports_only(make_run, dataset_dir, tmp_path):
     run_dir = make_run()
     folder = tmp_path / "served"
     folder.mkdir()
@@ -136,7 +136,7 @@ def test_only_an_export_is_replaced_and_only_if_asked(make_run, dataset_dir, tmp
     with pytest.raises(UserError, match="served exists already") as caught:
         run_export(run_dir, "savedmodel", *flags)
     assert caught.value.exit_code == ExitCode.OUTPUT
-    with pytest.raises(UserError, match="served holds no SavedModel"):
+    with pytest.raises(UserError, match="served contains no SavedModel"):
         run_export(run_dir, "savedmodel", *flags, "--overwrite")
     assert names(folder) == {"photo.jpg"}
     (folder / "saved_model.pb").write_bytes(b"older")
@@ -160,10 +160,14 @@ def test_only_an_export_is_replaced_and_only_if_asked(make_run, dataset_dir, tmp
     ("name", "there", "message"),
     [
         ("best.keras", "best.keras", "best.keras is the name of a run's own model"),
-        ("metrics.keras", "metrics.keras.json", "for its record, and another file"),
+        (
+            "metrics.keras",
+            "metrics.keras.json",
+            "for its record, which is another file",
+        ),
     ],
 )
-def test_no_file_of_others_is_replaced(make_run, tmp_path, name, there, message):
+def test_export_replaces_no_other_file(make_run, tmp_path, name, there, message):
     run_dir = make_run()
     (tmp_path / there).write_text("{}")
     with pytest.raises(UserError, match=message) as caught:
@@ -172,7 +176,7 @@ def test_no_file_of_others_is_replaced(make_run, tmp_path, name, there, message)
     assert (tmp_path / there).read_text() == "{}"
 
 
-def test_digest_of_a_file(tmp_path):
+def test_sha256_of_a_file(tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"abc")
     expected = hashlib.sha256(b"abc").hexdigest()
     assert provenance.sha256_of(tmp_path / "a.onnx") == expected
@@ -191,14 +195,14 @@ def test_digest_of_a_file(tmp_path):
         ),
     ],
 )
-def test_wrong_options_are_named(flags, cause, remedy):
+def test_export_names_wrong_options(flags, cause, remedy):
     with pytest.raises(UserError) as caught:
         export.main(["export", *flags])
     assert cause in caught.value.cause and remedy in caught.value.remedy
     assert caught.value.exit_code == ExitCode.USAGE
 
 
-def test_what_is_not_installed_is_named(monkeypatch):
+def test_export_names_missing_packages(monkeypatch):
     monkeypatch.setitem(FORMATS["onnx"].packages, "no_such_module", "no-such-package")
     with pytest.raises(UserError, match="needs .*no-such-package") as caught:
         export.main(["export", "--run_dir=run", "--format=onnx"])
@@ -206,7 +210,7 @@ def test_what_is_not_installed_is_named(monkeypatch):
     assert caught.value.remedy == "Install the extra: pip install -e '.[export]'"
 
 
-def test_without_images_there_is_no_export(make_run, tmp_path):
+def test_export_needs_the_dataset(make_run, tmp_path):
     run_dir = make_run()
     (run_dir / "flags.txt").write_text(f"--data_dir={tmp_path}/gone\n")
     with pytest.raises(UserError, match="dataset is not at .*gone") as caught:
@@ -215,7 +219,7 @@ def test_without_images_there_is_no_export(make_run, tmp_path):
     assert "--data_dir" in caught.value.remedy
 
 
-def test_the_check_imports_nothing_of_ours():
+def test_export_check_imports_nothing_of_the_project():
     tree = ast.parse(Path(export_check.__file__).read_text())
     modules = {
         alias.name
@@ -238,7 +242,7 @@ ARCHITECTURES = [
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture(make_run, architecture):
+def test_export_of_every_architecture(make_run, architecture):
     run_dir = make_run(architecture)
     for name in FORMATS if architecture in ALL_FORMATS else ("onnx",):
         path = run_export(run_dir, name)

@@ -27,18 +27,18 @@ def plain_precision():
     keras.mixed_precision.set_global_policy("float32")
 
 
-def test_the_other_attributes_train_the_backbone_and_are_not_saved(changed, tmp_path):
+def test_auxiliary_attributes_train_the_backbone_and_are_not_saved(changed, tmp_path):
     options = {"aux_attributes": True, "aux_weight": 3.0, "label_smoothing": 0.0}
     built = job(changed(**options))
     others = [name for name in celeba.ATTRIBUTES if name != "Male"]
-    assert [celeba.ATTRIBUTES[i] for i in built.objective.others] == others
+    assert [celeba.ATTRIBUTES[i] for i in built.objective.auxiliary] == others
     attributes = np.zeros((1, 40), "float32")
     attributes[0, celeba.ATTRIBUTES.index(others[-1])] = 1
     logits = np.zeros((1, 39), "float32")
     logits[0, -1] = 2
     wrong = np.log1p(np.exp(2)) - 2  # of a label 1 at logit 2; the others are at 0
     want = 3 * (38 * np.log(2) + wrong) / 39
-    got = built.objective.other_losses(attributes, logits).numpy()
+    got = built.objective.auxiliary_losses(attributes, logits).numpy()
     np.testing.assert_allclose(got, [want], rtol=1e-6)
 
     alone = job(changed(label_smoothing=0.0))
@@ -60,9 +60,9 @@ def test_the_other_attributes_train_the_backbone_and_are_not_saved(changed, tmp_
 def test_mixup_mixes_images_and_losses(changed):
     built = job(changed(mixup=0.4, dropout=0.0, label_smoothing=0.0))
     batch = next(iter(built.train_dataset(start=0)))
-    share = steps.mixup_shares(8, 0.4, [built.config.seed, 0])[:, None].numpy()
+    share = steps.mixup_fractions(8, 0.4, [built.config.seed, 0])[:, None].numpy()
     assert ((share >= 0.5) & (share <= 1)).all() and len(np.unique(share)) == 8
-    other = steps.mixup_shares(8, 0.4, [built.config.seed, 1])[:, None].numpy()
+    other = steps.mixup_fractions(8, 0.4, [built.config.seed, 1])[:, None].numpy()
     assert (share != other).all()
 
     names = ("images", "step", "index")

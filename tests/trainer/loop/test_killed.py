@@ -6,17 +6,14 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from support import command
-from trainer import models
+from tests.trainer.running import check_same_outcome
 
 PROGRAM = Path(__file__).parents[1] / "tiny_run.py"
-TIMINGS = ["images_per_second", "input_wait", "seconds", "validation_seconds"]
 #: One start of the program each. Six steps an epoch, a checkpoint every four.
 MOMENTS = (
     "rename:run.json",
@@ -51,13 +48,6 @@ def kill_by_the_clock(config, seconds):
     process.communicate()
 
 
-def outcome(folder):
-    model = models.build("tiny", 32)
-    models.read_weights(model, folder / "best.keras")
-    history = pd.read_csv(folder / "history.csv").drop(columns=TIMINGS)
-    return model.get_weights(), history, pd.read_csv(folder / "predictions.csv")
-
-
 def scalars(folder, tag):
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     return [
@@ -83,11 +73,7 @@ def test_a_killed_run_goes_on_bit_by_bit(changed, tmp_path, precision):
     assert code == 0, text
 
     folders = tmp_path / "whole", tmp_path / "killed"
-    (weights, *tables), (weights_2, *tables_2) = map(outcome, folders)
-    for got, want in zip(weights_2, weights, strict=True):
-        np.testing.assert_array_equal(got, want)
-    for got, want in zip(tables_2, tables, strict=True):
-        pd.testing.assert_frame_equal(got, want, check_exact=True)
+    check_same_outcome(folders[1], folders[0])
     names = [{path.name for path in folder.iterdir()} for folder in folders]
     assert names[0] == names[1]
     assert scalars(folders[1], "val_loss") == scalars(folders[0], "val_loss")

@@ -6,14 +6,13 @@ import shutil
 import signal
 
 import keras
-import numpy as np
-import pandas as pd
 import pytest
 
 from support import command
 from support.errors import ExitCode
 from support.files import FolderLock
-from trainer import main, models
+from tests.trainer.running import check_same_outcome
+from trainer import main
 from trainer.loop import checkpoint, job, train
 from trainer.loop.steps import EvaluationStep
 
@@ -48,14 +47,6 @@ def signal_in(patch, owner, name, number, call=1):
     patch.setattr(owner, name, interrupt)
 
 
-def outcome(folder):
-    timings = ["images_per_second", "input_wait", "seconds", "validation_seconds"]
-    model = models.build("tiny", 32)
-    models.read_weights(model, folder / "best.keras")
-    history = pd.read_csv(folder / "history.csv")
-    return history.drop(columns=timings), model.get_weights()
-
-
 #: Two batches of validation an epoch, three of the test split.
 @pytest.mark.parametrize(
     ("owner", "name", "call", "number", "resumes"),
@@ -83,12 +74,7 @@ def test_stopped_run_resumes_with_the_printed_command(
         words = command.flags_text(config).split()
         words = ["main", *words, f"--run_dir={whole}"]
         assert command.guard(main.main, words) == ExitCode.OK
-        (history, weights), (history_2, weights_2) = map(
-            outcome, (whole, tmp_path / "run")
-        )
-        pd.testing.assert_frame_equal(history_2, history, check_exact=True)
-        for got, want in zip(weights_2, weights, strict=True):
-            np.testing.assert_array_equal(got, want)
+        check_same_outcome(tmp_path / "run", whole)
 
 
 def test_a_stop_before_there_is_a_run_promises_nothing(config, monkeypatch, capsys):

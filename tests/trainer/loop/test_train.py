@@ -14,7 +14,7 @@ from schemas import celeba
 from support import command
 from support.errors import ExitCode, UserError
 from tests.trainer.conftest import COUNTS
-from tests.trainer.running import job, run
+from tests.trainer.running import check_same_outcome, job, run
 from trainer import main, models
 from trainer.data import dataset as data_module
 from trainer.loop import checkpoint, steps
@@ -103,15 +103,6 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(changed, tmp_path):
     assert record["epochs"] - record["best_epoch"] == 2
 
 
-def final_state(folder):
-    """The weights and the history of a run, its timings left out."""
-    history = pd.read_csv(folder / "history.csv")
-    timings = ["images_per_second", "input_wait", "seconds", "validation_seconds"]
-    weights = models.build("tiny", 32)
-    models.read_weights(weights, folder / "best.keras")
-    return history.drop(columns=timings), weights.get_weights()
-
-
 @pytest.mark.parametrize(
     ("stop_after", "options"),
     [
@@ -147,11 +138,7 @@ def test_stopped_run_resumes_bit_equal(
     assert run(stopped) == ExitCode.OK
     assert "resuming in epoch" in capsys.readouterr().out
 
-    history, weights = final_state(tmp_path / "whole")
-    history_2, weights_2 = final_state(tmp_path / "part")
-    pd.testing.assert_frame_equal(history_2, history, check_exact=True)
-    for got, want in zip(weights_2, weights, strict=True):
-        np.testing.assert_array_equal(got, want)
+    check_same_outcome(tmp_path / "part", tmp_path / "whole")
 
 
 def test_choice_to_cache_is_kept_on_resume(changed, tmp_path, monkeypatch):
@@ -169,12 +156,7 @@ def test_choice_to_cache_is_kept_on_resume(changed, tmp_path, monkeypatch):
     assert run(changed(run_dir=str(tmp_path / "part"))) == ExitCode.OK
     record = json.loads((tmp_path / "part" / "run.json").read_text())
     assert record["decoded_in_memory"] == ["train", "validation"]
-    (history, weights), (history_2, weights_2) = (
-        final_state(tmp_path / name) for name in ("whole", "part")
-    )
-    pd.testing.assert_frame_equal(history_2, history, check_exact=True)
-    for got, want in zip(weights_2, weights, strict=True):
-        np.testing.assert_array_equal(got, want)
+    check_same_outcome(tmp_path / "part", tmp_path / "whole")
     record["decoded_in_memory"] = ["valid"]
     record["status"] = "running"
     (tmp_path / "part" / "run.json").write_text(json.dumps(record))

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from beam_pipelines.sources.images import FolderSource
 from support.errors import ExitCode, UserError
-from support.folders import FolderSource
 from support.images import BadImage
 
 

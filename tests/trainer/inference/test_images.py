@@ -1,4 +1,4 @@
-"""Pictures are found wherever they lie, told apart, and decoded in one way."""
+"""Images to predict: finding, naming and decoding them."""
 
 import io
 import os
@@ -11,7 +11,7 @@ from PIL import Image
 
 from support.errors import ExitCode, UserError
 from support.images import BadImage
-from trainer.inference import pictures
+from trainer.inference import images
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (8, 16, 3), np.uint8)
 JPEG = simplejpeg.encode_jpeg(PIXELS)
@@ -31,7 +31,7 @@ def fill(folder, *names):
 
 
 def paths(*words):
-    return [picture.path for picture in pictures.find(words)]
+    return [image.path for image in images.find(words)]
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_folders_zip_files_and_patterns_stand_for_what_is_in_them(here):
+def test_find_expands_directories_zip_files_and_patterns(here):
     fill(here, "a/2.jpg", "a/deep/1.JPEG", "b/2.jpg", "3.png", "a/notes.txt")
     fill(here, "a/.hidden.jpg", "a/.git/4.jpg", "a/__MACOSX/._5.jpg", "[1].jpg")
     with zipfile.ZipFile("z.zip", "w") as archive:
@@ -60,9 +60,8 @@ def test_folders_zip_files_and_patterns_stand_for_what_is_in_them(here):
         "b/2.jpg",
         "a/.hidden.jpg",
     ]
-    found = pictures.find(["a", "z.zip", "b", "3.png"])
-    names = [picture.name for picture in found]
-    assert pictures.image_ids(names, [picture.path for picture in found]) == [
+    found = images.find(["a", "z.zip", "b", "3.png"])
+    assert images.image_ids(found) == [
         "a/2.jpg",
         "1.JPEG",
         "6.PNG",
@@ -71,20 +70,19 @@ def test_folders_zip_files_and_patterns_stand_for_what_is_in_them(here):
         "b/2.jpg",
         "3.png",
     ]
-    expected = pictures.decode(JPEG)
-    assert all(np.array_equal(picture.load(), expected) for picture in found)
+    expected = images.decode(JPEG)
+    assert all(np.array_equal(image.load(), expected) for image in found)
 
 
-def test_names_in_other_encodings_can_be_read_and_written(here):
+def test_names_in_other_encodings(here):
     fill(here, os.fsdecode(b"a/\xe9.jpg"))
     path = here / "z.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("b/XX.jpg", JPEG)
     path.write_bytes(path.read_bytes().replace(b"XX", b"\xe9\xff"))
-    found = pictures.find(["a", "z.zip"])
-    assert [picture.load().shape for picture in found] == [(8, 16, 3)] * 2
-    ids = pictures.image_ids([picture.name for picture in found], [""] * 2)
-    assert ids == ["\\xe9.jpg", "\\xe9\\xff.jpg"]
+    found = images.find(["a", "z.zip"])
+    assert [image.load().shape for image in found] == [(8, 16, 3)] * 2
+    assert images.image_ids(found) == ["\\xe9.jpg", "\\xe9\\xff.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -92,82 +90,88 @@ def test_names_in_other_encodings_can_be_read_and_written(here):
     [
         ("gone.jpg", "gone.jpg does not exist. Check the path"),
         ("gone/*.jpg", "The pattern gone/*.jpg matches nothing"),
-        ("empty", "empty holds no .jpg, .jpeg or .png file. Name"),
-        ("text.zip", "text.zip holds no .jpg, .jpeg or .png file. Name"),
+        ("empty", "empty contains no .jpg, .jpeg or .png file. Name"),
+        ("text.zip", "text.zip contains no .jpg, .jpeg or .png file. Name"),
         ("web.zip", "web.zip is not a zip file but a web page. Download it"),
-        ("empt*", "empt* holds no .jpg"),
+        ("empt*", "empt* contains no .jpg"),
     ],
 )
-def test_what_is_wrong_with_a_path_is_said(here, word, words):
+def test_find_names_wrong_paths(here, word, words):
     (here / "empty").mkdir()
     (here / "web.zip").write_text("<html>sign in")
     with zipfile.ZipFile("text.zip", "w") as archive:
         archive.writestr("a.txt", "a")
     with pytest.raises(UserError) as caught:
-        pictures.find([word])
+        images.find([word])
     assert words in str(caught.value)
     assert caught.value.exit_code == ExitCode.INPUT_DATA
 
 
-def test_one_bad_folder_or_zip_does_not_keep_the_others(here):
+def test_find_skips_bad_directories_and_zip_files(here):
     (here / "empty").mkdir()
     (here / "web.zip").write_text("<html>sign in")
     fill(here, "a/1.jpg")
     assert paths("empty", "./empty", "a") == ["empty", "a/1.jpg"]
-    found = {picture.path: picture for picture in pictures.find(["*", "empty"])}
+    found = {image.path: image for image in images.find(["*", "empty"])}
     assert list(found) == ["a/1.jpg", "web.zip", "empty"]
-    for path, why in (("web.zip", "not a zip file"), ("empty", "holds no .jpg")):
+    for path, why in (
+        ("web.zip", "not a zip file"),
+        ("empty", "contains no .jpg"),
+    ):
         with pytest.raises(BadImage, match=why):
             found[path].load()
 
 
-def test_bad_pictures_say_why_when_they_are_loaded(here, monkeypatch):
+def test_bad_images_give_a_reason_when_loaded(here, monkeypatch):
     fill(here, "gone.jpg", "large.jpg")
     with zipfile.ZipFile("z.zip", "w") as archive:
-        archive.writestr("1.jpg", JPEG)
+        archive.writestr("1.jpg", JPEG[:-1])
     data = bytearray((here / "z.zip").read_bytes())
     data[60] ^= 1
     (here / "z.zip").write_bytes(data)
     header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
     wide = header + (20_000).to_bytes(4, "big") + (1).to_bytes(4, "big")
     os.mkfifo("pipe")
-    found = pictures.find(["gone.jpg", "pipe", "large.jpg", "z.zip"])
+    found = images.find(["gone.jpg", "pipe", "large.jpg", "z.zip"])
     gone, pipe, large, member = found
     (here / "gone.jpg").unlink()
-    monkeypatch.setattr(pictures, "_MAX_BYTES", len(JPEG) - 1)
+    monkeypatch.setattr(images, "_MAX_BYTES", len(JPEG) - 1)
     for load, reason in (
         (gone.load, "unreadable"),
         (pipe.load, "unreadable"),
         (large.load, "too large"),
         (member.load, "damaged"),
-        (pictures.of(wide, 0).load, "too large"),
-        (pictures.of(png()[:80], 0).load, "damaged"),
-        (pictures.of(JPEG[:-20], 0).load, "truncated"),
-        (pictures.of(b"<html>", 0).load, "not a JPEG"),
+        (images.from_source(wide, 0).load, "too large"),
+        (images.from_source(png()[:80], 0).load, "damaged"),
+        (images.from_source(JPEG[:-20], 0).load, "truncated"),
+        (images.from_source(b"<html>", 0).load, "not a JPEG"),
     ):
         with pytest.raises(BadImage) as caught:
             load()
         assert caught.value.reason == reason
 
 
-def test_bytes_and_arrays_are_pictures_too():
-    assert np.array_equal(pictures.of(png(), 0).load(), PIXELS)
-    assert np.array_equal(pictures.of(PIXELS, 3).load(), PIXELS)
-    assert pictures.of(PIXELS, 3).name == "[3]"
-    gray = pictures.of(PIXELS[..., 0], 0).load()
+def test_bytes_and_arrays_are_images():
+    assert np.array_equal(images.from_source(png(), 0).load(), PIXELS)
+    assert np.array_equal(images.from_source(PIXELS, 3).load(), PIXELS)
+    assert images.from_source(PIXELS, 3).name == "[3]"
+    gray = images.from_source(PIXELS[..., 0], 0).load()
     assert np.array_equal(gray, PIXELS[..., :1].repeat(3, axis=2))
     with pytest.raises(ValueError, match=r"\(8, 16, 3\) float64: give"):
-        pictures.of(PIXELS / 255, 0)
+        images.from_source(PIXELS / 255, 0)
     with pytest.raises(ValueError, match="give"):
-        pictures.of(PIXELS[..., :2], 0)
-    with pytest.raises(TypeError, match=r"picture \[7\] is a int"):
-        pictures.of(5, 7)
+        images.from_source(PIXELS[..., :2], 0)
+    with pytest.raises(TypeError, match=r"image \[7\] is a int"):
+        images.from_source(5, 7)
 
 
-def test_an_exif_orientation_is_undone():
-    assert pictures.decode(JPEG).shape == (8, 16, 3)
+def test_exif_orientation_is_applied():
+    assert images.decode(JPEG).shape == (8, 16, 3)
     tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
     segment = b"Exif\0\0" + tiff
     header = b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big")
     turned = JPEG[:2] + header + segment + JPEG[2:]
-    assert pictures.decode(turned).shape == (16, 8, 3)
+    assert images.decode(turned).shape == (16, 8, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert np.array_equal(images.decode(png(exif=exif)), np.rot90(PIXELS, -1))

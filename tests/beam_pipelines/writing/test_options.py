@@ -10,12 +10,12 @@ import pytest
 from apache_beam.internal import pickler
 
 from beam_pipelines import build
+from beam_pipelines.sources.images import FolderSource
 from beam_pipelines.writing import pipeline, shards
-from beam_pipelines.writing.stores import LocalStore
+from beam_pipelines.writing.store import Store
 from schemas import celeba
 from support import command
 from support.errors import ExitCode
-from support.folders import FolderSource
 
 ROOT = Path(__file__).parents[3]
 FLAGS = {
@@ -93,13 +93,13 @@ def test_a_worker_needs_nothing_but_the_wheel(small_celeba, tmp_path):
     digests = []
     for folder in (tmp_path / "here", tmp_path / "there"):
         folder.mkdir()
-        store = LocalStore(folder)
+        store = Store(str(folder))
         shards.save_plans(store, [plan])
         task = shards.Task(source, store, None)
         if folder.name == "here":
             digests.append(shards.write_shard(plan, task).sha256)
             continue
-        stages = (pipeline.PlanShards(), pipeline.WriteShard(task))
+        stages = (pipeline.LoadPlans(), pipeline.WriteShard(task))
         paths = [tmp_path / "plan.pickle", tmp_path / "write.pickle"]
         for stage, path in zip(stages, paths, strict=True):
             path.write_bytes(pickler.dumps(stage))
@@ -109,5 +109,5 @@ def test_a_worker_needs_nothing_but_the_wheel(small_celeba, tmp_path):
             env={"PYTHONPATH": str(installed), "PATH": ""},
             check=True,
         )
-        digests.append(shards.Receipt.load(store, plan.name).sha256)
+        digests.append(shards.ShardReport.load(store, plan.name).sha256)
     assert digests[0] == digests[1]

@@ -1,0 +1,129 @@
+"""Beam's options, checked before anything is read, written or uploaded."""
+
+import argparse
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    PortableOptions,
+    SetupOptions,
+    StandardOptions,
+    WorkerOptions,
+)
+
+from support.errors import UserError, did_you_mean, usage_error
+
+_DATAFLOW_NEEDS = {
+    "project": "my-project",
+    "region": "us-central1",
+    "temp_location": "gs://my-bucket/tmp",
+}
+
+
+def parse(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOptions:
+    """Turns the words that are not our flags into Beam's options.
+
+    Args:
+      words: of the command line, for example ["--runner", "DirectRunner"].
+      own_flags: names of our flags, to suggest when a word is neither.
+
+    Raises:
+      UserError: exit 2, for a word that is no option of Beam or a value it refuses.
+    """
+
+    def refuse_unknown(parser: argparse.ArgumentParser) -> None:
+        parser.exit_on_error = False
+        try:
+            known, unknown = parser.parse_known_args(list(words))
+        except argparse.ArgumentError as error:
+            raise usage_error(
+                f"Beam refuses its options: {error}.", "Correct the option."
+            ) from error
+        if unknown:
+            names = [f"--{name}" for name in (*own_flags, *vars(known))]
+            raise _unknown(unknown[0], names)
+
+    options = PipelineOptions(list(words))
+    options.get_all_options(add_extra_args_fn=refuse_unknown)
+    runner = options.view_as(StandardOptions).runner or ""
+    _check_runner(runner)
+    endpoint = options.view_as(PortableOptions).job_endpoint
+    if runner.lower().startswith("portable") and not endpoint:
+        raise usage_error(
+            f"--runner={runner} needs --job_endpoint.",
+            "Name the job service, for example --job_endpoint=localhost:8099.",
+        )
+    workers = options.view_as(DirectOptions).direct_num_workers
+    if workers < 0:
+        raise usage_error(
+            f"--direct_num_workers={workers} is negative.",
+            "Use 0 for one per processor.",
+        )
+    return options
+
+
+def check_dataflow(options: PipelineOptions, paths: Mapping[str, str]) -> None:
+    """Refuses a job that Dataflow could not run; ignores other runners.
+
+    Args:
+      options: Beam's.
+      paths: the flags that name data, and their values.
+
+    Raises:
+      UserError: exit 2, for a flag that is missing or names a place on this machine.
+    """
+    runner = options.view_as(StandardOptions).runner or ""
+    if "dataflow" in runner.rpartition(".")[2].lower():
+        for error in _dataflow_errors(options, paths):
+            raise error
+
+
+def _dataflow_errors(
+    options: PipelineOptions, paths: Mapping[str, str]
+) -> Iterator[UserError]:
+    google = options.view_as(GoogleCloudOptions)
+    for flag, example in _DATAFLOW_NEEDS.items():
+        if not getattr(google, flag):
+            yield usage_error(
+                f"--runner=DataflowRunner needs --{flag}.",
+                f"Add it, for example --{flag}={example}.",
+            )
+    for flag, path in {**paths, "temp_location": google.temp_location}.items():
+        if not path.startswith("gs://"):
+            yield usage_error(
+                f"--{flag}={path} is on this machine, where Dataflow cannot reach it.",
+                f"Copy it to a bucket and write --{flag}=gs://...",
+            )
+    setup = options.view_as(SetupOptions)
+    image = options.view_as(WorkerOptions).sdk_container_image
+    if not (setup.setup_file or setup.extra_packages or image):
+        yield usage_error(
+            "Dataflow's workers would not have this program.",
+            "Add --setup_file=./setup.py, from a checkout.",
+        )
+    if importlib.util.find_spec("google.cloud.dataflow") is None:
+        yield usage_error(
+            "Beam's Dataflow support is not installed.",
+            "Run: pip install -e '.[gcp]'",
+        )
+
+
+def _unknown(word: str, names: Sequence[str]) -> UserError:
+    if not word.startswith("-"):
+        return usage_error(f"{word!r} is not a flag.", "Flags begin with --.")
+    flag = f"--{word.lstrip('-').split('=')[0]}"
+    remedy = did_you_mean(flag, names)
+    if not remedy.startswith("Did"):
+        remedy = "--help lists the flags; Beam's options are accepted too."
+    return usage_error(f"There is no flag {flag}.", remedy)
+
+
+def _check_runner(name: str) -> None:
+    known = [*StandardOptions.KNOWN_RUNNER_NAMES, "FnApiRunner"]
+    short = {re.sub("runner$", "", runner.lower()) for runner in known}
+    if name and "." not in name and re.sub("runner$", "", name.lower()) not in short:
+        raise usage_error(f"--runner={name} is not known.", did_you_mean(name, known))
