@@ -23,9 +23,9 @@ from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
 from beam_pipelines.reporting import report
 from beam_pipelines.sources import load as sources
+from beam_pipelines.sources.remote import is_remote
 from beam_pipelines.writing import options as beam_options
 from beam_pipelines.writing import rounds, runner, staging
-from beam_pipelines.writing.store import is_remote
 from schemas import celeba
 from support import command, files
 from support.progress import Stopwatch

@@ -5,7 +5,9 @@ import math
 from typing import Any
 
 from beam_pipelines.sources import remote
+from beam_pipelines.sources.datasets import DATASETS
 from schemas import celeba
+from schemas.dataset import DataSet
 from support import images
 from support.command import option
 from support.errors import UserError, did_you_mean, usage_error
@@ -31,6 +33,7 @@ class BuildConfig:
     output_dir: str = option(
         "data/tfrecords", "Folder or gs:// prefix that the dataset becomes."
     )
+    dataset: str = option("celeba", f"Data set in it: {', '.join(DATASETS)}.")
     attribute: str = option("Male", "The attribute that is the label.")
     num_examples: int = option(0, "Examples over all splits; 0 = all there are.")
     balance: str = option(
@@ -62,7 +65,8 @@ class BuildConfig:
     def __post_init__(self):
         remote.require_served(self.celeba_dir, "celeba_dir")
         remote.require_served(self.output_dir, "output_dir")
-        _check_choice("attribute", self.attribute, celeba.ATTRIBUTES)
+        _check_choice("dataset", self.dataset, tuple(DATASETS))
+        _check_choice("attribute", self.attribute, self.data_set.attributes)
         _check_choice("balance", self.balance, BALANCES)
         _check_choice("split", self.split, SPLIT_RULES)
         _check_range("num_examples", self.num_examples, 0, 2**40)
@@ -84,6 +88,11 @@ class BuildConfig:
                 f"--attribute={self.attribute}.",
                 "Filter by other attributes, or choose another --attribute.",
             )
+
+    @property
+    def data_set(self) -> DataSet:
+        """The data set that `dataset` names."""
+        return DATASETS[self.dataset]
 
     @property
     def is_balanced(self) -> bool:
@@ -118,14 +127,15 @@ class BuildConfig:
                     f"--filter: {word!r} is not ATTRIBUTE=1 or ATTRIBUTE=0.",
                     "Write it like --filter=Young=1,Blurry=0.",
                 )
-            _check_choice("filter", name, celeba.ATTRIBUTES)
+            _check_choice("filter", name, self.data_set.attributes)
             if found.setdefault(name, _FILTER_VALUES[value]) != _FILTER_VALUES[value]:
                 raise usage_error(
                     f"--filter={','.join(self.filter)} asks for {name}=1 and "
                     f"{name}=0; no image has both.",
                     "Leave one of them out.",
                 )
-        return {name: found[name] for name in celeba.ATTRIBUTES if name in found}
+        names = self.data_set.attributes
+        return {name: found[name] for name in names if name in found}
 
     def target_size(self) -> tuple[int, int] | None:
         """(height, width) that images are resized to; None = they stay as they are."""

@@ -9,7 +9,7 @@ from typing import NoReturn
 import numpy as np
 import simplejpeg
 
-from schemas import celeba, example
+from schemas import example
 from schemas.manifest import Manifest, Shard
 from support.errors import ExitCode, UserError
 from support.framing import DamagedRecord, read_records
@@ -21,11 +21,13 @@ class Rules:
     """What holds for every record.
 
     Attributes:
+      attributes: names, in the order of the records.
       attribute: the one that is the label.
       image_shape: (height, width, 3) of every decoded image, pixels.
       full: whether images are decoded completely, or only their headers.
     """
 
+    attributes: tuple[str, ...]
     attribute: str
     image_shape: tuple[int, int, int]
     full: bool
@@ -58,10 +60,15 @@ def check(folder: Path, shard: Shard, rules: Rules) -> Contents | None:
     data = _read(path)
     if len(data) != shard.bytes or hashlib.sha256(data).hexdigest() != shard.sha256:
         return None
-    column = celeba.ATTRIBUTES.index(rules.attribute)
+    column = rules.attributes.index(rules.attribute)
     images, identities, counts = [], [], [0, 0]
     for index, record in _decoded(data, path):
         where = f"{path}: record {index} (image {record.image_id})"
+        if len(record.attributes) != len(rules.attributes):
+            raise damaged(
+                f"{where}: it has {len(record.attributes)} attributes, the manifest "
+                f"names {len(rules.attributes)}."
+            )
         if record.label != record.attributes[column]:
             raise damaged(f"{where}: its label is not its {rules.attribute}.")
         _check_image(record.image, where, rules)

@@ -89,7 +89,7 @@ def verify(folder: Path, full: bool = False, num_workers: int = 0) -> Manifest:
 def _check_shards(
     folder: Path, manifest: Manifest, full: bool, num_workers: int
 ) -> None:
-    rules = Rules(manifest.attribute, manifest.image_shape, full)
+    rules = Rules(manifest.attributes, manifest.attribute, manifest.image_shape, full)
     total = sum(shard.records for shard in manifest.shards)
     workers = num_workers or (1 if total < _FEW[full] else pool.cores())
     workers = min(workers, len(manifest.shards))

@@ -3,6 +3,8 @@
 Source: Liu, Luo, Wang, Tang, "Deep Learning Face Attributes in the Wild", ICCV 2015.
 """
 
+from schemas.dataset import About, DataSet
+
 IMAGE_FOLDER = "img_align_celeba"
 ATTRIBUTES_FILE = "list_attr_celeba.txt"
 PARTITION_FILE = "list_eval_partition.txt"
@@ -83,4 +85,14 @@ DATA_TERMS = (
     "CelebA is available for non-commercial research purposes only and may not be "
     "redistributed. Its attribute labels are perceived by annotators, not stated by "
     f"the people shown, and carry known noise. Terms: {HOME_PAGE}"
+)
+
+CELEBA = DataSet(
+    about=About("celeba", "CelebA", DATA_TERMS, HOME_PAGE),
+    attributes=ATTRIBUTES,
+    image_folder=IMAGE_FOLDER,
+    image_archive=IMAGE_ARCHIVE,
+    attributes_file=ATTRIBUTES_FILE,
+    partition_file=PARTITION_FILE,
+    identity_file=IDENTITY_FILE,
 )

@@ -13,16 +13,20 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from schemas import celeba
-
 
 @dataclasses.dataclass(frozen=True)
 class Feature:
-    """One column of the record: `kind` is "bytes" or "int64", `length` its values."""
+    """One column of the record.
+
+    Attributes:
+      key: its name.
+      kind: "bytes" or "int64".
+      length: how many values it has; None for one per attribute of the manifest.
+    """
 
     key: str
     kind: str
-    length: int
+    length: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Example:
       label: 1 if the chosen attribute is perceived in the image, else 0.
       image_id: the image's file name, for example "000001.jpg".
       identity: number of the person shown, -1 if unknown.
-      attributes: 40 bytes, each 0 or 1, in the order of `celeba.ATTRIBUTES`.
+      attributes: bytes, each 0 or 1, in the order of the manifest's attributes.
     """
 
     image: bytes
@@ -56,7 +60,7 @@ FEATURES = (
     Feature(LABEL, "int64", 1),
     Feature(IMAGE_ID, "bytes", 1),
     Feature(IDENTITY, "int64", 1),
-    Feature(ATTRIBUTES, "int64", len(celeba.ATTRIBUTES)),
+    Feature(ATTRIBUTES, "int64", None),
 )
 
 _BYTES_LIST, _INT64_LIST = 1, 3  # field numbers in tf.train.Feature
@@ -71,7 +75,7 @@ def encode(example: Example) -> bytes:
     """Serializes an example; the same example always gives the same bytes.
 
     Raises:
-      ValueError: a value has another length than the feature table says.
+      ValueError: an attribute is neither 0 nor 1, or there is none.
     """
     features = b"".join(
         [
@@ -121,32 +125,33 @@ def peek_image_id(serialized: bytes) -> str | None:
     return None
 
 
-def feature_spec() -> dict[str, Any]:
+def feature_spec(attributes: int) -> dict[str, Any]:
     """The table as `tf.io.FixedLenFeature`s: no default, so nothing may be missing."""
     import tensorflow as tf
 
     dtypes = {"bytes": tf.string, "int64": tf.int64}
     return {
         feature.key: tf.io.FixedLenFeature(
-            [] if feature.length == 1 else [feature.length], dtypes[feature.kind]
+            [] if feature.length == 1 else [attributes], dtypes[feature.kind]
         )
         for feature in FEATURES
     }
 
 
-def parse(serialized: Any) -> dict[str, Any]:
+def parse(serialized: Any, attributes: int) -> dict[str, Any]:
     """Parses a batch of records inside a TensorFlow graph.
 
     Args:
       serialized: (batch,) string tensor.
+      attributes: how many the manifest names.
 
     Returns:
       image (batch,) string, label (batch,) int64, image_id (batch,) string,
-      identity (batch,) int64, attributes (batch, 40) int64.
+      identity (batch,) int64, attributes (batch, attributes) int64.
     """
     import tensorflow as tf
 
-    return tf.io.parse_example(serialized, feature_spec())
+    return tf.io.parse_example(serialized, feature_spec(attributes))
 
 
 def _bytes_feature(key: str, value: bytes) -> bytes:
@@ -171,9 +176,8 @@ def _int64_feature(key: str, value: int) -> bytes:
 
 @functools.lru_cache(maxsize=1 << 14)
 def _flags_feature(key: str, values: bytes) -> bytes:
-    length = next(feature.length for feature in FEATURES if feature.key == key)
-    if len(values) != length or max(values) > 1:
-        raise ValueError(f"{key}: expected {length} bytes 0 or 1, got {values!r}")
+    if max(values, default=2) > 1:
+        raise ValueError(f"{key}: expected bytes 0 or 1, got {values!r}")
     return _packed_feature(key, values)  # a number below 128 is its own varint
 
 
@@ -249,9 +253,10 @@ def _decode_features(serialized: bytes) -> Iterator[tuple[str, list[Any]]]:
                 raise DecodeError(f"feature {key!r} is {state}")
             seen.add(key)
             values = list(_decode_values(parts.get(2, b""), feature))
-            if len(values) != feature.length:
+            if len(values) != (feature.length or max(len(values), 1)):
                 raise DecodeError(
-                    f"feature {key!r} has {len(values)} values, not {feature.length}"
+                    f"feature {key!r} has {len(values)} values, not "
+                    f"{feature.length or 'one per attribute'}"
                 )
             yield key, values
 

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from schemas import celeba
+from schemas.dataset import About
 
 FILE_NAME = "manifest.json"
 FORMAT = "celeba-attribute-tfrecords"
-VERSION = 1
+VERSION = 2
 
 _LARGEST = 1 << 53  # of a number of bytes or records
 _LARGEST_SIDE = 1 << 16  # pixels
@@ -59,6 +60,8 @@ class Manifest:
     """A dataset.
 
     Attributes:
+      dataset: where its images come from.
+      attributes: names of the binary attributes, in the order of the records.
       attribute: the attribute that is the label.
       image_shape: (height, width, 3) of every decoded image, pixels.
       config: the resolved build configuration, seed included, paths excluded.
@@ -67,6 +70,8 @@ class Manifest:
       shards: every shard of every split.
     """
 
+    dataset: About
+    attributes: tuple[str, ...]
     attribute: str
     image_shape: tuple[int, int, int]
     config: Mapping[str, Any]
@@ -84,8 +89,13 @@ class Manifest:
             raise ManifestError("a shard is listed twice")
 
     def _check_types(self):
-        if self.attribute not in celeba.ATTRIBUTES:
-            raise ManifestError(f"{self.attribute!r} is no attribute of CelebA")
+        texts = (*dataclasses.astuple(self.dataset), *self.attributes)
+        if not all(isinstance(text, str) and text for text in texts):
+            raise ManifestError("dataset or attributes are not texts")
+        if len(set(self.attributes)) != len(self.attributes):
+            raise ManifestError("an attribute is listed twice")
+        if self.attribute not in self.attributes:
+            raise ManifestError(f"{self.attribute!r} is not one of the attributes")
         if not (
             len(self.image_shape) == 3
             and all(_is_count(side) for side in self.image_shape)
@@ -144,6 +154,8 @@ class Manifest:
             )
         try:
             manifest = cls(
+                dataset=About(**document["dataset"]),
+                attributes=tuple(document["attributes"]),
                 attribute=document["attribute"],
                 image_shape=tuple(document["image_shape"]),
                 config=document["config"],

@@ -21,7 +21,7 @@ from support import command
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from trainer import models
 from trainer.data import Dataset, evaluation_dataset, open_dataset
-from trainer.evaluation import calibration, loading, results
+from trainer.evaluation import calibration, groups, loading, results
 from trainer.finish import write_results
 from trainer.loop import runtime, wakeup
 from trainer.loop.scoring import predict_split
@@ -110,7 +110,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     step = EvaluationStep(model, strategy)
     batches = evaluation_dataset(dataset, split, config.batch_size, as_supervised=False)
     with runtime.memory_errors(config.batch_size):
-        predictions = predict_split(step, dataset.iterate(split, batches), strategy)
+        predictions = predict_split(
+            step,
+            dataset.iterate(split, batches),
+            strategy,
+            dataset.manifest.attributes,
+        )
     temperature = run.get("temperature", 1.0)
     predictions = results.calibrated(predictions, temperature)
     result = results.assess(
@@ -205,7 +210,7 @@ def _is_evaluation(folder: Path) -> bool:
         table = loading.read_csv(folder, PREDICTIONS)
     except UserError:
         return False
-    return set(celeba.ATTRIBUTES) <= set(table)
+    return bool(groups.attributes_of(table))
 
 
 def _check_dataset(

@@ -27,6 +27,7 @@ import tensorflow as tf
 
 from schemas.manifest import FILE_NAME
 from support import command, files
+from support.documents import DocumentError, read_text
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from trainer import augmentation, models
 from trainer.data import Dataset, evaluation_dataset, open_dataset
@@ -221,8 +222,8 @@ def _data_dir(config: ExportConfig) -> str:
     if config.data_dir:
         return config.data_dir
     recorded = ""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        text = (Path(config.run_dir) / FLAGS).read_text("utf-8")
+    with contextlib.suppress(OSError, DocumentError):
+        text = read_text(Path(config.run_dir) / FLAGS)
         recorded = read_options(text).get("data_dir", "")
     if not recorded or not (Path(recorded) / FILE_NAME).is_file():
         where = f"at {recorded}" if recorded else "recorded"

@@ -58,7 +58,7 @@ def finish(job: Job, run_dir: Path, progress: Progress) -> Path:
     test = results.calibrated(_predict(job, clock, TEST), temperature)
     result = results.assess(test, temperature, TEST, seed=job.config.seed)
     with output_errors(run_dir):
-        columns = validation[list(results.COLUMNS)].to_csv(index=False)
+        columns = validation.drop(columns=results.LOGIT).to_csv(index=False)
         atomic_write(run_dir / VALIDATION_PREDICTIONS, columns)
         run = _record(run_dir, progress) | {
             "temperature": temperature,
@@ -114,7 +114,9 @@ def write_results(
 def _predict(job: Job, step: "EvaluationStep | _Clock", split: str) -> pd.DataFrame:
     batches = job.validation if split == VALIDATION else job.evaluation_dataset(split)
     batches = job.dataset.iterate(split, batches)
-    return predict_split(step, batches, job.runtime.strategy)
+    return predict_split(
+        step, batches, job.runtime.strategy, job.dataset.manifest.attributes
+    )
 
 
 def _record(run_dir: Path, progress: Progress) -> record.RunRecord:

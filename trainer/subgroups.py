@@ -11,7 +11,6 @@ from pathlib import Path
 import pandas as pd
 from absl import flags
 
-from schemas import celeba
 from support import command
 from support.errors import ExitCode, UserError, usage_error
 from trainer.evaluation import loading, subgroups
@@ -46,8 +45,8 @@ class SubgroupsConfig:
             parse_slice(text)
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Reads predictions that carry attributes.
+def read_predictions(path: Path, attribute: str) -> pd.DataFrame:
+    """Reads predictions that carry attributes, `attribute` among them.
 
     Raises:
       UserError: exit 3, no such file, no CSV, a column missing, or a value out of
@@ -58,13 +57,13 @@ def read_predictions(path: Path) -> pd.DataFrame:
     except (OSError, ValueError, OverflowError) as error:
         why = getattr(error, "strerror", None) or "it is not a complete CSV file"
         raise _error(f"{path} cannot be read: {why}.") from error
-    columns = ["identity", "label", "probability", *celeba.ATTRIBUTES]
-    missing = [name for name in (IMAGE_ID, *columns) if name not in table]
+    required = (IMAGE_ID, "identity", "label", "probability", attribute)
+    missing = [name for name in required if name not in table]
     if missing:
         raise _error(f"{path}:1 has no column {missing[0]}.")
     if table.empty:
         raise _error(f"{path} has no predictions.")
-    numbers = table[columns].apply(pd.to_numeric, errors="coerce")
+    numbers = table.drop(columns=IMAGE_ID).apply(pd.to_numeric, errors="coerce")
     wrong = ~numbers.isin((0, 1))
     wrong["identity"] = numbers["identity"] % 1 != 0
     wrong["probability"] = ~numbers["probability"].between(0, 1)
@@ -92,10 +91,10 @@ def main(argv: list[str]) -> None:
     settings = {"threshold": metrics["threshold"]}
     settings |= {key: metrics["bootstrap"][key] for key in ("draws", "seed")}
     source = Path(config.predictions or run_dir / "predictions.csv")
-    predictions = read_predictions(source)
+    predictions = read_predictions(source, attribute)
     groups = None
     if config.group_csv:
-        groups = read_group_csv(Path(config.group_csv), predictions[IMAGE_ID])
+        groups = read_group_csv(Path(config.group_csv), predictions)
     table = subgroups.evaluate(
         predictions, attribute, config.slices, groups, **settings
     )

@@ -15,6 +15,7 @@ from beam_pipelines.planning import hashing, quotas, splits
 from beam_pipelines.sources.annotations import Table, attribute_bits
 from beam_pipelines.sources.images import Listing
 from schemas import celeba
+from schemas.dataset import DataSet
 from support.errors import ExitCode, UserError
 
 #: By default a dataset has about this many shards, each of a size between the two.
@@ -31,7 +32,7 @@ class Rows:
       names: (rows,) bytes strings.
       sizes: (rows,) int64, bytes.
       identities: (rows,) int32, -1 unknown.
-      attributes: (rows, 5) uint8, 40 bits each.
+      attributes: (rows, bytes) uint8, one bit for each attribute of the data set.
       official: (rows,) int8 index into `celeba.SPLITS`, -1 unknown.
       missing: (any,) bytes strings: images that are annotated but not there.
     """
@@ -52,6 +53,7 @@ class Plan:
     """Who is in which split, and which image is in which slot of which shard.
 
     Attributes:
+      data_set: what the images are.
       rows: all annotated images that exist, candidates or not.
       labels: (rows,) uint8, 0 or 1.
       pools: per (split, label) the candidates of that pool in rank order.
@@ -60,6 +62,7 @@ class Plan:
       bounds: per split the first slot of each shard, and the number of slots.
     """
 
+    data_set: DataSet
     rows: Rows
     labels: np.ndarray
     pools: dict[tuple[int, int], np.ndarray]
@@ -72,10 +75,10 @@ class Plan:
         for split, slots, bounds in zip(
             celeba.SPLITS, self.slots, self.bounds, strict=True
         ):
-            total = len(bounds) - 1
+            total, key = len(bounds) - 1, self.data_set.about.key
             for shard in range(total):
                 rows = slots[bounds[shard] : bounds[shard + 1]]
-                name = f"celeba-{split}.tfrecord-{shard:05d}-of-{total:05d}"
+                name = f"{key}-{split}.tfrecord-{shard:05d}-of-{total:05d}"
                 yield name, split, rows[rows != _EMPTY]
 
     def selected(self, split: int) -> np.ndarray:
@@ -118,7 +121,8 @@ def plan(rows: Rows, config: BuildConfig) -> Plan:
       UserError: exit 3, if a class or a split is empty, too few images exist, or
         images per person are to be limited and no identity is known.
     """
-    labels = attribute_bits(rows.attributes, config.attribute)
+    attributes = config.data_set.attributes
+    labels = attribute_bits(rows.attributes, attributes.index(config.attribute))
     order = hashing.seeded(hashing.name_keys(rows.names), config.seed)
     rank = np.argsort(order, kind="stable")
     # What is left out never moves a person to another split: see `_narrow`.
@@ -135,7 +139,7 @@ def plan(rows: Rows, config: BuildConfig) -> Plan:
     used = quotas.per_class(sizes, config, people_known(rows))
     slots = tuple(_interleave(pools, used, order, split) for split in range(len(used)))
     bounds = _shard_bounds(slots, config.num_shards)
-    return Plan(rows, labels, pools, used, slots, bounds)
+    return Plan(config.data_set, rows, labels, pools, used, slots, bounds)
 
 
 def replace(plan: Plan, rejected: np.ndarray, config: BuildConfig) -> Plan:
@@ -227,15 +231,17 @@ def _narrow(
     Of each person's images that pass the filter, `max_per_identity` stay. An image of
     an unknown person is a person of its own.
     """
-    for attribute, value in config.required().items():
-        rank = rank[attribute_bits(rows.attributes, attribute)[rank] == value]
+    attributes = config.data_set.attributes
+    for name, value in config.required().items():
+        index = attributes.index(name)
+        rank = rank[attribute_bits(rows.attributes, index)[rank] == value]
     limit = config.max_per_identity
     if not limit:
         return rank
     if len(rows) and (rows.identities < 0).all():
         raise UserError(
-            f"--max_per_identity={limit} needs {celeba.IDENTITY_FILE}, which is not in "
-            f"{config.celeba_dir}.",
+            f"--max_per_identity={limit} needs {config.data_set.identity_file}, which "
+            f"is not in {config.celeba_dir}.",
             "Put it there, or leave --max_per_identity out.",
             ExitCode.INPUT_DATA,
         )

@@ -156,7 +156,7 @@ def _prevalence(summary: Summary, columns: np.ndarray, title: str, axes: Axes) -
             zorder=3,
         )
     axes.set_yticks(
-        places, [celeba.ATTRIBUTES[column].replace("_", " ") for column in columns]
+        places, [summary.attributes[column].replace("_", " ") for column in columns]
     )
     axes.set_xlim(0, max(0.01, 1.02 * float(np.nanmax(prevalence))))
     axes.xaxis.set_major_locator(MaxNLocator(4))

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from schemas import example
-from schemas.celeba import DATA_TERMS, HOME_PAGE, SPLITS
+from schemas.celeba import SPLITS
 from schemas.manifest import Manifest
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
@@ -18,13 +18,14 @@ _PACKAGE = "tensorflow_datasets.core.features"
 
 def info_json(manifest: Manifest) -> str:
     """The content of `dataset_info.json`."""
+    about = manifest.dataset
     return _to_text(
         {
-            "name": "celeba",
+            "name": about.key,
             "version": "1.0.0",
-            "description": f"CelebA with the label {manifest.attribute}. {DATA_TERMS}",
+            "description": f"{about.name}, label {manifest.attribute}. {about.terms}",
             "fileFormat": "tfrecord",
-            "location": {"urls": [HOME_PAGE]},
+            "location": {"urls": [about.home_page]},
             "splits": [
                 {
                     "name": split,
@@ -45,8 +46,7 @@ def info_json(manifest: Manifest) -> str:
 def features_json(manifest: Manifest) -> str:
     """The content of `features.json`."""
     features = {
-        feature.key: _feature(feature, manifest.image_shape)
-        for feature in example.FEATURES
+        feature.key: _feature(feature, manifest) for feature in example.FEATURES
     }
     return _to_text(
         {
@@ -57,19 +57,18 @@ def features_json(manifest: Manifest) -> str:
     )
 
 
-def _feature(
-    feature: example.Feature, image_shape: tuple[int, int, int]
-) -> dict[str, Any]:
+def _feature(feature: example.Feature, manifest: Manifest) -> dict[str, Any]:
     if feature.key == example.IMAGE:
         image = {
-            "shape": _dimensions(image_shape),
+            "shape": _dimensions(manifest.image_shape),
             "dtype": "uint8",
             "encodingFormat": "jpeg",
         }
         return {"pythonClassName": f"{_PACKAGE}.image_feature.Image", "image": image}
     if feature.kind == "bytes":
         return {"pythonClassName": f"{_PACKAGE}.text_feature.Text", "text": {}}
-    shape = _dimensions((feature.length,)) if feature.length > 1 else {}
+    length = feature.length or len(manifest.attributes)
+    shape = {} if feature.length == 1 else _dimensions((length,))
     tensor = {"shape": shape, "dtype": feature.kind, "encoding": "none"}
     return {"pythonClassName": f"{_PACKAGE}.tensor_feature.Tensor", "tensor": tensor}
 

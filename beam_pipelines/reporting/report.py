@@ -15,7 +15,6 @@ from markupsafe import Markup
 from beam_pipelines.planning.selection import Plan
 from beam_pipelines.reporting import summary
 from beam_pipelines.reporting.summary import GROUPS, Summary
-from schemas import celeba
 from schemas.manifest import Manifest
 from support import files, page
 from support.text import PERCENT, percent, thousands
@@ -88,7 +87,6 @@ def make(
         facts=facts,
         stages=_stages(facts["stages"]),
         fraction=_fraction,
-        data_terms=celeba.DATA_TERMS,
     )
     return {FILE_NAME: html.encode(), **images}
 
@@ -115,7 +113,9 @@ def _people(numbers: Summary) -> list[list[str]]:
 def _attributes(numbers: Summary) -> list[list[str]]:
     return [
         [name.replace("_", " "), *(percent(x).removesuffix(PERCENT) for x in fractions)]
-        for name, fractions in zip(celeba.ATTRIBUTES, numbers.prevalence.T, strict=True)
+        for name, fractions in zip(
+            numbers.attributes, numbers.prevalence.T, strict=True
+        )
     ]
 
 

@@ -18,8 +18,9 @@ class Summary:
 
     Attributes:
       class_counts: (4, 2) int64, images without and with the attribute.
-      prevalence: (4, 40) float64, fraction of the images with each attribute, 0..1; NaN
-        where a group is empty.
+      attributes: names of the attributes.
+      prevalence: (4, attributes) float64, fraction of the images with each
+        attribute, 0..1; NaN where a group is empty.
       people: (4,) int64, known people.
       per_person: (4,) int64 arrays: how many images each known person has.
       unknown: (4,) int64, images whose person is unknown.
@@ -30,6 +31,7 @@ class Summary:
     """
 
     class_counts: np.ndarray
+    attributes: tuple[str, ...]
     prevalence: np.ndarray
     people: np.ndarray
     per_person: tuple[np.ndarray, ...]
@@ -60,9 +62,10 @@ def summarize(plan: Plan) -> Summary:
         class_counts=np.array(
             [np.bincount(plan.labels[members], minlength=2) for members in groups]
         ),
+        attributes=plan.data_set.attributes,
         prevalence=np.array(
             [_prevalence(rows.attributes[members]) for members in groups]
-        ),
+        )[:, : len(plan.data_set.attributes)],
         people=np.array([len(counts) for counts in people]),
         per_person=tuple(people),
         unknown=np.array([(rows.identities[members] < 0).sum() for members in groups]),
@@ -78,7 +81,7 @@ def _people(rows: Rows, members: np.ndarray) -> np.ndarray:
 
 
 def _prevalence(packed: np.ndarray) -> np.ndarray:
-    """Fraction of each attribute in rows of 40 bits, (40,)."""
+    """Fraction of each bit in packed rows, (8 bytes,)."""
     if not len(packed):
-        return np.full(len(celeba.ATTRIBUTES), np.nan)
-    return np.unpackbits(packed, axis=1, count=len(celeba.ATTRIBUTES)).mean(axis=0)
+        return np.full(8 * packed.shape[1], np.nan)
+    return np.unpackbits(packed, axis=1).mean(axis=0)

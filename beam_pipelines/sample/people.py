@@ -85,22 +85,23 @@ EXCLUDES = {
     "Wearing_Necktie": {"Wearing_Necklace"},
 }
 
-_STANDARD_SCORES = ("skin", "undertone", "eye_color", "hair_tone", "hair_part")
-_STANDARD_SCORES += ("asymmetry", "style")
 #: Measures of a person's looks: mean of women, mean of men, standard deviation.
-#: Lengths in pixels of the 178x218 image; `lip_red` is a share.
+#: Lengths in pixels of the 178x218 image; the rest are shares or standard scores.
 TRAITS = {
+    "skin": (0.0, 0.0, 1.0),
+    "undertone": (0.0, 0.0, 1.0),
     "face_width": (42.5, 43.2, 1.8),
     "face_length": (66.5, 68.0, 2.2),
-    "jaw": (32.4, 33.8, 2.3),
+    "jaw": (32.2, 34.0, 2.3),
     "chin": (14.0, 15.2, 2.0),
     "eye_spacing": (20.0, 20.0, 0.9),
     "eye_size": (9.5, 9.2, 0.6),
     "eye_tilt": (0.05, 0.03, 0.06),
+    "eye_color": (0.0, 0.0, 1.0),
     "nose_width": (6.4, 6.8, 0.8),
     "nose_length": (25.3, 25.8, 1.4),
     "brow_height": (-15.2, -14.6, 1.0),
-    "brow_weight": (2.6, 3.0, 0.5),
+    "brow_weight": (2.5, 3.1, 0.5),
     "mouth_width": (15.8, 16.3, 1.2),
     "mouth_height": (41.8, 42.3, 1.2),
     "lip": (3.2, 2.9, 0.5),
@@ -108,9 +109,12 @@ TRAITS = {
     "neck": (21.5, 23.5, 2.2),
     "shoulders": (69.0, 73.0, 5.0),
     "hairline": (-40.0, -41.0, 2.0),
-    "hair_length": (0.75, -0.75, 1.0),
+    "hair_length": (0.9, -0.9, 1.0),
     "hair_volume": (8.6, 7.4, 2.0),
-    **dict.fromkeys(_STANDARD_SCORES, (0.0, 0.0, 1.0)),
+    "hair_tone": (0.0, 0.0, 1.0),
+    "hair_part": (0.0, 0.0, 1.0),
+    "asymmetry": (0.0, 0.0, 1.0),
+    "style": (0.0, 0.0, 1.0),
 }
 
 

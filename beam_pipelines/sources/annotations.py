@@ -13,6 +13,7 @@ from pyarrow.csv import ConvertOptions, ReadOptions, read_csv
 
 from beam_pipelines.sources.files import File, name_foreign_file
 from schemas import celeba
+from schemas.dataset import DataSet
 from support.errors import UserError, did_you_mean, input_error
 
 _NAME = "image_id"  # the column of file names, in copies with a header
@@ -32,7 +33,7 @@ class Table:
 
     Attributes:
       names: (rows,) bytes strings: the file name of each image.
-      values: (rows,) int32, or for the attributes (rows, 5) uint8: 40 bits per row.
+      values: (rows,) int32, or for the attributes (rows, bytes) uint8: a bit for each.
       fingerprint: file name, sha256, rows, and whether it is the official file.
       spelling: how the values are written, if otherwise than in the official file.
     """
@@ -46,8 +47,8 @@ class Table:
         return len(self.names)
 
 
-def read_attributes(path: File) -> Table:
-    """Parses `list_attr_celeba.txt`: values -1 and 1, or 0 and 1, become bits 0 and 1.
+def read_attributes(path: File, data_set: DataSet) -> Table:
+    """Parses the table of attributes: values -1 and 1, or 0 and 1, become bits.
 
     Raises:
       UserError: exit 3, naming file and line.
@@ -55,7 +56,7 @@ def read_attributes(path: File) -> Table:
     text = _Text(path, header=True)
     low = "-1" if b",-1" in text.rows else "0"
     names, signs = text.parse(
-        text.find_attributes(),
+        text.find_attributes(data_set),
         f"{low} or 1",
         pa.bool_(),
         true_values=["1"],
@@ -89,9 +90,8 @@ def read_numbers(path: File, highest: int = _HIGHEST) -> Table:
     return Table(names, values.astype(np.int32), text.fingerprint(len(names)))
 
 
-def attribute_bits(packed: np.ndarray, attribute: str) -> np.ndarray:
-    """One attribute of packed rows: (rows,) uint8, 0 or 1."""
-    index = celeba.ATTRIBUTES.index(attribute)
+def attribute_bits(packed: np.ndarray, index: int) -> np.ndarray:
+    """One attribute of packed rows, by its place: (rows,) uint8, 0 or 1."""
     return packed[:, index >> 3] >> (7 - (index & 7)) & 1
 
 
@@ -134,23 +134,26 @@ class _Text:
         columns = enumerate(self.columns)
         return [place for place, name in columns if name not in ("", _NAME)]
 
-    def find_attributes(self) -> list[int]:
+    def find_attributes(self, data_set: DataSet) -> list[int]:
         """Places of the attributes, each of which the header must name once."""
         names = [self.columns[place] for place in self.values()]
-        missing = [name for name in celeba.ATTRIBUTES if name not in names]
-        strange = [name for name in names if name not in celeba.ATTRIBUTES]
+        expected = data_set.attributes
+        missing = [name for name in expected if name not in names]
+        strange = [name for name in names if name not in expected]
         line = self.first - 1
-        if len(missing) == len(celeba.ATTRIBUTES):
+        if len(missing) == len(expected):
             complaint = "expected the header with the attribute names"
             raise _line_error(self._path, line, complaint)
         if strange:
-            complaint = f"{_show(strange[0])} is not an attribute of CelebA"
-            remedy = did_you_mean(strange[0], celeba.ATTRIBUTES)
+            complaint = (
+                f"{_show(strange[0])} is not an attribute of {data_set.about.name}"
+            )
+            remedy = did_you_mean(strange[0], expected)
             raise _line_error(self._path, line, complaint, remedy)
-        if missing or len(names) != len(celeba.ATTRIBUTES):
+        if missing or len(names) != len(expected):
             what = f"{missing[0]} is missing" if missing else "an attribute is doubled"
             raise _line_error(self._path, line, f"the header is incomplete: {what}")
-        return [self.columns.index(name) for name in celeba.ATTRIBUTES]
+        return [self.columns.index(name) for name in expected]
 
     def parse(
         self, places: list[int], rule: str, kind: pa.DataType, **options: list[str]

@@ -11,16 +11,14 @@ from beam_pipelines.sources.archive import ZipSource
 from beam_pipelines.sources.files import File
 from beam_pipelines.sources.images import FolderSource, ImageSource
 from schemas import celeba
+from schemas.dataset import DataSet
 from support.errors import UserError, input_error
 
 _Place = TypeVar("_Place")
 
-_TEXTS = (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE)
-#: Folders inside the CelebA folder where a file may lie: the official archive's own.
+#: Folders inside the data set's where a file may lie: the official archive's own.
 _TEXT_FOLDERS = ("", "Anno", "Eval")
 _IMAGE_FOLDERS = ("", "Img")
-#: Some unpackers put the folder into another one of its name: that is looked at first.
-_DOUBLED = f"{celeba.IMAGE_FOLDER}/{celeba.IMAGE_FOLDER}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,40 +40,48 @@ class Layout:
     unused: ZipSource | None
 
 
-def find_layout(location: str) -> Layout:
+def find_layout(location: str, data_set: DataSet) -> Layout:
     """Finds the annotation files and the images.
 
     Args:
       location: a folder, or a zip file that holds the images; then the annotation
-        files lie in it or beside it. Local, or of a scheme that Beam serves.
+        files are in it or next to it. Local, or of a scheme that Beam serves.
+      data_set: which names are looked for.
 
     Raises:
       UserError: exit 3, saying what was looked for and what is there.
     """
-    folder, archive = _open(location)
+    folder, archive = _open(location, data_set)
     source = _archive(folder, archive) if archive else None
-    texts = [_first(_texts(folder, source, name)) for name in _TEXTS]
+    names = (
+        data_set.attributes_file,
+        data_set.partition_file,
+        data_set.identity_file,
+    )
+    texts = [_first(_texts(folder, source, name)) for name in names]
     if texts[0] is None:
-        raise _not_found(folder, _TEXTS[0], _TEXT_FOLDERS, archive)
+        raise _not_found(folder, names[0], _TEXT_FOLDERS, archive)
     images, unused = source, None
+    inner = data_set.image_folder
     if images is None:
         unused = _first(
-            _archive(folder, place, celeba.IMAGE_ARCHIVE) for place in _IMAGE_FOLDERS
+            _archive(folder, place, data_set.image_archive) for place in _IMAGE_FOLDERS
         )
         images = _first(
             _folder(folder, place, name)
-            for name in (_DOUBLED, celeba.IMAGE_FOLDER)
+            # Some unpackers put the folder into another one of its name.
+            for name in (f"{inner}/{inner}", inner)
             for place in _IMAGE_FOLDERS[::-1]
         )
     if images is None:
         images, unused = unused, None
     if images is None:
-        what = f"{celeba.IMAGE_FOLDER}/ and no {celeba.IMAGE_ARCHIVE}"
+        what = f"{inner}/ and no {data_set.image_archive}"
         raise _not_found(folder, what, _IMAGE_FOLDERS)
     return Layout(*texts, _file(folder, celeba.SAMPLE_FILE), images, unused)
 
 
-def _open(location: str) -> tuple[str, str]:
+def _open(location: str, data_set: DataSet) -> tuple[str, str]:
     """Returns the folder to look into, and the name of the zip file in it or ""."""
     if remote.is_remote(location):
         location = location.rstrip("/")
@@ -89,9 +95,9 @@ def _open(location: str) -> tuple[str, str]:
     if is_folder:
         return location, ""
     raise input_error(
-        f"The CelebA folder {location} does not exist.",
-        f"Give --celeba_dir the folder that holds {celeba.ATTRIBUTES_FILE} and "
-        f"{celeba.IMAGE_FOLDER}/, or make a sample with "
+        f"The {data_set.about.name} folder {location} does not exist.",
+        f"Give --celeba_dir the folder that holds {data_set.attributes_file} and "
+        f"{data_set.image_folder}/, or make a sample with "
         "python -m beam_pipelines.synthesize.",
     )
 

@@ -15,6 +15,7 @@ from beam_pipelines.sources.annotations import Table
 from beam_pipelines.sources.images import ImageSource, Listing
 from beam_pipelines.sources.layout import Layout
 from schemas import celeba
+from schemas.dataset import DataSet
 from support.errors import UserError, input_error
 
 
@@ -49,10 +50,10 @@ def load(
     Raises:
       UserError: exit 3, if something is missing, unreadable or wrong.
     """
-    found = layout.find_layout(config.celeba_dir)
+    found = layout.find_layout(config.celeba_dir, config.data_set)
     split = _choose_split(config, found)
     highest = len(celeba.SPLITS) - 1
-    attributes = annotations.read_attributes(found.attributes)
+    attributes = annotations.read_attributes(found.attributes, config.data_set)
     expect(len(attributes))
     tables = {
         "attributes": attributes,
@@ -66,7 +67,7 @@ def load(
     listing = found.images.list()
     rows = selection.join(*tables.values(), listing)
     if not len(rows):
-        raise _no_image(rows, found)
+        raise _no_image(rows, found, config.data_set)
     _check_complete(rows, split, found)
     fingerprints = {name: table.fingerprint for name, table in tables.items() if table}
     described = [_describe(table) for table in tables.values() if table]
@@ -84,9 +85,9 @@ def _choose_split(config: BuildConfig, found: Layout) -> str:
     if config.split == "identity" and found.identity is None:
         if found.partition:
             return "official"
-        raise _no_file(config, celeba.IDENTITY_FILE)
+        raise _no_file(config, config.data_set.identity_file)
     if config.split == "official" and found.partition is None:
-        raise _no_file(config, celeba.PARTITION_FILE)
+        raise _no_file(config, config.data_set.partition_file)
     return config.split
 
 
@@ -95,7 +96,9 @@ def _notes(
 ) -> Iterator[str]:
     """What was done otherwise than the flags say."""
     if split != config.split:
-        note = f"There is no {celeba.IDENTITY_FILE}: the official split is used"
+        note = (
+            f"There is no {config.data_set.identity_file}: the official split is used"
+        )
         whole = fingerprints["partition"]["official"]
         yield note + (", in which nobody is in two splits either." if whole else ".")
     if split == "official" and config.split_fractions != BuildConfig.split_fractions:
@@ -119,8 +122,8 @@ def _check_complete(rows: selection.Rows, split: str, found: Layout):
         )
 
 
-def _no_image(rows: selection.Rows, found: Layout) -> UserError:
-    remedy = f"Put {celeba.IMAGE_FOLDER}/ or {celeba.IMAGE_ARCHIVE} of CelebA there."
+def _no_image(rows: selection.Rows, found: Layout, data_set: DataSet) -> UserError:
+    remedy = f"Put {data_set.image_folder}/ or {data_set.image_archive} there."
     if found.unused:
         remedy = f"Remove that folder, and {found.unused} will be read."
     return input_error(

@@ -5,45 +5,12 @@ still be lost.
 """
 
 import contextlib
-import os
 import threading
 from collections.abc import Iterator, Sequence
 
 from beam_pipelines.writing.shards import ShardPlan, ShardReport, report_name
 from beam_pipelines.writing.store import Store
 from support.progress import LIVE_INTERVAL, Progress
-
-
-class ReportCounter:
-    """Counts what the reports in a folder say, reading only new ones.
-
-    Attributes:
-      images: read so far, the unusable ones included.
-      rejected: the unusable ones.
-    """
-
-    def __init__(self, store: Store, plans: Sequence[ShardPlan]):
-        self._store = store
-        self._pending = {report_name(plan.name): plan for plan in plans}
-        # Reports of an earlier pass or run, which the writers will replace.
-        self._stale = {entry.name: _state(entry) for entry in self._entries()}
-        self.images = self.rejected = 0
-
-    def poll(self) -> None:
-        """Counts the reports that appeared since the last call."""
-        for entry in self._entries():
-            if self._stale.get(entry.name) == _state(entry):
-                continue
-            plan = self._pending[entry.name]
-            report = ShardReport.load(self._store, plan.name)
-            if report is not None:
-                del self._pending[entry.name]
-                self.images += report.records + len(report.rejected)
-                self.rejected += len(report.rejected)
-
-    def _entries(self) -> list[os.DirEntry]:
-        with os.scandir(self._store.location) as entries:
-            return [entry for entry in entries if entry.name in self._pending]
 
 
 @contextlib.contextmanager
@@ -59,20 +26,21 @@ def watch(store: Store, plans: Sequence[ShardPlan]) -> Iterator[None]:
     if store.is_remote:
         yield
         return
-    total = sum(len(plan.names) for plan in plans)
-    reports = ReportCounter(store, plans)
+    pending = {plan.name: plan.digest for plan in plans}
     ended = threading.Event()
 
     def look(line: Progress) -> None:
+        rejected = 0
         while not ended.wait(LIVE_INTERVAL):
-            with contextlib.suppress(OSError):  # if it matters, the writers meet it
-                reports.poll()
-            if not reports.images:  # workers are starting: no part of their speed
+            reports = new_reports(store, pending)
+            rejected += sum(len(report.rejected) for report in reports)
+            if not line.n:  # workers are starting: no part of their speed
                 line.unpause()
-            if reports.rejected:
-                line.set_postfix_str(f"{reports.rejected:,} rejected", refresh=False)
-            line.update(reports.images - line.n)
+            if rejected:
+                line.set_postfix_str(f"{rejected:,} rejected", refresh=False)
+            line.update(sum(report.images for report in reports))
 
+    total = sum(len(plan.names) for plan in plans)
     with Progress(total, "writing", smoothing=0) as line:
         thread = threading.Thread(target=look, args=(line,), daemon=True)
         thread.start()
@@ -83,7 +51,20 @@ def watch(store: Store, plans: Sequence[ShardPlan]) -> Iterator[None]:
             thread.join()
 
 
-def _state(entry: os.DirEntry) -> tuple[int, int]:
-    """What changes when a file is replaced by a rename."""
-    status = entry.stat()
-    return status.st_ino, status.st_mtime_ns
+def new_reports(store: Store, pending: dict[str, str]) -> list[ShardReport]:
+    """The reports that appeared since the last call.
+
+    Args:
+      store: where they appear; a folder that cannot be read has none.
+      pending: names of shards -> digests of their plans; those reported are removed.
+    """
+    with contextlib.suppress(OSError):  # if it matters, the writers meet it
+        existing = store.sizes()
+        names = [name for name in pending if report_name(name) in existing]
+        loaded = [ShardReport.load(store, name) for name in names]
+        # Others are of an earlier pass or run: the writers will replace them.
+        new = [part for part in loaded if part and part.plan == pending[part.name]]
+        for report in new:
+            del pending[report.name]
+        return new
+    return []

@@ -66,7 +66,13 @@ def write(
         if replacements run out.
     """
     needed = expected_bytes(plan, config)
-    task = shards.Task(found.images, staging.store, config.target_size(), needed)
+    task = shards.Task(
+        found.images,
+        staging.store,
+        config.target_size(),
+        len(config.data_set.attributes),
+        needed,
+    )
     done = staging.load_retries()
     for count, rejected in enumerate(done, 1):
         # Again: the fraction may be another one than the interrupted build had.
@@ -82,7 +88,9 @@ def write(
         if work:
             started = time.perf_counter()
             with progress.watch(staging.store, pending):
-                used = _run(work, task, images, options)
+                shards.save_plans(task.store, work)
+                graph = functools.partial(pipeline.write_shards, task=task)
+                used = runner.run(graph, options, images)
             name = name or used  # retry passes have little to do
             seconds += time.perf_counter() - started
         images_read, first = images_read + images, False
@@ -105,6 +113,8 @@ def manifest(config: BuildConfig, found: Sources, written: Written) -> Manifest:
     sizes = {size for report in written.reports for size in report.image_sizes}
     height, width = map(int, min(sizes).split("x"))
     return Manifest(
+        dataset=config.data_set.about,
+        attributes=config.data_set.attributes,
         attribute=config.attribute,
         image_shape=(height, width, 3),
         config=config.recipe(),
@@ -142,17 +152,6 @@ def expected_bytes(plan: Plan, config: BuildConfig) -> int:
     if config.target_size():
         return 0
     return int(plan.rows.sizes[np.concatenate(plan.slots)].sum())
-
-
-def _run(
-    work: list[shards.ShardPlan],
-    task: shards.Task,
-    images: int,
-    options: PipelineOptions,
-) -> str:
-    shards.save_plans(task.store, work)
-    graph = functools.partial(pipeline.write_shards, task=task)
-    return runner.run(graph, options, images)
 
 
 def _changed(plans: list[shards.ShardPlan], staging: Staging) -> list[shards.ShardPlan]:

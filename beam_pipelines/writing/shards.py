@@ -13,11 +13,9 @@ from beam_pipelines.planning.selection import Plan
 from beam_pipelines.sources.images import ImageSource
 from beam_pipelines.writing.store import Store
 from schemas import example
-from schemas.celeba import ATTRIBUTES
 from support.framing import frame
 from support.images import BadImage, prepare_jpeg
 
-_BATCH = 1 << 20  # bytes gathered before one write
 _PLAN_FILE = "plan.npz"
 
 
@@ -30,7 +28,7 @@ class ShardPlan:
       names: (records,) bytes strings, file names of images.
       labels: (records,) uint8, 0 or 1.
       identities: (records,) int32.
-      attributes: (records, 5) uint8, 40 bits each.
+      attributes: (records, bytes) uint8, a bit for each.
     """
 
     name: str
@@ -57,12 +55,14 @@ class Task:
       source: where the images come from.
       store: where shards and their reports go.
       size: (height, width) to resize to, None to leave images as they are.
+      attributes: how many the data set has.
       needed: bytes that the whole dataset takes, 0 if unknown.
     """
 
     source: ImageSource
     store: Store
     size: tuple[int, int] | None
+    attributes: int
     needed: int = 0
 
 
@@ -91,6 +91,11 @@ class ShardReport:
     image_sizes: dict[str, int]
     turned: int
     rejected: tuple[tuple[str, str, str], ...]
+
+    @property
+    def images(self) -> int:
+        """Images that were read, the unusable ones included."""
+        return self.records + len(self.rejected)
 
     def save(self, store: Store) -> None:
         text = json.dumps(dataclasses.asdict(self), indent=1)
@@ -162,13 +167,13 @@ def write_shard(plan: ShardPlan, task: Task) -> ShardReport:
             return known
     tally = _Tally()
     sha256 = hashlib.sha256()
-    framed = (frame(record) for record in _records(plan, task, tally))
     size = 0
     with store.writer(plan.name, durable=False) as file:
-        for batch in _batches(framed):
-            sha256.update(batch)
-            file.write(batch)
-            size += len(batch)
+        for record in _records(plan, task, tally):
+            framed = frame(record)
+            sha256.update(framed)
+            file.write(framed)
+            size += len(framed)
     report = ShardReport(
         name=plan.name,
         plan=plan.digest,
@@ -198,7 +203,7 @@ class _Tally:
 
 def _records(plan: ShardPlan, task: Task, tally: _Tally) -> Iterator[bytes]:
     """Reads, checks and serializes the images of a shard, counting as it goes."""
-    bits = np.unpackbits(plan.attributes, axis=1, count=len(ATTRIBUTES))
+    bits = np.unpackbits(plan.attributes, axis=1, count=task.attributes)
     columns = zip(
         plan.names.tolist(),
         plan.labels.tolist(),
@@ -220,15 +225,3 @@ def _records(plan: ShardPlan, task: Task, tally: _Tally) -> Iterator[bytes]:
         yield example.encode(
             example.Example(image, label, image_id, identity, attributes.tobytes())
         )
-
-
-def _batches(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Joins small parts, so that few calls hash and write them."""
-    batch, size = [], 0
-    for part in parts:
-        batch.append(part)
-        size += len(part)
-        if size >= _BATCH:
-            yield b"".join(batch)
-            batch, size = [], 0
-    yield b"".join(batch)

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from beam_pipelines.reporting import dataset_info
+from beam_pipelines.sources.remote import is_remote
 from beam_pipelines.writing.shards import ShardReport, report_name
-from beam_pipelines.writing.store import Store, is_remote
+from beam_pipelines.writing.store import Store
 from schemas.manifest import FILE_NAME as MANIFEST
 from schemas.manifest import FORMAT, VERSION, Manifest, ManifestError
 from support import files

@@ -9,12 +9,12 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
+from beam_pipelines.sources.remote import is_remote
 from support import files
 from support.errors import ExitCode, UserError
 
@@ -136,8 +136,3 @@ class Store:
                 "Check the bucket's name, your permissions and the network.",
                 ExitCode.OUTPUT,
             ) from error
-
-
-def is_remote(path: str | Path) -> bool:
-    """Tells whether a path has a scheme, such as `gs://`."""
-    return FileSystems.get_scheme(str(path)) is not None

@@ -56,7 +56,7 @@ class Records:
 
     def __init__(self, dataset: Dataset):
         self._paths = shard_paths(dataset)
-        self._shape = dataset.manifest.image_shape
+        self._manifest = dataset.manifest
         key = tf.constant([0, 0], tf.int64)
         self._records = input_pipeline.records(dataset, "train", key)
         first = itertools.islice(self._records.as_numpy_iterator(), _SAMPLE)
@@ -81,7 +81,7 @@ class Records:
         """Parses and decodes records that are in memory."""
 
         def decode(batch: tf.Tensor) -> tf.Tensor:
-            return input_pipeline.decode_batch(batch, self._shape)["images"]
+            return input_pipeline.decode_batch(batch, self._manifest)["images"]
 
         return self._mapping(decode, units)
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from benchmarks import flops, programs
 from benchmarks.train_step import settings
-from schemas import celeba
+from schemas.celeba import CELEBA
 from schemas.manifest import Manifest, Shard
 from trainer import models
 from trainer.config import TrainConfig
@@ -115,7 +115,7 @@ def _batch(config: TrainConfig, warped: bool) -> dict[str, tf.Tensor]:
         STEP: tf.constant(0, tf.int64),
         INDEX: tf.range(count, dtype=tf.int64),
         LABELS: tf.constant(rng.integers(0, 2, count).astype("float32")),
-        ATTRIBUTES: tf.zeros([count, len(celeba.ATTRIBUTES)]),
+        ATTRIBUTES: tf.zeros([count, len(CELEBA.attributes)]),
     }
 
 
@@ -124,7 +124,12 @@ def _dataset(config: TrainConfig) -> Dataset:
     count = _STEPS_PER_EPOCH * config.batch_size
     shard = Shard("none", "train", count, 0, "", (count // 2, count - count // 2))
     shape = (_HEIGHT, _WIDTH, 3)
-    return Dataset(Path(), Manifest("Male", shape, {}, (1.0, 1.0), {}, (shard,)))
+    return Dataset(
+        Path(),
+        Manifest(
+            CELEBA.about, CELEBA.attributes, "Male", shape, {}, (1.0, 1.0), {}, (shard,)
+        ),
+    )
 
 
 def matmul(precision: str, gpu: bool) -> tuple[Callable[[], Any], float]:

@@ -10,6 +10,12 @@ from schemas import celeba
 _MALE, _YOUNG = (celeba.ATTRIBUTES.index(name) for name in ("Male", "Young"))
 
 
+def bits(rows, name):
+    """One attribute of rows, 0 or 1 each."""
+    index = celeba.ATTRIBUTES.index(name)
+    return selection.attribute_bits(rows.attributes, index)
+
+
 def make_rows(people=300, seed=0):
     """1 to 30 images per person, two in five people with Male."""
     rng = np.random.default_rng(seed)

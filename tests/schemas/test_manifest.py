@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from schemas.dataset import About
 from schemas.manifest import Manifest, ManifestError, Shard
 
 
@@ -13,6 +14,8 @@ def shard(name="celeba-train.tfrecord-00000-of-00001", split="train", counts=(3,
 
 
 MANIFEST = Manifest(
+    dataset=About("shapes", "Shapes", "Anyone may use them.", "https://example.org"),
+    attributes=("Round", "Male"),
     attribute="Male",
     image_shape=(218, 178, 3),
     config={"seed": 0, "split_fractions": [0.64, 0.16, 0.2], "image_size": None},
@@ -93,7 +96,7 @@ def test_lost_and_added_parts_are_noticed():
         (MANIFEST.to_json()[:-20], "JSON"),
         ("[]", "not a manifest"),
         ('{"format": "other"}', "not a manifest"),
-        (MANIFEST.to_json().replace('"version": 1', '"version": 2'), "version 2"),
+        (MANIFEST.to_json().replace('"version": 2', '"version": 1'), "version 1"),
     ],
 )
 def test_other_files_are_refused(text, words):

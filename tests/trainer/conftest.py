@@ -10,6 +10,7 @@ import simplejpeg
 import tensorflow as tf
 
 from schemas import example as example_schema
+from schemas.celeba import CELEBA
 from schemas.manifest import FILE_NAME, Manifest, Shard
 from trainer import models
 from trainer.config import TrainConfig
@@ -84,6 +85,8 @@ def write_dataset(folder, counts=COUNTS, num_shards=2) -> Manifest:
                 )
             )
     manifest = Manifest(
+        dataset=CELEBA.about,
+        attributes=CELEBA.attributes,
         attribute="Male",
         image_shape=(HEIGHT, WIDTH, 3),
         config={"split": "identity", "seed": 0},

@@ -13,6 +13,7 @@ from typing import Any
 import tensorflow as tf
 
 from schemas import example as schema
+from schemas.manifest import Manifest
 from support.pool import cores
 from trainer.config import SHUFFLE_BUFFER
 from trainer.data.dataset import Dataset, open_dataset
@@ -75,7 +76,7 @@ def train_dataset(
         return shuffled.batch(batch_size, drop_remainder=True)
 
     def finish(step, batch):
-        examples = batch if cache else decode_batch(batch, data.manifest.image_shape)
+        examples = batch if cache else decode_batch(batch, data.manifest)
         if as_supervised:
             return examples[IMAGES], examples[LABELS]
         result = {name: examples[name] for name in (IMAGES, LABELS, ATTRIBUTES)}
@@ -128,12 +129,12 @@ def evaluation_dataset(
 
     def finish(serialized):
         if as_supervised:
-            examples = decode_batch(serialized, data.manifest.image_shape)
+            examples = decode_batch(serialized, data.manifest)
             return examples[IMAGES], examples[LABELS]
         positions, present = tf.range(batch_size), tf.shape(serialized)[0]
         padded = tf.gather(serialized, positions % present)
         weights = tf.cast(positions < present, tf.float32)
-        return decode_batch(padded, data.manifest.image_shape) | {WEIGHTS: weights}
+        return decode_batch(padded, data.manifest) | {WEIGHTS: weights}
 
     batches = records(data, split).batch(batch_size)
     batches = batches.map(finish, cores(), deterministic=True)
@@ -149,7 +150,9 @@ def read_images(data: Dataset, split: str, image_ids: Iterable[str]) -> dict:
       UserError: a shard is damaged (exit 5).
     """
     ids, files = {name.encode() for name in image_ids}, {}
-    batches = records(data, split).batch(256).map(schema.parse)
+    attributes = len(data.manifest.attributes)
+    batches = records(data, split).batch(256)
+    batches = batches.map(lambda serialized: schema.parse(serialized, attributes))
     for batch in data.iterate(split, batches):
         names, jpegs = (batch[key].numpy() for key in (IMAGE_ID, schema.IMAGE))
         pairs = zip(names, jpegs, strict=True)
@@ -188,20 +191,20 @@ def _cached_examples(data: Dataset, split: str) -> tf.data.Dataset:
     """A split's decoded examples one by one: read once, then from memory."""
     batches = records(data, split).batch(64)
     batches = batches.map(
-        lambda serialized: decode_batch(serialized, data.manifest.image_shape),
+        lambda serialized: decode_batch(serialized, data.manifest),
         cores(),
         deterministic=True,
     )
     return batches.unbatch().cache()
 
 
-def decode_batch(serialized: Any, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+def decode_batch(serialized: Any, manifest: Manifest) -> dict[str, Any]:
     """Parses (batch,) string records; see `evaluation_dataset` for the result."""
-    example = schema.parse(serialized)
+    example = schema.parse(serialized, len(manifest.attributes))
     pixels = tf.map_fn(
         decode_jpeg,
         example[schema.IMAGE],
-        fn_output_signature=tf.TensorSpec(image_shape, tf.uint8),
+        fn_output_signature=tf.TensorSpec(manifest.image_shape, tf.uint8),
     )
     return {
         IMAGES: pixels,

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from schemas import celeba
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 
 ATTRIBUTE, CROSSING, TABLE = "attribute", "crossing", "table"
 IMAGE_ID = "image_id"
 
+_NOT_ATTRIBUTES = (IMAGE_ID, "identity", "label", "logit", "probability")
 _CROSS = "*"
 #: Four attributes make 16 groups, most of them too small to say anything of.
 _MOST_CROSSED = 4
@@ -47,20 +47,23 @@ class Partition:
     codes: np.ndarray
 
 
-def parse_slice(
-    text: str, candidates: Sequence[str] = celeba.ATTRIBUTES
-) -> tuple[str, ...]:
-    """ "Male*Young" -> ("Male", "Young").
+def attributes_of(predictions: pd.DataFrame) -> list[str]:
+    """The names of the attributes that predictions have columns of."""
+    return [name for name in predictions if name not in _NOT_ATTRIBUTES]
+
+
+def parse_slice(text: str, candidates: Sequence[str] | None = None) -> tuple[str, ...]:
+    """ "Male*Young" -> ("Male", "Young"); checked against `candidates` if given.
 
     Raises:
       UserError: exit 2, an unknown name, one name twice, or too many names.
     """
     names = tuple(name.strip() for name in text.split(_CROSS))
     for name in names:
-        if name not in candidates:
+        if not name or candidates is not None and name not in candidates:
             raise usage_error(
                 f"--slices: there is no attribute {name!r}.",
-                did_you_mean(name, candidates),
+                did_you_mean(name, candidates or ()),
             )
     if len(set(names)) < len(names):
         raise usage_error(
@@ -93,7 +96,7 @@ def partitions(
       UserError: exit 2, see `parse_slice`.
       ValueError: an attribute's value is neither 0 nor 1.
     """
-    known = [name for name in celeba.ATTRIBUTES if name in predictions]
+    known = attributes_of(predictions)
     chosen = dict.fromkeys(parse_slice(text, known) for text in slices)
     slices = [(name,) for name in known if name != attribute or (name,) in chosen]
     slices += [names for names in chosen if len(names) > 1]
@@ -145,13 +148,13 @@ def _by_column(values: pd.Series) -> Partition:
     )
 
 
-def read_group_csv(path: Path, image_ids: Iterable[str]) -> pd.DataFrame:
+def read_group_csv(path: Path, predictions: pd.DataFrame) -> pd.DataFrame:
     """Reads an external table of groups.
 
     Args:
       path: a CSV file with a column `image_id` and columns of categories; an empty
         field excludes the image from that column's groups.
-      image_ids: the images that the groups are for; others may be in the file.
+      predictions: of the images that the groups are for; others may be in the file.
 
     Returns:
       Strings by image id, one column per column of categories, "" where empty.
@@ -161,7 +164,7 @@ def read_group_csv(path: Path, image_ids: Iterable[str]) -> pd.DataFrame:
         missing, badly named or of too many values, an image is named twice, or none
         of the images is in it.
     """
-    table = _read_table(path)
+    table = _read_table(path, attributes_of(predictions))
     twice = table.index[table.index.duplicated()]
     if len(twice):
         raise _error(f"{path} names {twice[0]} twice.", "Keep one line per image.")
@@ -172,7 +175,7 @@ def read_group_csv(path: Path, image_ids: Iterable[str]) -> pd.DataFrame:
                 f"{_MOST_CATEGORIES}.",
                 "Remove it, or put its values into a few classes.",
             )
-    if not table.index.isin(list(image_ids)).any():
+    if not table.index.isin(predictions[IMAGE_ID]).any():
         example = f", but {table.index[0]}" if len(table) else ""
         raise _error(
             f"{path} names none of the images that were predicted{example}.",
@@ -181,7 +184,7 @@ def read_group_csv(path: Path, image_ids: Iterable[str]) -> pd.DataFrame:
     return table
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path, attributes: Sequence[str]) -> pd.DataFrame:
     """The fields of a CSV file by image id, and the checks of its header."""
     try:
         # Without a header pandas refuses longer lines, and renames no equal columns.
@@ -194,12 +197,12 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise _error(f"{path} cannot be read: {why}.", remedy) from error
     rows = rows.apply(lambda column: column.str.strip())
     header = list(rows.iloc[0])
-    usable = {name for name in header if name and name not in celeba.ATTRIBUTES}
+    usable = {name for name in header if name and name not in attributes}
     if IMAGE_ID not in header or len(header) == 1 or len(usable) < len(header):
         raise _error(
             f"{path}:1 names the columns {', '.join(map(repr, header))}.",
             f"It must name {IMAGE_ID} and columns of categories, each once, and none "
-            "like a CelebA attribute.",
+            "like an attribute.",
         )
     return rows[1:].set_axis(header, axis=1).set_index(IMAGE_ID)
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from schemas import celeba
 from support.files import atomic_write
 from trainer.evaluation import calibration, metrics, subgroups
 from trainer.runs import METRICS, PREDICTIONS
@@ -14,7 +13,6 @@ from trainer.runs import METRICS, PREDICTIONS
 LABEL_ERRORS, UNCERTAIN = "likely_label_errors.csv", "most_uncertain.csv"
 LOGIT = "logit"
 
-COLUMNS = ("image_id", "identity", "label", "probability", *celeba.ATTRIBUTES)
 _LISTED = ["image_id", "identity", "label", "probability"]
 _UNCERTAIN_ROWS = 100
 _UNCALIBRATED = ("log_loss", "brier", "ece")
@@ -78,14 +76,14 @@ def write(
 
     Args:
       folder: an existing folder.
-      predictions: see `assess`, with the columns `COLUMNS`.
+      predictions: see `assess`, with image_id and a column of each attribute.
       result: what `assess` returned, with or without additions.
       attribute: the one that is the label.
     """
     seed = result["bootstrap"]["seed"]
     uncertain = calibration.most_uncertain(predictions, _UNCERTAIN_ROWS)
     for name, table in {
-        PREDICTIONS: predictions[list(COLUMNS)],
+        PREDICTIONS: predictions.drop(columns=LOGIT),
         LABEL_ERRORS: calibration.likely_label_errors(predictions)[_LISTED],
         UNCERTAIN: uncertain[_LISTED],
     }.items():

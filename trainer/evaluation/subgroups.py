@@ -71,7 +71,7 @@ def evaluate(
     Args:
       predictions: columns `image_id`, `identity` (int, -1 = unknown: a cluster of its
         own), `label` (0 or 1), `probability` (of label 1, 0..1) and one column of 0
-        and 1 per CelebA attribute, one row per example.
+        and 1 per attribute, one row per example.
       attribute: the label's.
       slices: attributes to show in any case, and crossings: `Male*Eyeglasses`.
       groups: categories by image id, see `trainer.evaluation.groups.read_group_csv`.

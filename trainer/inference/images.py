@@ -10,13 +10,13 @@ import functools
 import glob
 import os
 import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from support.folders import LocalFile
-from support.zips import MAX_MEMBER_BYTES, ZipSource
 
 from support import images
 from support.errors import ExitCode, UserError
@@ -25,9 +25,10 @@ from support.images import BadImage
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
-#: Larger files are refused before they are read, as in zip files.
-_MAX_BYTES = MAX_MEMBER_BYTES
+#: Larger files, and members of zip files, are refused before they are read.
+_MAX_BYTES = 64_000_000
 _PNG = b"\x89PNG"
+_IS_UTF8 = 0x800  # flag of a name in a zip file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,24 +196,41 @@ def _in_directory(directory: str) -> list[InputImage]:
 
 
 def _in_zip(path: str) -> list[InputImage]:
-    source = ZipSource(LocalFile(path), by_path=True)
-    names = [name.decode(errors="surrogateescape") for name in source.list().names]
+    with input_errors(path):
+        try:
+            archive = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            cause = f"{path} is not a complete zip file."
+            raise _input_error(cause, "Download or copy it again.") from error
+    members = {_member_name(member): member for member in archive.infolist()}
     return [
         InputImage(
             os.path.basename(name),
             f"{path}/{name}",
-            functools.partial(_load_member, source, name),
+            functools.partial(_load_member, archive, member),
         )
-        for name in sorted(names)
+        for name, member in sorted(members.items())
         if _is_image(os.path.basename(name))
     ]
 
 
-def _load_member(source: ZipSource, name: str) -> np.ndarray:
+def _member_name(member: zipfile.ZipInfo) -> str:
+    """A member's path: old programs write UTF-8 and others without saying so."""
+    if member.flag_bits & _IS_UTF8:
+        return member.filename
+    return member.filename.encode("cp437").decode(errors="surrogateescape")
+
+
+def _load_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    if member.file_size > _MAX_BYTES:
+        raise BadImage("too large", megabytes(member.file_size))
     try:
-        return decode(source.read(name))
-    except UserError as error:
-        raise BadImage("unreadable", error.cause) from error
+        data = archive.read(member)  # no more than the size that it claims
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise BadImage("damaged", f"in the zip file: {error}") from error
+    except (OSError, RuntimeError) as error:  # encrypted, or an unknown method
+        raise BadImage("unreadable", f"in the zip file: {error}") from error
+    return decode(data)
 
 
 def _read(path: Path) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import keras
 import tensorflow as tf
 
-from schemas import celeba
+from schemas.manifest import Manifest
 from support.errors import usage_error
 from trainer import models
 from trainer.augmentation import Augmenter
@@ -147,7 +147,10 @@ def build_job(
     strategy = runtime.strategy
     with strategy.scope():
         model, training_model, preprocessing = _build_models(
-            config, norm_momentum(total), preprocessing
+            config,
+            norm_momentum(total),
+            preprocessing,
+            len(dataset.manifest.attributes),
         )
         if config.regime == "transfer":
             models.freeze_backbone(training_model)
@@ -198,7 +201,7 @@ def _objective(config: TrainConfig, dataset: Dataset) -> Objective:
         config.batch_size,
         config.label_smoothing,
         manifest.class_weights,
-        auxiliary_attributes(manifest.attribute) if config.aux_attributes else (),
+        auxiliary_attributes(manifest) if config.aux_attributes else (),
         config.aux_weight,
         config.mixup,
     )
@@ -208,6 +211,7 @@ def _build_models(
     config: TrainConfig,
     momentum: float,
     preprocessing: str | None,
+    attributes: int,
 ) -> tuple[keras.Model, keras.Model, str]:
     """Builds the inference model, the training model, and names their preprocessing."""
     size, dropout, seed = config.input_size, config.dropout, config.seed
@@ -221,17 +225,17 @@ def _build_models(
             model = models.build(config.model, size, preprocessing, dropout, seed)
     in_policy = models.build(config.model, size, preprocessing, dropout, seed)
     in_policy.set_weights(model.get_weights())
-    attributes = len(celeba.ATTRIBUTES) - 1 if config.aux_attributes else 0
+    attributes = attributes - 1 if config.aux_attributes else 0
     training_model = build_training_model(
         in_policy, momentum, attributes, config.aux_heads
     )
     return model, training_model, preprocessing
 
 
-def auxiliary_attributes(attribute: str) -> tuple[int, ...]:
-    """Numbers of all attributes but one, in the official order."""
-    names = celeba.ATTRIBUTES
-    return tuple(number for number, name in enumerate(names) if name != attribute)
+def auxiliary_attributes(manifest: Manifest) -> tuple[int, ...]:
+    """Numbers of all attributes but the label's, in the order of the records."""
+    names = enumerate(manifest.attributes)
+    return tuple(number for number, name in names if name != manifest.attribute)
 
 
 def norm_momentum(total_steps: int) -> float:

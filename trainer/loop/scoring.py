@@ -1,13 +1,12 @@
 """Predictions over a split: every example once, never augmented."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from schemas import celeba
 from trainer.data.input_pipeline import (
     ATTRIBUTES,
     IDENTITY,
@@ -25,6 +24,7 @@ def predict_split(
     step: EvaluationStep,
     batches: Iterable[dict[str, Any]],
     strategy: tf.distribute.Strategy,
+    attributes: Sequence[str],
     between: Callable[[], None] = lambda: None,
 ) -> pd.DataFrame:
     """Runs a model over a split; calls `between` before each batch.
@@ -33,12 +33,13 @@ def predict_split(
       step: of the model.
       batches: dicts of `evaluation_dataset`, as `Dataset.iterate` yields them.
       strategy: of the step.
+      attributes: names, in the order of the records.
       between: called before each batch.
 
     Returns:
       One row per example in the order of the shards: image_id, identity, label (0, 1),
-      logit, probability (of label 1, at temperature 1), and the 40 attributes of
-      `celeba.ATTRIBUTES` (0, 1), each by its name.
+      logit, probability (of label 1, at temperature 1), and the attributes
+      (0, 1), each by its name.
     """
     columns = {IMAGE_ID: [], IDENTITY: [], LABELS: [], ATTRIBUTES: [], LOGIT: []}
     for batch in batches:
@@ -58,5 +59,5 @@ def predict_split(
             "probability": calibration.probabilities(logits),
         }
     )
-    attributes = np.concatenate(columns[ATTRIBUTES]).astype(int)
-    return table.join(pd.DataFrame(attributes, columns=list(celeba.ATTRIBUTES)))
+    values = np.concatenate(columns[ATTRIBUTES]).astype(int)
+    return table.join(pd.DataFrame(values, columns=list(attributes)))

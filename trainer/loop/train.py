@@ -146,6 +146,7 @@ class Loop:
                 job.evaluation_step,
                 job.dataset.iterate("validation", job.validation),
                 job.runtime.strategy,
+                job.dataset.manifest.attributes,
                 between_batches,
             )
         logits, labels = predictions[LOGIT], predictions["label"]

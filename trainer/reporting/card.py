@@ -20,7 +20,7 @@ from support.errors import ExitCode, UserError
 from trainer.evaluation import calibration, group_rates, loading, subgroups
 from trainer.evaluation.loading import Run, load_run
 from trainer.reporting import markdown, report, subgroup_section, template
-from trainer.reporting.markdown import Markdown, printable
+from trainer.reporting.markdown import printable
 from trainer.runs import METRICS, VALIDATION_PREDICTIONS, provenance
 from trainer.runs.folder import read_options
 
@@ -124,13 +124,13 @@ def _evaluations(
 def _metadata(name: str, run: Run, evaluations: Sequence[Run]) -> dict[str, Any]:
     """The header: plain strings, numbers, lists and dicts only."""
     identifier = dataset_id(run)
-    license_name = _DATASETS[identifier][1]
+    license_name = _dataset(run)[1]
     terms = {"license": "apache-2.0"}
     if license_name:
         terms = {
             "license": "other",
             "license_name": license_name,
-            "license_link": celeba.HOME_PAGE,
+            "license_link": run.record["data"]["dataset"]["home_page"],
         }
     return {
         **terms,
@@ -176,7 +176,9 @@ def _result(run: Run) -> dict[str, Any]:
 
 def dataset_id(run: Run) -> str:
     """Identifies the data; CelebA is what has CelebA's official annotations."""
-    sources = run.record["data"]["sources"]
+    sources, about = run.record["data"]["sources"], run.record["data"]["dataset"]
+    if about["key"] != _CELEBA:
+        return about["key"]
     if celeba.SAMPLE in sources:
         return celeba.SAMPLE_FORMAT
     official = sources.get("attributes", {}).get("official") is True
@@ -185,7 +187,13 @@ def dataset_id(run: Run) -> str:
 
 def dataset_name(run: Run) -> str:
     """The name of the data, for a reader."""
-    return _DATASETS[dataset_id(run)][0]
+    return _dataset(run)[0]
+
+
+def _dataset(run: Run) -> tuple[str, str | None]:
+    """The name of the data, and of its license."""
+    other = (run.record["data"]["dataset"]["name"], "terms-of-the-data")
+    return _DATASETS.get(dataset_id(run), other)
 
 
 def _environment() -> jinja2.Environment:
@@ -218,7 +226,7 @@ def _values(run_dir: Path, run: Run) -> dict[str, Any]:
         "record": run.record,
         "data": run.record["data"],
         "dataset": dataset_id(run),
-        "data_terms": Markdown(celeba.DATA_TERMS),  # contains a link
+        "terms": run.record["data"]["dataset"]["terms"],
         "sample": (celeba.SAMPLE, celeba.SAMPLE_FILE, celeba.SAMPLE_FORMAT),
         "summary": report.summary(run),
         "split_note": report.SPLITS.get(run.record["data"]["split"], ""),

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from schemas import celeba
 from support import figures, files
 from support.text import decimal, interval, percent
 from trainer.evaluation import group_rates
@@ -200,7 +199,7 @@ def _html(
         charts={
             name: Markup(figures.svg(panel, name)) for name, panel in panels.items()
         },
-        data_terms=celeba.DATA_TERMS,
+        dataset=comparison.groups[0].candidates[0].run.record["data"]["dataset"],
     )
 
 

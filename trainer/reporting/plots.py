@@ -1,13 +1,14 @@
 """The figures of a report: learning curves, confusion matrix, curves of the test.
 
 Each function draws on axes, its last argument; with the others bound it is a panel,
-which `support.figures` draws as PNG or SVG.
+which `support.figures` draws as PNG or SVG. `label` is (n,) 0 or 1, `probability` (n,)
+of label 1, 0..1, `threshold` the lowest probability of a predicted 1, and `names` are
+those of labels 0 and 1.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -46,12 +47,7 @@ def accuracy(history: pd.DataFrame, best_epoch: int, axes: Axes) -> None:
 def confusion_matrix(
     matrix: Sequence[Sequence[int]], names: Sequence[str], axes: Axes
 ) -> None:
-    """Counts and fractions of each true class.
-
-    Args:
-      matrix: [[tn, fp], [fn, tp]].
-      names: of label 0 and label 1.
-    """
+    """Counts and fractions of each true class; `matrix` is [[tn, fp], [fn, tp]]."""
     counts = np.asarray(matrix)
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.set_xlim(-0.5, 1.5)
@@ -70,38 +66,24 @@ def confusion_matrix(
 def roc(
     label: np.ndarray, probability: np.ndarray, threshold: float, axes: Axes
 ) -> None:
-    """The ROC curve with the threshold in use; a line of text if a class is missing.
-
-    Args:
-      label: (n,) 0 or 1.
-      probability: (n,) of label 1, 0..1.
-      threshold: lowest probability that counts as a predicted 1.
-    """
-    _unit_square(axes, "false-positive rate", "true-positive rate")
+    """The ROC curve with the threshold in use; a line of text if a class is missing."""
+    _unit_square(axes, "ROC", "false-positive rate", "true-positive rate")
     axes.plot([0, 1], [0, 1], **_CHANCE)
-    axes.set_title("ROC")
     if _lacks_a_class(axes, label):
         return
     false, true, _ = roc_curve(label, probability)
     axes.fill_between(false, true, color=PRIMARY, alpha=0.1, linewidth=0)
     axes.plot(false, true, color=PRIMARY, clip_on=False)
     predicted = probability >= threshold
-    x, y = predicted[label == 0].mean(), predicted[label == 1].mean()
-    _threshold_dot(axes, x, y, threshold, (10, -14), "left")
+    used = predicted[label == 0].mean(), predicted[label == 1].mean()
+    _dot(axes, used, f"threshold {threshold:g}", (10, -14))
 
 
 def precision_recall(
     label: np.ndarray, probability: np.ndarray, threshold: float, axes: Axes
 ) -> None:
-    """Precision against recall with the threshold in use, and chance.
-
-    Args:
-      label: (n,) 0 or 1; a line of text replaces the curve if a class is missing.
-      probability: (n,) of label 1, 0..1.
-      threshold: lowest probability that counts as a predicted 1.
-    """
-    _unit_square(axes, "recall", "precision")
-    axes.set_title("Precision and recall")
+    """Precision against recall with the threshold in use, if both classes occur."""
+    _unit_square(axes, "Precision and recall", "recall", "precision")
     if _lacks_a_class(axes, label):
         return
     axes.plot([0, 1], [label.mean()] * 2, **_CHANCE)
@@ -113,22 +95,16 @@ def precision_recall(
     axes.plot(recall, precision, color=PRIMARY, drawstyle="steps-post", clip_on=False)
     predicted = probability >= threshold
     if predicted.any():
-        x, y = predicted[label == 1].mean(), label[predicted].mean()
-        _threshold_dot(axes, x, y, threshold, (-10, -14), "right")
+        used = predicted[label == 1].mean(), label[predicted].mean()
+        _dot(axes, used, f"threshold {threshold:g}", (-10, -14))
 
 
 def reliability(label: np.ndarray, probability: np.ndarray, axes: Axes) -> None:
-    """How often the label is 1 where the model says p; area of a dot by its examples.
-
-    Args:
-      label: (n,) 0 or 1.
-      probability: (n,) of label 1, 0..1.
-    """
+    """How often the label is 1 where the model says p; area of a dot by examples."""
     bins = calibration.reliability(label, probability, _BINS)
     predicted, observed, counts = bins["probability"], bins["share"], bins["n"]
-    _unit_square(axes, "predicted probability", "fraction labeled so")
+    _unit_square(axes, "Reliability", "predicted probability", "fraction labeled so")
     axes.plot([0, 1], [0, 1], **_CHANCE)
-    axes.set_title("Reliability")
     axes.plot(predicted, observed, color=PRIMARY, linewidth=1, alpha=0.6)
     area = 12 + 240 * counts / counts.max()
     axes.scatter(predicted, observed, s=area, color=PRIMARY, clip_on=False, zorder=3)
@@ -144,15 +120,8 @@ def coverage(curve: pd.DataFrame, band: Mapping[str, Any] | None, axes: Axes) ->
     axes.plot(curve["coverage"], curve["error"], color=PRIMARY, drawstyle="steps-post")
     if band is not None and band["decided"]:
         x, y = band["coverage"]["value"], band["error"]["value"]
-        axes.plot(x, y, "o", color=SECONDARY, markersize=7, clip_on=False)
-        axes.annotate(
-            f"abstains: 50 ± {100 * band['abstain']:.3g} %",
-            (x, y),
-            (-10, 8),
-            textcoords="offset points",
-            ha="right",
-            color=SECONDARY,
-        )
+        text = f"abstains: 50 ± {100 * band['abstain']:.3g} %"
+        _dot(axes, (x, y), text, (-10, 8))
     axes.set(xlabel="coverage", ylabel="error of these")
     axes.set_xlim(0, 1.03)
     axes.set_ylim(0, max(1.15 * curve["error"].max(), 0.01))
@@ -165,13 +134,7 @@ def coverage(curve: pd.DataFrame, band: Mapping[str, Any] | None, axes: Axes) ->
 def probabilities(
     label: np.ndarray, probability: np.ndarray, names: Sequence[str], axes: Axes
 ) -> None:
-    """How many images of each label got which probability, on a logarithmic scale.
-
-    Args:
-      label: (n,) 0 or 1.
-      probability: (n,) of label 1, 0..1.
-      names: of label 0 and label 1.
-    """
+    """How many images of each label got which probability, on a logarithmic scale."""
     axes.hist(
         [probability[label == value] for value in (0, 1)],
         bins=np.linspace(0, 1, _BINS + 1),
@@ -214,22 +177,19 @@ def _curve(axes: Axes, history: pd.DataFrame, column: str, best_epoch: int) -> N
     axes.legend(loc="best", fontsize=9)
 
 
-def _cell(axes: Axes, row: int, column: int, count: int, share: float) -> None:
+def _cell(axes: Axes, row: int, column: int, count: int, fraction: float) -> None:
     color = PRIMARY if row == column else SECONDARY
-    corner = (column - 0.485, row - 0.485)
-    axes.add_patch(
-        matplotlib.patches.Rectangle(
-            corner, 0.97, 0.97, facecolor=color, alpha=0.06 + 0.34 * share, linewidth=0
-        )
-    )
+    alpha = 0.06 + 0.34 * fraction
+    axes.bar(column, 0.97, 0.97, row - 0.485, color=color, alpha=alpha, linewidth=0)
     axes.text(column, row, f"{count:,}", ha="center", va="bottom", fontsize=17)
-    text = f"{100 * share:.1f} % of row"
+    text = f"{100 * fraction:.1f} % of row"
     axes.text(column, row + 0.09, text, ha="center", va="top")
 
 
-def _unit_square(axes: Axes, xlabel: str, ylabel: str) -> None:
+def _unit_square(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
     margin = (-0.03, 1.03)
     axes.set(xlim=margin, ylim=margin, xlabel=xlabel, ylabel=ylabel)
+    axes.set_title(title)
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.set_yticks(np.linspace(0, 1, 6))
 
@@ -242,21 +202,16 @@ def _lacks_a_class(axes: Axes, label: np.ndarray) -> bool:
     return lacks
 
 
-def _threshold_dot(
-    axes: Axes,
-    x: float,
-    y: float,
-    threshold: float,
-    offset: tuple[float, float],
-    side: str,
+def _dot(
+    axes: Axes, place: tuple[float, float], text: str, offset: tuple[float, float]
 ) -> None:
-    """Marks the threshold in use; its text is `offset` points away."""
-    axes.plot(x, y, "o", color=SECONDARY, markersize=7, clip_on=False)
+    """Marks a place in use; its text is `offset` points away."""
+    axes.plot(*place, "o", color=SECONDARY, markersize=7, clip_on=False)
     axes.annotate(
-        f"threshold {threshold:g}",
-        (x, y),
+        text,
+        place,
         offset,
         textcoords="offset points",
-        ha=side,
+        ha="left" if offset[0] > 0 else "right",
         color=SECONDARY,
     )

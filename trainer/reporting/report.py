@@ -7,7 +7,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from schemas import celeba
 from support import figures, files
 from support.text import PERCENT, decimal, estimate, interval, percent
 from trainer.evaluation import calibration
@@ -212,5 +211,5 @@ def _html(run: Run, panels: Mapping[str, figures.Panel], images: Images | None) 
         subgroups=None
         if run.subgroups is None
         else subgroup_section.section(run.subgroups),
-        data_terms=celeba.DATA_TERMS,
+        dataset=run.record["data"]["dataset"],
     )

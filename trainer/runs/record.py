@@ -1,6 +1,7 @@
 """run.json, and how the other files of a run folder are read: without Keras."""
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
 import json
@@ -20,9 +21,17 @@ from trainer.config import INPUT_SIZES, TrainConfig
 from trainer.runs import RUN
 
 FINISHED, RUNNING = "finished", "running"
-Attribute = Literal[celeba.ATTRIBUTES]
 Split = Literal[celeba.SPLITS]
 _VERSIONS = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn")
+
+
+class About(Document):
+    """The data set that the images come from, see `schemas.dataset.About`."""
+
+    key: str
+    name: str
+    terms: str
+    home_page: str
 
 
 class Data(Document):
@@ -31,6 +40,7 @@ class Data(Document):
     image_shape: tuple[Count, Count, Count]
     split: str | None
     class_counts: dict[Split, tuple[Count, Count]]
+    dataset: About
     sources: dict[str, dict[str, str | int | float | bool]]
 
 
@@ -43,7 +53,7 @@ class RunRecord(Document, total=False):
     regime: str
     input_size: Annotated[int, Field(ge=INPUT_SIZES[0], le=INPUT_SIZES[1])]
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)]
-    attribute: Attribute
+    attribute: str
     manifest_digest: str
     global_batch: Count
     versions: dict[str, str]
@@ -162,6 +172,7 @@ def describe_data(manifest: Manifest) -> Data:
         "class_counts": {
             split: list(manifest.class_counts(split)) for split in celeba.SPLITS
         },
+        "dataset": dataclasses.asdict(manifest.dataset),
         "config": manifest.config,
         "sources": manifest.sources,
     }

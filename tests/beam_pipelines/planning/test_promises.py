@@ -10,7 +10,7 @@ from beam_pipelines.planning import hashing, quotas, selection
 from beam_pipelines.writing import rounds
 from schemas import celeba
 from support.errors import ExitCode, UserError
-from tests.beam_pipelines.tables import ROWS, make_table, turned
+from tests.beam_pipelines.tables import ROWS, bits, make_table, turned
 
 _MALE, _YOUNG = (celeba.ATTRIBUTES.index(name) for name in ("Male", "Young"))
 
@@ -33,8 +33,7 @@ def check_promises(plan, config):
             assert (plan.rows.official[plan.selected(split)] == split).all()
     if config.filter:
         young, hat = (
-            selection.attribute_bits(plan.rows.attributes[chosen], name)
-            for name in ("Young", "Wearing_Hat")
+            bits(plan.rows, name)[chosen] for name in ("Young", "Wearing_Hat")
         )
         assert young.all() and not hat.any()
     if config.max_per_identity:
@@ -140,7 +139,7 @@ def test_images_of_each_person_are_chosen_by_hash():
     config = BuildConfig(balance="none", filter=("Young=1",), max_per_identity=4)
     plan = selection.plan(ROWS, config)
     chosen = np.concatenate([plan.selected(split) for split in range(3)])
-    young = np.flatnonzero(selection.attribute_bits(ROWS.attributes, "Young"))
+    young = np.flatnonzero(bits(ROWS, "Young"))
     order = hashing.seeded(hashing.name_keys(ROWS.names), config.seed)
     order = hashing.seeded(order, config.seed)
     expected = []

@@ -8,7 +8,7 @@ import pytest
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import hashing, quotas, selection
 from support.errors import ExitCode, UserError
-from tests.beam_pipelines.tables import ROWS, turned
+from tests.beam_pipelines.tables import ROWS, bits, turned
 
 
 def test_largest_remainder_adds_up():
@@ -23,7 +23,7 @@ def test_largest_remainder_adds_up():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_nearly_every_image_of_the_rarer_class_can_be_asked_for(seed):
-    ones = int(selection.attribute_bits(ROWS.attributes, "Male").sum())
+    ones = int(bits(ROWS, "Male").sum())
     total = 2 * ones - 10
     plan = selection.plan(ROWS, BuildConfig(num_examples=total, seed=seed))
     assert plan.class_counts().sum() == total
@@ -95,7 +95,7 @@ def test_seeds_choose_differently():
         for seed in (0, 1)
     ]
     assert len(np.intersect1d(*chosen)) < 0.6 * len(chosen[0])
-    labels = selection.attribute_bits(ROWS.attributes, "Male")[chosen[0]]
+    labels = bits(ROWS, "Male")[chosen[0]]
     halves = labels[: len(labels) // 2].mean(), labels[len(labels) // 2 :].mean()
     assert abs(halves[0] - halves[1]) < 0.15  # classes are mixed, not one by one
 
@@ -200,7 +200,7 @@ def test_an_official_split_that_is_all_train():
 
 @pytest.mark.parametrize("num_examples", [0, 20, 100_000])
 def test_a_split_that_lacks_a_class_is_named(num_examples):
-    male = selection.attribute_bits(ROWS.attributes, "Male") == 1
+    male = bits(ROWS, "Male") == 1
     official = np.where(male & (ROWS.official == 2), 0, ROWS.official).astype(np.int8)
     rows = dataclasses.replace(ROWS, official=official)
     config = BuildConfig(split="official", num_examples=num_examples)

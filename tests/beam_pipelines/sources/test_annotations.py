@@ -30,11 +30,11 @@ def to_csv(text, name="image_id", numbers=False, **options):
 
 
 def test_values_are_parsed_in_the_official_order(small_celeba):
-    table = annotations.read_attributes(small_celeba.attributes)
+    table = annotations.read_attributes(small_celeba.attributes, celeba.CELEBA)
     lines = small_celeba.attributes.read_text().splitlines()[2:]
     expected = [[int(value == "1") for value in line.split()[1:]] for line in lines]
-    for column, name in enumerate(celeba.ATTRIBUTES):
-        bits = annotations.attribute_bits(table.values, name)
+    for column in range(len(celeba.ATTRIBUTES)):
+        bits = annotations.attribute_bits(table.values, column)
         assert bits.tolist() == [row[column] for row in expected]
     assert table.names.tolist() == [line.split()[0].encode() for line in lines]
     assert table.fingerprint["rows"] == 60 and not table.fingerprint["official"]
@@ -64,20 +64,20 @@ def test_values_are_parsed_in_the_official_order(small_celeba):
     ).split(","),
 )
 def test_other_spellings_of_the_same_file(small_celeba, change):
-    expected = annotations.read_attributes(small_celeba.attributes)
+    expected = annotations.read_attributes(small_celeba.attributes, celeba.CELEBA)
     text = small_celeba.attributes.read_bytes()
     small_celeba.attributes.write_bytes(change(text))
-    found = annotations.read_attributes(small_celeba.attributes)
+    found = annotations.read_attributes(small_celeba.attributes, celeba.CELEBA)
     assert np.array_equal(found.values, expected.values)
     assert np.array_equal(found.names, expected.names)
 
 
 def test_zeros_may_stand_for_minus_ones(small_celeba):
-    expected = annotations.read_attributes(small_celeba.attributes)
+    expected = annotations.read_attributes(small_celeba.attributes, celeba.CELEBA)
     assert expected.spelling == ""
     text = small_celeba.attributes.read_bytes().replace(b"-1", b" 0")
     small_celeba.attributes.write_bytes(text)
-    found = annotations.read_attributes(small_celeba.attributes)
+    found = annotations.read_attributes(small_celeba.attributes, celeba.CELEBA)
     assert np.array_equal(found.values, expected.values)
     assert found.spelling == "values 0/1"
 
@@ -92,17 +92,17 @@ def test_a_file_holds_zeros_or_minus_ones(small_celeba):
     ):
         small_celeba.attributes.write_text("\n".join(mixture))
         with pytest.raises(UserError, match=words):
-            annotations.read_attributes(small_celeba.attributes)
+            annotations.read_attributes(small_celeba.attributes, celeba.CELEBA)
 
 
 def test_columns_in_another_order(small_celeba):
-    expected = annotations.read_attributes(small_celeba.attributes)
+    expected = annotations.read_attributes(small_celeba.attributes, celeba.CELEBA)
     lines = small_celeba.attributes.read_text().splitlines()
     words = [line.split() for line in lines[1:]]
     turned = [" ".join(words[0][::-1])]
     turned += [" ".join([row[0], *row[:0:-1]]) for row in words[1:]]
     small_celeba.attributes.write_text("\n".join(turned))
-    found = annotations.read_attributes(small_celeba.attributes)
+    found = annotations.read_attributes(small_celeba.attributes, celeba.CELEBA)
     assert np.array_equal(found.values, expected.values)
 
 

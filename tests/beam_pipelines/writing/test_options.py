@@ -95,7 +95,7 @@ def test_a_worker_needs_nothing_but_the_wheel(small_celeba, tmp_path):
         folder.mkdir()
         store = Store(str(folder))
         shards.save_plans(store, [plan])
-        task = shards.Task(source, store, None)
+        task = shards.Task(source, store, None, 40)
         if folder.name == "here":
             digests.append(shards.write_shard(plan, task).sha256)
             continue

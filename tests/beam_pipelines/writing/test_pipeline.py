@@ -20,7 +20,7 @@ from support.errors import ExitCode, UserError
 
 
 def make_task():
-    return shards.Task(FolderSource("images"), Store("out"), None)
+    return shards.Task(FolderSource("images"), Store("out"), None, 40)
 
 
 def test_the_graph_holds_no_names_and_no_data():

@@ -30,7 +30,7 @@ def make_plan(numbers, name=NAME):
 
 def write(plan, small_celeba, folder, size=None):
     source = FolderSource(str(small_celeba.folder / celeba.IMAGE_FOLDER))
-    return shards.write_shard(plan, shards.Task(source, Store(str(folder)), size))
+    return shards.write_shard(plan, shards.Task(source, Store(str(folder)), size, 40))
 
 
 def test_tensorflow_reads_the_framing(tmp_path):

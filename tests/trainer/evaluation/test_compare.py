@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from schemas import celeba
 from support import command
 from support.errors import ExitCode, UserError
 from trainer import compare
@@ -66,6 +67,7 @@ def write_run(folder, wrong=(), record=None, options=None, first_image=0):
             "image_shape": [218, 178, 3],
             "split": "identity",
             "class_counts": dict.fromkeys(("train", "validation", "test"), [9, 9]),
+            "dataset": dataclasses.asdict(celeba.CELEBA.about),
             "sources": {},
         },
     } | (record or {})
@@ -279,7 +281,8 @@ def test_differences_of_few_people_have_no_interval(tmp_path, monkeypatch):
 
 
 def test_random_split_is_noted(tmp_path):
-    data = {"image_shape": [218, 178, 3], "sources": {}}
+    about = dataclasses.asdict(celeba.CELEBA.about)
+    data = {"image_shape": [218, 178, 3], "dataset": about, "sources": {}}
     data["class_counts"] = dict.fromkeys(("train", "validation", "test"), [9, 9])
     for split, warned in (("random", True), ("official", False), (None, False)):
         record = {"data": data | {"split": split}}

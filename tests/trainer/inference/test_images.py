@@ -92,7 +92,7 @@ def test_names_in_other_encodings(here):
         ("gone/*.jpg", "The pattern gone/*.jpg matches nothing"),
         ("empty", "empty contains no .jpg, .jpeg or .png file. Name"),
         ("text.zip", "text.zip contains no .jpg, .jpeg or .png file. Name"),
-        ("web.zip", "web.zip is not a zip file but a web page. Download it"),
+        ("web.zip", "web.zip is not a complete zip file. Download"),
         ("empt*", "empt* contains no .jpg"),
     ],
 )
@@ -115,7 +115,7 @@ def test_find_skips_bad_directories_and_zip_files(here):
     found = {image.path: image for image in images.find(["*", "empty"])}
     assert list(found) == ["a/1.jpg", "web.zip", "empty"]
     for path, why in (
-        ("web.zip", "not a zip file"),
+        ("web.zip", "not a complete zip file"),
         ("empty", "contains no .jpg"),
     ):
         with pytest.raises(BadImage, match=why):

@@ -76,6 +76,7 @@ def check_equal(one, two, examples, tolerance):
             job.evaluation_step,
             evaluation_dataset(job.dataset, "test", examples, as_supervised=False),
             job.runtime.strategy,
+            job.dataset.manifest.attributes,
         )["probability"]
         for job in (one, two)
     ]

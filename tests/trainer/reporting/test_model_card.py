@@ -1,5 +1,6 @@
 """The model card of a run folder made by hand, its header and its chain of hashes."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -51,6 +52,7 @@ def _data(sources):
         "image_shape": [218, 178, 3],
         "split": "identity",
         "class_counts": dict.fromkeys(celeba.SPLITS, [60, 60]),
+        "dataset": dataclasses.asdict(celeba.CELEBA.about),
         "sources": sources,
     }
 
@@ -60,7 +62,7 @@ def write_run(run_dir, sources=SOURCES):
     predictions = _predictions()
     result = results.assess(predictions, 1.5, "test")
     results.write(run_dir, predictions, result, "Male")
-    own = predictions[list(results.COLUMNS)]
+    own = predictions.drop(columns=results.LOGIT)
     own[:30].to_csv(run_dir / VALIDATION_PREDICTIONS, index=False)
     history = {"epoch": [1, 2], "loss": [0.7, 0.4], "accuracy": [0.6, 0.8]}
     history |= {"val_loss": [0.6, 0.5], "val_accuracy": [0.7, 0.85]}

@@ -1,5 +1,6 @@
 """The report of a run folder made by hand."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import simplejpeg
 
+from schemas import celeba
 from support.errors import ExitCode, UserError
 from trainer import report as command
 from trainer.evaluation import metrics, subgroups
@@ -43,6 +45,7 @@ def _write_run(run_dir, attribute="Male", sure=3.0):
             "split": "identity",
             "class_counts": counts,
             "config": {"balance": "exact", "split_fractions": [0.6, 0.4]},
+            "dataset": dataclasses.asdict(celeba.CELEBA.about),
             "sources": {"a <file>": {"rows": 60}},
         },
     }

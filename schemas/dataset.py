@@ -1,0 +1,41 @@
+"""A data set of images with a table of binary attributes, as its owners publish it."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What readers of a dataset must know of where its images come from.
+
+    Attributes:
+      key: its name in flags and in names of shards, "celeba".
+      name: as people write it, "CelebA".
+      terms: what its owners allow, and what its labels are; plain text.
+      home_page: URL.
+    """
+
+    key: str
+    name: str
+    terms: str
+    home_page: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """One data set that the build can read; `beam_pipelines.sources` lists them.
+
+    Attributes:
+      about: what the manifest says of it.
+      attributes: names of the binary attributes, in the order of the records.
+      image_folder, image_archive: where the images are, one of the two.
+      attributes_file: the table of attributes, required.
+      partition_file, identity_file: official split, and who is shown; optional.
+    """
+
+    about: About
+    attributes: tuple[str, ...]
+    image_folder: str
+    image_archive: str
+    attributes_file: str
+    partition_file: str
+    identity_file: str

@@ -1,0 +1,82 @@
+"""A data set with three other attributes, from its table to a trained model."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from beam_pipelines import build, verify
+from beam_pipelines.sources import datasets
+from schemas.dataset import About, DataSet
+from support import command
+from tests.beam_pipelines.conftest import jpeg
+from trainer import main, model_card, subgroups
+
+SHAPES = DataSet(
+    about=About(
+        "shapes", "Shapes", "Anyone may use the shapes.", "https://example.org"
+    ),
+    attributes=("Round", "Large", "Striped"),
+    image_folder="pictures",
+    image_archive="pictures.zip",
+    attributes_file="table.txt",
+    partition_file="parts.txt",
+    identity_file="series.txt",
+)
+IMAGES = 90
+
+
+@pytest.fixture
+def shapes_dir(tmp_path, monkeypatch):
+    monkeypatch.setitem(datasets.DATASETS, "shapes", SHAPES)
+    folder = tmp_path / "shapes"
+    (folder / SHAPES.image_folder).mkdir(parents=True)
+    values = np.random.default_rng(0).choice((-1, 1), (IMAGES, 3))
+    names = [f"{number}.jpg" for number in range(IMAGES)]
+    for number, name in enumerate(names):
+        data = jpeg(number, height=40, width=40)
+        (folder / SHAPES.image_folder / name).write_bytes(data)
+    lines = [str(IMAGES), " ".join(SHAPES.attributes)]
+    lines += [
+        " ".join([name, *map(str, row)])
+        for name, row in zip(names, values, strict=True)
+    ]
+    (folder / SHAPES.attributes_file).write_text("\n".join(lines) + "\n")
+    series = [f"{name} {number // 2}\n" for number, name in enumerate(names)]
+    (folder / SHAPES.identity_file).write_text("".join(series))
+    return folder
+
+
+def run(module, *words):
+    assert command.guard(module.main, [module.__name__, *words]) == 0
+
+
+def test_three_attributes_build_verify_train_and_report(shapes_dir, tmp_path, capsys):
+    data, run_dir = tmp_path / "records", tmp_path / "run"
+    run(
+        build,
+        *(f"--celeba_dir={shapes_dir}", f"--output_dir={data}"),
+        *("--dataset=shapes", "--attribute=Striped", "--filter=Round=1"),
+        "--balance=none",
+    )
+    run(verify, f"--dataset_dir={data}")
+    manifest = json.loads((data / "manifest.json").read_text())
+    assert manifest["attributes"] == list(SHAPES.attributes)
+    assert manifest["dataset"]["name"] == "Shapes"
+    assert list(data.glob("shapes-train.tfrecord-*"))
+    assert "Shapes by Striped" in (data / "report.html").read_text()
+    run(
+        main,
+        *(f"--data_dir={data}", f"--run_dir={run_dir}", "--model=googlenet"),
+        *("--input_size=32", "--epochs=1", "--batch_size=8", "--aux_attributes"),
+        *("--report_images=false", "--device=cpu"),
+    )
+    table = pd.read_csv(run_dir / "predictions.csv")
+    assert list(table.columns[4:]) == list(SHAPES.attributes)
+    run(subgroups, f"--run_dir={run_dir}", "--slices=Large*Round")
+    run(model_card, f"--run_dir={run_dir}")
+    for page in ("report.html", "MODEL_CARD.md"):
+        text = (run_dir / page).read_text()
+        assert SHAPES.about.terms in text and "CelebA" not in text, page
+    capsys.readouterr()
