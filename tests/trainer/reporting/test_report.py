@@ -88,14 +88,11 @@ def test_report_escapes_names(tmp_path):
     hostile = "<script>$x</script>"
     _write_run(tmp_path / "run")
     path = tmp_path / "run" / "run.json"
-    record = json.loads(path.read_text()) | {"model": hostile}
-    path.write_text(json.dumps(record))
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"model": hostile, "attribute": hostile}))
     html = report.write_report(tmp_path / "run").read_text()
     assert "<script" not in html
     assert "&lt;script&gt;" in html
-    path.write_text(json.dumps(record | {"attribute": hostile}))
-    with pytest.raises(UserError, match="run.json is damaged: attribute: "):
-        report.write_report(tmp_path / "run")
 
 
 def test_report_refuses_results_of_another_model_or_images(run_dir, tmp_path):
