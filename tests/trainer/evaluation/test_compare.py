@@ -431,7 +431,7 @@ def test_unfinished_and_damaged_runs_are_named(tmp_path):
         ("run.json", json.dumps(record | {"status": "running"}), "no finished run"),
         ("run.json", "{", "no finished run, or its run.json is damaged"),
         ("run.json", json.dumps(without), "run.json has no 'seed'"),
-        ("metrics.json", "{}", "metrics.json is damaged"),
+        ("metrics.json", "{}", "metrics.json is damaged: n: Field required"),
         ("metrics.json", json.dumps(undefined), "contradict each other"),
         ("predictions.csv", flipped.to_csv(index=False), "contradict each other"),
         ("predictions.csv", table.head(0).to_csv(index=False), "predictions.csv"),

@@ -40,6 +40,7 @@ def _predictions(count=120):
         "identity": np.arange(count) // 3,
         "label": label,
         "logit": logit,
+        "probability": logit,  # its place among the columns
     }
     for number, name in enumerate(celeba.ATTRIBUTES):
         values = rng.integers(0, 2, count) if number else np.zeros(count, np.int64)
