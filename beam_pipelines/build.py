@@ -23,7 +23,7 @@ from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
 from beam_pipelines.reporting import report
 from beam_pipelines.sources import load as sources
-from beam_pipelines.sources.remote import is_remote
+from beam_pipelines.sources.remote import is_remote, require_served
 from beam_pipelines.writing import options as beam_options
 from beam_pipelines.writing import rounds, runner, staging
 from schemas import celeba
@@ -42,7 +42,10 @@ def main(argv: list[str]) -> None:
     names = [field.name for field in dataclasses.fields(BuildConfig)]
     options = beam_options.parse(words, names)
     beam_options.check_dataflow(options, {name: values[name].value for name in _PLACES})
-    build(command.from_flags(BuildConfig, values), options)
+    config = command.from_flags(BuildConfig, values)
+    for flag in ("celeba_dir", "output_dir"):
+        require_served(getattr(config, flag), flag)
+    build(config, options)
 
 
 def build(config: BuildConfig, options: PipelineOptions) -> None:

@@ -4,8 +4,7 @@ import dataclasses
 import math
 from typing import Any
 
-from beam_pipelines.sources import remote
-from beam_pipelines.sources.datasets import DATASETS
+from beam_pipelines.datasets import DATASETS
 from schemas import celeba
 from schemas.dataset import DataSet
 from support import images
@@ -63,8 +62,6 @@ class BuildConfig:
     overwrite: bool = option(False, "Replace a dataset that is already there.")
 
     def __post_init__(self):
-        remote.require_served(self.celeba_dir, "celeba_dir")
-        remote.require_served(self.output_dir, "output_dir")
         _check_choice("dataset", self.dataset, tuple(DATASETS))
         _check_choice("attribute", self.attribute, self.data_set.attributes)
         _check_choice("balance", self.balance, BALANCES)

@@ -11,6 +11,7 @@ import numpy as np
 
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
+from beam_pipelines.sources.rows import Rows
 from benchmarks import harness
 from schemas import celeba
 from support import command
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> None:
     harness.report(result, config.write)
 
 
-def make_rows(rows: int) -> selection.Rows:
+def make_rows(rows: int) -> Rows:
     """Annotations of as many images, 20 a person, every attribute in half of them.
 
     They are made slice by slice, so that making them takes little more memory than
@@ -84,7 +85,7 @@ def make_rows(rows: int) -> selection.Rows:
         identities[part] = rng.integers(0, people, len(numbers))
         attributes[part] = rng.integers(0, 256, attributes[part].shape, np.uint8)
         official[part] = rng.choice(3, len(numbers), p=(0.8, 0.1, 0.1))
-    return selection.Rows(
+    return Rows(
         names=names.view("S12")[:, 0],
         sizes=np.full(rows, 7000),
         identities=identities,
@@ -94,7 +95,7 @@ def make_rows(rows: int) -> selection.Rows:
     )
 
 
-def _planner(rows: selection.Rows, build: BuildConfig) -> Callable[[], int]:
+def _planner(rows: Rows, build: BuildConfig) -> Callable[[], int]:
     def run() -> int:
         selection.plan(rows, build)
         return len(rows)

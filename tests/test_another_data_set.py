@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from beam_pipelines import build, verify
-from beam_pipelines.sources import datasets
+from beam_pipelines import build, datasets, verify
 from schemas.dataset import About, DataSet
 from support import command
 from tests.beam_pipelines.conftest import jpeg

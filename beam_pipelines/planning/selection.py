@@ -12,8 +12,8 @@ import numpy as np
 
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import hashing, quotas, splits
-from beam_pipelines.sources.annotations import Table, attribute_bits
-from beam_pipelines.sources.images import Listing
+from beam_pipelines.sources.annotations import attribute_bits
+from beam_pipelines.sources.rows import Rows
 from schemas import celeba
 from schemas.dataset import DataSet
 from support.errors import ExitCode, UserError
@@ -22,30 +22,6 @@ from support.errors import ExitCode, UserError
 _SHARDS, _SMALLEST_SHARD, _LARGEST_SHARD = 128, 256, 16_384
 
 _EMPTY = -1  # a slot whose image was rejected and that nothing can fill
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """The annotated images that exist, one row each.
-
-    Attributes:
-      names: (rows,) bytes strings.
-      sizes: (rows,) int64, bytes.
-      identities: (rows,) int32, -1 unknown.
-      attributes: (rows, bytes) uint8, one bit for each attribute of the data set.
-      official: (rows,) int8 index into `celeba.SPLITS`, -1 unknown.
-      missing: (any,) bytes strings: images that are annotated but not there.
-    """
-
-    names: np.ndarray
-    sizes: np.ndarray
-    identities: np.ndarray
-    attributes: np.ndarray
-    official: np.ndarray
-    missing: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,26 +65,6 @@ class Plan:
         """(splits, 2) selected examples."""
         labels = [self.labels[self.selected(split)] for split in range(len(self.slots))]
         return np.array([np.bincount(part, minlength=2) for part in labels])
-
-
-def join(
-    attributes: Table,
-    partition: Table | None,
-    identity: Table | None,
-    listing: Listing,
-) -> Rows:
-    """Brings the annotation files and the listing of the images together."""
-    found = match(attributes.names, listing.names)
-    there = found >= 0
-    names = attributes.names[there]
-    return Rows(
-        names=names,
-        sizes=listing.sizes[found[there]],
-        identities=_look_up(identity, names, np.int32),
-        attributes=attributes.values[there],
-        official=_look_up(partition, names, np.int8),
-        missing=attributes.names[~there],
-    )
 
 
 def plan(rows: Rows, config: BuildConfig) -> Plan:
@@ -209,20 +165,6 @@ def leakage(plan: Plan) -> float | None:
     return float(np.isin(test, train).mean()) if len(test) else None
 
 
-def match(names: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Where each name stands in `others`, -1 if nowhere; (names,) int64."""
-    if len(names) == len(others) and (names == others).all():
-        return np.arange(len(names))
-    if not len(others):
-        return np.full(len(names), -1)
-    keys, other_keys = hashing.name_keys(names), hashing.name_keys(others)
-    order = np.argsort(other_keys, kind="stable")
-    place = np.searchsorted(other_keys[order], keys)
-    place = order[np.minimum(place, len(others) - 1)]
-    # Names are compared too: equal keys of different names must not join.
-    return np.where(others[place] == names, place, -1)
-
-
 def _narrow(
     rows: Rows, order: np.ndarray, rank: np.ndarray, config: BuildConfig
 ) -> np.ndarray:
@@ -319,11 +261,3 @@ def _shard_bounds(slots: tuple[np.ndarray, ...], num_shards: int) -> tuple:
         shards = min(num_shards or -(-len(part) // size), max(len(part), 1))
         bounds.append(np.arange(shards + 1) * len(part) // shards)
     return tuple(bounds)
-
-
-def _look_up(table: Table | None, names: np.ndarray, kind: type) -> np.ndarray:
-    """The table's value of each name, -1 where it has none."""
-    if table is None:
-        return np.full(len(names), -1, kind)
-    found = match(names, table.names)
-    return np.where(found >= 0, table.values[found], -1).astype(kind)

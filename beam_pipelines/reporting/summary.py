@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 
 from beam_pipelines.planning import selection
-from beam_pipelines.planning.selection import Plan, Rows
+from beam_pipelines.planning.selection import Plan
+from beam_pipelines.sources.rows import Rows
 from schemas import celeba
 
 #: The groups of images that the report compares; the first is what was available.

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from beam_pipelines.config import BuildConfig
-from beam_pipelines.planning import selection
 from beam_pipelines.sources import annotations, layout
 from beam_pipelines.sources.annotations import Table
 from beam_pipelines.sources.images import ImageSource, Listing
 from beam_pipelines.sources.layout import Layout
+from beam_pipelines.sources.rows import Rows, join
 from schemas import celeba
 from schemas.dataset import DataSet
 from support.errors import UserError, input_error
@@ -31,7 +31,7 @@ class Sources:
       split: the rule that the splits go by, which the sources may have changed.
     """
 
-    rows: selection.Rows
+    rows: Rows
     images: ImageSource
     fingerprints: dict[str, dict[str, Any]]
     notes: tuple[str, ...]
@@ -65,7 +65,7 @@ def load(
         else None,
     }
     listing = found.images.list()
-    rows = selection.join(*tables.values(), listing)
+    rows = join(*tables.values(), listing)
     if not len(rows):
         raise _no_image(rows, found, config.data_set)
     _check_complete(rows, split, found)
@@ -105,7 +105,7 @@ def _notes(
         yield "The official split has its own shares: --split_fractions is not used."
 
 
-def _check_complete(rows: selection.Rows, split: str, found: Layout):
+def _check_complete(rows: Rows, split: str, found: Layout):
     """Refuses a split by a file that does not name every image."""
     path, column, other = {
         "identity": (found.identity, rows.identities, found.partition and "official"),
@@ -122,7 +122,7 @@ def _check_complete(rows: selection.Rows, split: str, found: Layout):
         )
 
 
-def _no_image(rows: selection.Rows, found: Layout, data_set: DataSet) -> UserError:
+def _no_image(rows: Rows, found: Layout, data_set: DataSet) -> UserError:
     remedy = f"Put {data_set.image_folder}/ or {data_set.image_archive} there."
     if found.unused:
         remedy = f"Remove that directory, and {found.unused} will be read."
@@ -146,9 +146,7 @@ def _describe(table: Table) -> str:
     return f"{official}{table.fingerprint['file']}{spelling}, {len(table):,} rows"
 
 
-def _describe_images(
-    rows: selection.Rows, listing: Listing, images: ImageSource
-) -> str:
+def _describe_images(rows: Rows, listing: Listing, images: ImageSource) -> str:
     """How many images there are, and whether their archive is the official one."""
     same = (len(rows), listing.archive_bytes)
     official = same == (celeba.IMAGE_COUNT, celeba.IMAGE_ARCHIVE_BYTES)
@@ -174,7 +172,7 @@ def _sample(found: Layout) -> dict[str, dict[str, Any]]:
     return {celeba.SAMPLE: {"format": celeba.SAMPLE_FORMAT, "sha256": digest}}
 
 
-def _fingerprint(rows: selection.Rows) -> dict[str, Any]:
+def _fingerprint(rows: Rows) -> dict[str, Any]:
     """Identifies the images by sorted names and sizes: directory and zip agree."""
     order = np.argsort(rows.names, kind="stable")
     digest = hashlib.sha256(b"\n".join(rows.names[order].tolist()))

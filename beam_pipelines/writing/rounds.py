@@ -17,6 +17,7 @@ from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
 from beam_pipelines.planning.selection import Plan
 from beam_pipelines.sources.load import Sources
+from beam_pipelines.sources.rows import match
 from beam_pipelines.writing import pipeline, progress, runner, shards
 from beam_pipelines.writing.shards import ShardReport
 from beam_pipelines.writing.staging import Rejection, Staging
@@ -163,7 +164,7 @@ def _changed(plans: list[shards.ShardPlan], staging: Staging) -> list[shards.Sha
 
 def _rows(plan: Plan, rejected: list[Rejection]) -> np.ndarray:
     names = [name.encode() for name, _, _ in rejected]
-    return selection.match(np.array(names, "S"), plan.rows.names)
+    return match(np.array(names, "S"), plan.rows.names)
 
 
 def _missing(plan: Plan) -> list[Rejection]:

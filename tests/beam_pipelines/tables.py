@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from beam_pipelines.planning import selection
+from beam_pipelines.sources.rows import Rows
 from schemas import celeba
 
 _MALE, _YOUNG = (celeba.ATTRIBUTES.index(name) for name in ("Male", "Young"))
@@ -23,7 +24,7 @@ def make_rows(people=300, seed=0):
     count = len(identities)
     bits = rng.integers(0, 2, (count, len(celeba.ATTRIBUTES)), np.uint8)
     bits[:, _MALE] = rng.random(people)[identities] < 0.4
-    return selection.Rows(
+    return Rows(
         names=np.array([f"{index:06d}.jpg" for index in range(count)], "S"),
         sizes=np.full(count, 1000),
         identities=identities.astype(np.int32),
@@ -44,7 +45,7 @@ def make_table(rng):
     if rng.integers(2):
         identities = np.where(rng.random(count) < 0.1, -1, identities)
     names = rng.choice(10**6, count, replace=False)
-    return selection.Rows(
+    return Rows(
         names=np.array([f"{number}.jpg" for number in names], "S"),
         sizes=np.full(count, 1000),
         identities=identities.astype(np.int32),

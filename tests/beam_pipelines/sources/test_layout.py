@@ -9,6 +9,7 @@ import pytest
 
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.sources import load as sources
+from beam_pipelines.sources import remote
 from beam_pipelines.sources.archive import ZipSource
 from beam_pipelines.sources.files import File
 from beam_pipelines.sources.images import FolderSource
@@ -206,7 +207,7 @@ def test_remote_errors_are_plain(small_celeba, bucket):  # noqa: F811
 
 
 def test_schemes_that_beam_cannot_read(bucket, monkeypatch):  # noqa: F811
-    BuildConfig(celeba_dir="gs://bucket/celeba")
+    remote.require_served("gs://bucket/celeba", "celeba_dir")
     for path, words in (
         ("foo://x/y", r"foo:// is not available here. Copy or mount"),
         ("gs://bucket/[a]", "for patterns"),
@@ -214,8 +215,8 @@ def test_schemes_that_beam_cannot_read(bucket, monkeypatch):  # noqa: F811
         ("", "no directory"),
     ):
         with pytest.raises(UserError, match=words) as caught:
-            BuildConfig(celeba_dir=path)
+            remote.require_served(path, "celeba_dir")
         assert caught.value.exit_code == ExitCode.USAGE
     monkeypatch.delenv("FAKE_GCS_ROOT")
     with pytest.raises(UserError, match=r"pip install -e '\.\[gcp\]'"):
-        BuildConfig(celeba_dir="gs://bucket/celeba")
+        remote.require_served("gs://bucket/celeba", "celeba_dir")
