@@ -4,4 +4,4 @@ from schemas.celeba import CELEBA
 from schemas.dataset import DataSet
 
 #: Value of --dataset -> what it is.
-DATASETS: dict[str, DataSet] = {CELEBA.about.key: CELEBA}
+DATASETS: dict[str, DataSet] = {each.about.key: each for each in (CELEBA,)}
