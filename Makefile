@@ -9,7 +9,7 @@ COMMA  := ,
 BIN    := $(VENV)/bin
 EPOCHS_FLAG = $(if $(EPOCHS),--epochs=$(EPOCHS))
 
-# Without CELEBA_DIR: drawn faces and a quick training run. With it: real data.
+# Without CELEBA_DIR: synthetic faces and a quick training run. With it: real data.
 CELEBA_DIR ?=
 SAMPLE     := data/sample
 ifeq ($(strip $(CELEBA_DIR)),)
@@ -47,7 +47,7 @@ run: build train ## Sample data, TFRecords, training, evaluation, report
 
 ifeq ($(strip $(CELEBA_DIR)),)
 build: sample
-sample: install ## Draw the sample faces into data/sample
+sample: install ## Generate the synthetic faces into data/sample
 	$(BIN)/python -m beam_pipelines.synthesize --output_dir=$(SAMPLE) --num_examples=3200 --seed=0
 endif
 
