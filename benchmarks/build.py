@@ -10,6 +10,7 @@ decodes and writes, and the writers of other libraries, if `--peers_python` has 
 
 import dataclasses
 import functools
+import math
 import shutil
 import sys
 import time
@@ -25,7 +26,6 @@ from benchmarks import harness, programs
 from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest
 from support import command
-from support.errors import usage_error
 from support.images import resize
 
 _FACES = 2000  # synthetic ones; the other files are copies of them
@@ -41,7 +41,7 @@ _TEXTS = (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE)
 
 
 @dataclasses.dataclass(frozen=True)
-class BuildBenchmarkConfig:
+class BuildBenchmarkConfig(harness.Options):
     """Images to build, and where they come from."""
 
     annotations_dir: str = command.option(
@@ -50,7 +50,7 @@ class BuildBenchmarkConfig:
     images_dir: str = command.option(
         "", "Directory of JPEGs to copy, resized to CelebA's; empty = synthetic faces."
     )
-    num_images: int = command.option(202_599, "Images to build.")
+    num_images: int = command.option(202_599, "Images to build.", (100, math.inf))
     smaller: tuple[int, ...] = command.option(
         (2000, 20_000), "Other numbers of images, to see how the cost grows."
     )
@@ -60,16 +60,9 @@ class BuildBenchmarkConfig:
     peers_python: str = command.option(
         "", "A Python that has benchmarks/requirements-peers.txt; empty = no peers."
     )
-    rounds: int = command.option(3, "Measured rounds; one more warms up.")
-    write: bool = command.option(False, "Write the result to benchmarks/results.")
-
-    def __post_init__(self):
-        if self.rounds < 1 or min((self.num_images, *self.smaller)) < 100:
-            raise usage_error(
-                f"--rounds={self.rounds}, --num_images={self.num_images} or --smaller "
-                "is too few.",
-                "Use 1 round and 100 images or more.",
-            )
+    rounds: int = command.option(
+        3, "Measured rounds; one more warms up.", harness.POSITIVE
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -88,8 +81,7 @@ def main(argv: list[str]) -> None:
         "bytes_per_image": round(sum(sizes) / len(sizes)),
     }
     name = f"build-{config.num_images}"
-    result = harness.document(name, "images", measurements, settings)
-    harness.report(result, config.write)
+    harness.report(name, "images", measurements, settings, config.write)
 
 
 def make_images(config: BuildBenchmarkConfig, count: int) -> Path:
@@ -136,11 +128,9 @@ def _cases(
     images, output = folder / celeba.IMAGE_FOLDER, work / "other"
     others = {"hand-written loop": [sys.executable, "-m", "benchmarks.hand_loop"]}
     for name, module in _PEERS.items() if config.peers_python else ():
-        if programs.can_import(config.peers_python, module):
+        if programs.can_import(name, config.peers_python, module):
             words = [config.peers_python, str(_WRITERS), name]
             others[f"{name}, unchecked"] = words
-        else:
-            print(f"skipped {name}: {config.peers_python} cannot import {module}")
     for name, words in others.items():
         write = functools.partial(_write, [*words, str(images), str(output)])
         yield harness.Case(f"{name}, {count:,}", write)

@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import statistics
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from support import command
 from support.errors import did_you_mean, usage_error
 from support.files import atomic_write
 from support.hardware import cpu_info
@@ -29,46 +31,39 @@ SCHEMA = "celeba-benchmark"
 VERSION = 1
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-_FIELDS = {
-    "schema": str,
-    "version": int,
-    "benchmark": str,
-    "date": str,
-    "unit": str,
-    "hardware": dict,
-    "versions": dict,
-    "settings": dict,
-    "cases": dict,
-}
+_DICTS = ("hardware", "versions", "settings", "cases")
 #: Options that are paths of this machine, or change no number.
 _NOT_RECORDED = ("data_dir", "work_dir", "peers_python", "write")
 _PACKAGES = (
-    "apache-beam",
-    "keras",
-    "numpy",
-    "simplejpeg",
-    "tensorflow",
-    "jax",
-    "torch",
-    "torchvision",
-)
-#: The processor's flags that decide how fast decoding and matrix products are.
-_CPU_FLAGS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "amx_tile",
-    "amx_bf16",
-)
-_NVIDIA_SMI = (
-    "nvidia-smi",
-    "--query-gpu=memory.total,driver_version",
-    "--format=csv,noheader,nounits",
+    "apache-beam keras numpy simplejpeg tensorflow jax torch torchvision".split()
 )
 #: More rounds than these tell little; a shorter turn is mostly its start and end.
 _MOST_ROUNDS, _SHORTEST_TURN = 5, 0.3
+#: Ranges of options, see `Options`.
+POSITIVE, SECONDS = (1, math.inf), (0.01, math.inf)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of every benchmark. Refuses numbers outside their ranges (exit 2)."""
+
+    rounds: int = command.option(5, "Measured rounds; one more warms up.", POSITIVE)
+    write: bool = command.option(False, "Write the result to benchmarks/results.")
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            low, high = field.metadata["within"] or (-math.inf, math.inf)
+            values = getattr(self, field.name)
+            values = values if isinstance(values, tuple) else (values,)
+            if field.metadata["within"] and not (
+                values and all(low <= value <= high for value in values)
+            ):
+                raise usage_error(
+                    f"--{field.name}={','.join(map(str, values))} is out of range.",
+                    f"Choose {low} or more."
+                    if high == math.inf
+                    else f"Choose from {low}..{high}.",
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,20 +271,17 @@ def document(
 
 def check(result: Any) -> None:
     """Raises ValueError, naming the field, if `result` is not of the schema."""
-    for name, kind in _FIELDS.items():
-        if not isinstance(result.get(name), kind):
-            raise ValueError(f"{name}: expected {kind.__name__}")
-    if (result["schema"], result["version"]) != (SCHEMA, VERSION):
-        raise ValueError(f"schema {result['schema']} {result['version']}")
+    if (result.get("schema"), result.get("version")) != (SCHEMA, VERSION):
+        raise ValueError(f"schema {result.get('schema')} {result.get('version')}")
+    for name in _DICTS:
+        if not isinstance(result.get(name), dict):
+            raise ValueError(f"{name} is missing")
     datetime.datetime.fromisoformat(result["date"])
     for name, case in result["cases"].items():
         measurement = Measurement(name, tuple(case["samples"]))
         for field in ("median", "spread"):
             if abs(case[field] - getattr(measurement, field)) > 1e-9 * case["median"]:
                 raise ValueError(f"{name}: {field} is not that of its samples")
-        for fact, value in case.get("facts", {}).items():
-            if not isinstance(value, int | float):
-                raise ValueError(f"{name}: {fact} is not a number")
 
 
 def write(result: dict[str, Any], folder: Path = RESULTS) -> Path:
@@ -301,8 +293,15 @@ def write(result: dict[str, Any], folder: Path = RESULTS) -> Path:
     return path
 
 
-def report(result: dict[str, Any], keep: bool) -> None:
-    """Prints a result as a table; with `keep` writes it and prints the path."""
+def report(
+    benchmark: str,
+    unit: str,
+    measurements: Sequence[Measurement],
+    settings: Mapping[str, Any],
+    keep: bool,
+) -> None:
+    """Prints a table of `document`; with `keep` writes it and prints the path."""
+    result = document(benchmark, unit, measurements, settings)
     print(table(result))
     if keep:
         print(write(result))
@@ -364,16 +363,10 @@ def code_version() -> str:
 
 def hardware() -> dict[str, Any]:
     """The machine; `gpu`, the first that is used, is empty without one."""
-    gpu = _gpu()
-    memory, driver = _gpu_memory_and_driver() if gpu else (0.0, "")
-    flags = cpu_info("flags").split()
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "gpu": gpu,
-        "gpu_memory_gib": memory,
-        "gpu_driver": driver,
+        "gpu": _gpu(),
         "cpu": cpu_info("model name") or platform.processor(),
-        "cpu_flags": [flag for flag in _CPU_FLAGS if flag in flags],
         "cores": os.cpu_count(),
         "memory_gib": round(size / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -390,15 +383,6 @@ def _gpu() -> str:
         if (device := jax.devices()[0]).platform == "gpu":
             return device.device_kind
     return ""
-
-
-def _gpu_memory_and_driver() -> tuple[float, str]:
-    """GiB and the driver's version by NVIDIA's tool; 0 and "" without it."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        done = subprocess.run(_NVIDIA_SMI, capture_output=True, text=True)
-        mebibytes, driver = done.stdout.splitlines()[0].split(", ")
-        return round(float(mebibytes) / 1024, 1), driver
-    return 0.0, ""
 
 
 def versions() -> dict[str, str]:

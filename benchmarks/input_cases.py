@@ -76,8 +76,7 @@ def peers(loose: Path, batch_size: int, python: str) -> Iterator[harness.Case]:
       python: the environment's; empty: no peers.
     """
     for name, (modules, loader, writer) in PEERS.items() if python else ():
-        if not programs.can_import(python, modules):
-            print(f"skipped {name}: {python} cannot import {modules}")
+        if not programs.can_import(name, python, modules):
             continue
         folder = loose.parent / writer if writer else loose
         if not folder.exists():
@@ -141,14 +140,7 @@ def _keras_cases(
         directory = keras.utils.image_dataset_from_directory(
             loose, labels=None, image_size=shape, batch_size=batch_size
         )
-        generated = _generator(loose, batch_size, shape)
     yield harness.Case("image_dataset_from_directory", lambda: _count(directory))
-
-    def generate() -> int:  # with threads, as `fit(workers=...)` had them
-        calls = range(len(generated))
-        return bounds.in_threads(lambda _: len(next(generated)), calls)
-
-    yield harness.Case("ImageDataGenerator", generate)
 
 
 def _tf_data(loose: Path, batch_size: int) -> tf.data.Dataset:
@@ -160,20 +152,6 @@ def _tf_data(loose: Path, batch_size: int) -> tf.data.Dataset:
     files = tf.data.Dataset.list_files(str(loose / "*.jpg"))
     images = files.map(read, num_parallel_calls=tf.data.AUTOTUNE)
     return images.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-
-
-def _generator(
-    loose: Path, batch_size: int, shape: tuple[int, int]
-) -> keras.utils.PyDataset:
-    """Keras' older loader, set to change nothing and to give uint8."""
-    generator = tf.keras.preprocessing.image.ImageDataGenerator(dtype="uint8")
-    return generator.flow_from_directory(
-        loose.parent,
-        target_size=shape,
-        classes=[loose.name],
-        class_mode=None,
-        batch_size=batch_size,
-    )
 
 
 def _upper_bounds(

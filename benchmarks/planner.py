@@ -4,6 +4,7 @@ python -m benchmarks.planner --rows=202599,2000000,20000000 --write
 """
 
 import dataclasses
+import math
 import tracemalloc
 from collections.abc import Callable
 
@@ -15,31 +16,28 @@ from beam_pipelines.sources.rows import Rows
 from benchmarks import harness
 from schemas import celeba
 from support import command
-from support.errors import usage_error
 
 _IMAGES_PER_PERSON = 20  # as in CelebA: 202,599 images of 10,177 people
 _SLICE = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
-class PlannerConfig:
+class PlannerConfig(harness.Options):
     """Rows and options of the plan."""
 
     rows: tuple[int, ...] = command.option(
-        (202_599, 2_000_000), "Numbers of annotated images, one case each."
+        (202_599, 2_000_000),
+        "Numbers of annotated images, one case each.",
+        (1000, math.inf),
     )
     split: str = command.option("identity", "The kind of split, as in the build.")
     max_per_identity: int = command.option(0, "Images of one person at most.")
-    rounds: int = command.option(3, "Measured rounds; one more warms up.")
-    write: bool = command.option(False, "Write the result to benchmarks/results.")
+    rounds: int = command.option(
+        3, "Measured rounds; one more warms up.", harness.POSITIVE
+    )
 
     def __post_init__(self):
-        if self.rounds < 1 or not self.rows or min(self.rows) < 1000:
-            raise usage_error(
-                f"--rounds={self.rounds} or --rows={','.join(map(str, self.rows))} is "
-                "too few.",
-                "Use 1 round and 1000 rows or more.",
-            )
+        super().__post_init__()
         self.build()
 
     def build(self) -> BuildConfig:
@@ -60,8 +58,7 @@ def main(argv: list[str]) -> None:
         one.facts["seconds"] = round(rows / one.median, 3)
         one.facts["bytes/row"] = round(_peak_bytes(rows, config.build()) / rows, 1)
     settings = dataclasses.asdict(config)
-    result = harness.document("planner", "rows", measured, settings)
-    harness.report(result, config.write)
+    harness.report("planner", "rows", measured, settings, config.write)
 
 
 def make_rows(rows: int) -> Rows:

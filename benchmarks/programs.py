@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks.harness import ROOT, Timed, paced
 from support import memory
+from support.errors import ExitCode, UserError, usage_error
 
 _PATIENCE = 10  # seconds for a program to end by itself
 _WATCH_SECONDS = 0.1
@@ -93,21 +94,25 @@ class Round:
     device_memory: float
 
 
-class ProgramFailed(Exception):
+class ProgramFailed(UserError):
     """A program ended instead of answering.
 
     Attributes:
       out_of_memory: whether it said so, or the kernel killed it, as it does then.
     """
 
-    def __init__(self, written: str, status: int):
+    def __init__(self, command: str, written: str, status: int):
         lines = [line.strip() for line in written.split("\n") if line.strip()]
         telling = [line for line in lines if memory.ran_out(line)]
         self.out_of_memory = bool(telling) or status == -signal.SIGKILL
         silent = ["killed" if self.out_of_memory else "no message"]
         last = (telling or lines or silent)[-1][:_LONGEST_MESSAGE]
-        what = "out of memory: " if self.out_of_memory else ""
-        super().__init__(f"{what}{last} (exit status {status})")
+        what, remedy, code = "", f"`{command}` shows its output.", ExitCode.USAGE
+        if self.out_of_memory:
+            what, code = "out of memory: ", ExitCode.OUT_OF_MEMORY
+            remedy = "Try smaller sizes or batches, or end what else takes memory."
+        cause = f"The program ended: {what}{last} (exit status {status})."
+        super().__init__(cause, remedy, code)
 
 
 class Program:
@@ -120,6 +125,7 @@ class Program:
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str]):
         self.rounds: list[Round] = []
+        self._words = words
         self._errors = tempfile.TemporaryFile(mode="w+")
         self._process = subprocess.Popen(
             words,
@@ -172,7 +178,8 @@ class Program:
                 return json.loads(line)
         code = self._process.wait()
         self._errors.seek(0)
-        raise ProgramFailed(self._errors.read(), code)
+        command = " ".join(self._words[:3])
+        raise ProgramFailed(command, self._errors.read(), code)
 
 
 def describe(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
@@ -227,14 +234,22 @@ def serve(
         )
 
 
-def can_import(python: str, modules: str) -> bool:
-    """Tells whether a Python has modules, as `import` names them.
+def can_import(name: str, python: str, modules: str) -> bool:
+    """Tells whether a Python has the modules of a case; prints that it is skipped.
 
     Raises:
-      OSError: it cannot be run.
+      UserError: it cannot be run (exit 2).
     """
-    words = [python, "-c", f"import {modules}"]
-    return not subprocess.run(words, capture_output=True).returncode
+    try:
+        done = subprocess.run([python, "-c", f"import {modules}"], capture_output=True)
+    except OSError as error:
+        raise usage_error(
+            f"--peers_python={python} cannot be run: {error.strerror}.",
+            "Name the python of an environment.",
+        ) from error
+    if done.returncode:
+        print(f"skipped: {name}, {python} cannot import {modules}")
+    return not done.returncode
 
 
 def run(words: Sequence[str]) -> str:

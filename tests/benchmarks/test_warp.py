@@ -33,7 +33,7 @@ def test_all_cases_run_and_their_ratios_are_shown(capsys):
 
 
 def test_the_projective_transform_computes_the_same_pixels():
-    config = benchmark.WarpBenchmarkConfig(12, 10, 14, batch_size=2, batches=1)
+    config = benchmark.WarpBenchmarkConfig(height=12, width=10, size=14, batch_size=2)
     images = benchmark._images(config, np.random.default_rng(0))
     drawn = augmentation.sample_parameters(
         np.full((2, 7), 0.3, "float32"), Augmentation(20, 0.2, 0.2)
