@@ -9,7 +9,6 @@ another process is one of `benchmarks.programs`.
 import contextlib
 import dataclasses
 import datetime
-import importlib.metadata
 import json
 import math
 import os
@@ -84,8 +83,7 @@ class Case:
 
     Attributes:
       name: unique within a benchmark.
-      run: does the work once and returns how many units it did, or `Timed` if not all
-        of its time counts.
+      run: does the work once; returns its units, or `Timed` if not all time counts.
     """
 
     name: str
@@ -179,11 +177,7 @@ def measure_within(
 def paced(name: str, work: Work, seconds: float, pace: float) -> Case:
     """A case of as many units as fit into some seconds.
 
-    Args:
-      name: of the case.
-      work: does the units.
-      seconds: that a turn should take.
-      pace: seconds that a unit took; afterwards it is that of the turn before.
+    At first a unit takes `pace` seconds, afterwards what it took in the turn before.
     """
 
     def run() -> Timed:
@@ -244,18 +238,19 @@ def document(
       benchmark: its name.
       unit: what the rates count, per second.
       measurements: what was measured.
-      settings: what was measured: sizes, batch, number of images; options that are
-        paths are dropped.
+      settings: options and facts; options that are paths are dropped.
     """
+    from trainer.runs import record  # not where the peers' programs import this file
+
     return {
         "schema": SCHEMA,
         "version": VERSION,
         "benchmark": benchmark,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "code": code_version(),
+        "date": record.now(),
+        "code": _code_version(),
         "unit": f"{unit}/s",
         "hardware": hardware(),
-        "versions": versions(),
+        "versions": record.versions(*_PACKAGES),
         "settings": {k: v for k, v in settings.items() if k not in _NOT_RECORDED},
         "cases": {
             measurement.name: {
@@ -311,15 +306,11 @@ def table(result: dict[str, Any]) -> str:
     """The cases of a result as a Markdown table."""
     cases = result["cases"].items()
     facts = dict.fromkeys(fact for _, case in cases for fact in case.get("facts", {}))
-    rows = [
-        [
-            name,
-            rate(case["median"]),
-            f"±{case['spread']:.0%}",
-            *(_number(case.get("facts", {}).get(fact)) for fact in facts),
-        ]
-        for name, case in cases
-    ]
+    rows = []
+    for name, case in cases:
+        values = [case.get("facts", {}).get(fact) for fact in facts]
+        numbers = ["" if value is None else f"{value:,.4g}" for value in values]
+        rows.append([name, rate(case["median"]), f"±{case['spread']:.0%}", *numbers])
     return markdown(["case", result["unit"], "spread", *facts], rows)
 
 
@@ -348,11 +339,7 @@ def rate(value: float) -> str:
     return f"{value:,.1f}" if value < 20 else f"{value:,.0f}"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.4g}"
-
-
-def code_version() -> str:
+def _code_version() -> str:
     """The commit, with "-dirty" if files differ from it; empty without Git."""
     words = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     with contextlib.suppress(OSError):
@@ -383,12 +370,3 @@ def _gpu() -> str:
         if (device := jax.devices()[0]).platform == "gpu":
             return device.device_kind
     return ""
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that matter, those installed."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found

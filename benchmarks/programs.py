@@ -43,8 +43,8 @@ class Step:
       wait: returns when all started steps have ended.
       facts: of the case, name to number.
       device_bytes: the most memory that was taken on a GPU, 0 without one.
-      multiply: multiplies large square matrices and waits for the product; it makes
-        them when it is first called, so that they are not in the step's memory.
+      multiply: multiplies large matrices and waits; makes them when first called, so
+        that they are not in the step's memory.
       multiply_flops: floating-point operations of one such call, 0 for no products.
     """
 
@@ -95,22 +95,17 @@ class Round:
 
 
 class ProgramFailed(UserError):
-    """A program ended instead of answering.
-
-    Attributes:
-      out_of_memory: whether it said so, or the kernel killed it, as it does then.
-    """
+    """A program ended instead of answering (exit 7 for want of memory, else 2)."""
 
     def __init__(self, command: str, written: str, status: int):
         lines = [line.strip() for line in written.split("\n") if line.strip()]
         telling = [line for line in lines if memory.ran_out(line)]
-        self.out_of_memory = bool(telling) or status == -signal.SIGKILL
-        silent = ["killed" if self.out_of_memory else "no message"]
-        last = (telling or lines or silent)[-1][:_LONGEST_MESSAGE]
         what, remedy, code = "", f"`{command}` shows its output.", ExitCode.USAGE
-        if self.out_of_memory:
+        # The kernel kills without a word.
+        if telling or status == -signal.SIGKILL:
             what, code = "out of memory: ", ExitCode.OUT_OF_MEMORY
             remedy = "Try smaller sizes or batches, or end what else takes memory."
+        last = (telling or lines or ["no message"])[-1][:_LONGEST_MESSAGE]
         cause = f"The program ended: {what}{last} (exit status {status})."
         super().__init__(cause, remedy, code)
 
@@ -183,11 +178,7 @@ class Program:
 
 
 def describe(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
-    """The answer of a program without a task: its device and the precision that fits.
-
-    Raises:
-      ProgramFailed: it ended.
-    """
+    """The answer of a program without a task, its device; raises ProgramFailed."""
     with Program(words, environment) as program:
         return program.facts
 
@@ -212,9 +203,6 @@ def serve(
         answer(device())
         return
     task = json.loads(sys.argv[1])
-    with contextlib.suppress(OSError):  # no such file, or not allowed
-        # When memory runs out, the kernel should end this process and no other.
-        Path("/proc/self/oom_score_adj").write_text("1000")
     baseline = _resident("VmRSS")
     step = prepare(task)
     first, second = step.run(1).seconds, step.run(1).seconds
@@ -283,12 +271,11 @@ def run_watched(words: Sequence[str]) -> dict[str, float]:
     process = psutil.Popen(words, stdout=subprocess.DEVNULL)
     largest, seconds = 0, {}
     while process.poll() is None:
-        with contextlib.suppress(psutil.Error):  # it has just ended
+        with contextlib.suppress(psutil.Error):  # one has just ended
             for one in (process, *process.children(recursive=True)):
-                with contextlib.suppress(psutil.Error):
-                    times = one.cpu_times()
-                    seconds[one.pid] = times.user + times.system
-                    largest = max(largest, one.memory_info().rss)
+                times = one.cpu_times()
+                seconds[one.pid] = times.user + times.system
+                largest = max(largest, one.memory_info().rss)
         time.sleep(_WATCH_SECONDS)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, list(words))

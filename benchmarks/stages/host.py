@@ -75,7 +75,12 @@ class Records:
 
     def parsing(self, units: int) -> Timed:
         """Parses records that are in memory."""
-        return self._mapping(lambda batch: example_schema.parse(batch)["label"], units)
+        attributes = len(self._manifest.attributes)
+
+        def parse(batch: tf.Tensor) -> tf.Tensor:
+            return example_schema.parse(batch, attributes)["label"]
+
+        return self._mapping(parse, units)
 
     def decoding(self, units: int) -> Timed:
         """Parses and decodes records that are in memory."""

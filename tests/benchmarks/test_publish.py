@@ -116,7 +116,7 @@ def test_results_on_a_gpu_are_kept_apart(tmp_path):
 def test_foreign_files_and_missing_marks_are_refused(tmp_path):
     folder = project(tmp_path, INPUT)
     (tmp_path / "README.md").write_text("nothing")
-    with pytest.raises(UserError, match="has not one <!-- benchmarks:begin"):
+    with pytest.raises(UserError, match="has no <!-- benchmarks:begin"):
         publish.write(tmp_path)
     (folder / "x.json").write_text(json.dumps({"schema": "other"}))
     with pytest.raises(UserError, match="x.json is not a result"):

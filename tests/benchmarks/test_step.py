@@ -156,9 +156,9 @@ def test_a_program_that_ends_says_why():
     ],
 )
 def test_running_out_of_memory_is_named(end):
-    with pytest.raises(programs.ProgramFailed, match="out of memory: [kMX]") as raised:
+    with pytest.raises(programs.ProgramFailed, match="out of memory: [nMX]") as raised:
         programs.Program([sys.executable, "-c", end], {})
-    assert raised.value.out_of_memory
+    assert raised.value.exit_code == ExitCode.OUT_OF_MEMORY
 
 
 def test_a_peer_that_ends_on_the_way_is_skipped(capsys):
