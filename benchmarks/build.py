@@ -33,7 +33,6 @@ _FACES = 2000  # synthetic ones; the other files are copies of them
 _PEERS = {
     "webdataset": "webdataset",
     "litdata": "litdata",
-    "streaming": "streaming",
     "tfds": "tensorflow_datasets",
 }
 _WRITERS = Path(__file__).parent / "peers" / "writers.py"
@@ -91,8 +90,7 @@ def make_images(config: BuildBenchmarkConfig, count: int) -> Path:
     if (folder / "complete").exists():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
-    words = [f"--output_dir={faces}", f"--num_examples={_FACES}"]
-    programs.run([sys.executable, "-m", "beam_pipelines.synthesize", *words])
+    programs.synthesize(faces, _FACES)
     images = folder / celeba.IMAGE_FOLDER
     images.mkdir(parents=True)
     sources = Path(config.images_dir or faces / celeba.IMAGE_FOLDER)
@@ -146,15 +144,8 @@ def _build(
     Raises:
       ValueError: not all images were written.
     """
-    words = [
-        "--runner=DirectRunner",
-        "--balance=none",
-        f"--celeba_dir={folder}",
-        f"--output_dir={output}",
-        "--overwrite",
-    ]
     started = time.time()
-    facts = programs.run_watched([sys.executable, "-m", "beam_pipelines.build", *words])
+    facts = programs.run_watched(programs.build(folder, output, "--overwrite"))
     seconds = (output / FILE_NAME).stat().st_mtime - started
     manifest = Manifest.from_json((output / FILE_NAME).read_text())
     written = sum(shard.records for shard in manifest.shards)

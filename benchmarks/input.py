@@ -12,7 +12,6 @@ as many bytes as the decoded images have.
 """
 
 import dataclasses
-import sys
 import tempfile
 from pathlib import Path
 
@@ -71,17 +70,8 @@ def main(argv: list[str]) -> None:
 def make_data(count: int, work: Path, image_size: str = "") -> Path:
     """Builds a dataset of synthetic faces; returns its directory."""
     sample, dataset = work / "sample", work / "tfrecords"
-    python = [sys.executable, "-m"]
-    words = [f"--output_dir={sample}", f"--num_examples={count}"]
-    programs.run([*python, "beam_pipelines.synthesize", *words])
-    words = [
-        "--runner=DirectRunner",
-        "--balance=none",
-        f"--celeba_dir={sample}",
-        f"--output_dir={dataset}",
-        f"--image_size={image_size}",
-    ]
-    programs.run([*python, "beam_pipelines.build", *words])
+    programs.synthesize(sample, count)
+    programs.run(programs.build(sample, dataset, f"--image_size={image_size}"))
     return dataset
 
 

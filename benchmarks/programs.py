@@ -253,6 +253,19 @@ def run(words: Sequence[str]) -> str:
     return done.stdout
 
 
+def synthesize(folder: Path, count: int) -> None:
+    """Draws faces into a CelebA directory."""
+    words = [f"--output_dir={folder}", f"--num_examples={count}"]
+    run([sys.executable, "-m", "beam_pipelines.synthesize", *words])
+
+
+def build(celeba_dir: Path, output_dir: Path, *words: str) -> list[str]:
+    """The command that builds a dataset of all images."""
+    folders = [f"--celeba_dir={celeba_dir}", f"--output_dir={output_dir}"]
+    options = ["--runner=DirectRunner", "--balance=none", *folders, *words]
+    return [sys.executable, "-m", "beam_pipelines.build", *options]
+
+
 def run_watched(words: Sequence[str]) -> dict[str, float]:
     """Runs a program silently and watches it and all processes below it.
 

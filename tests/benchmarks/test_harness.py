@@ -84,19 +84,19 @@ def test_paths_are_not_recorded():
     assert harness.document("demo", "rows", [], settings)["settings"] == {"size": 1}
 
 
-def test_plan_shares_the_time():
-    assert harness.plan([0.1] * 4, 40.0) == (5, 2.0)
-    # One case cannot do less than 4 s: the others share what it leaves.
-    assert harness.plan([4.0, 0.1, 0.1], 30.0) == (5, 1.0)
-
-
-def test_plan_drops_rounds_before_turns_become_too_short():
-    assert harness.plan([0.1] * 10, 10.0) == (3, pytest.approx(1 / 3))
-
-
-def test_plan_measures_once_in_too_short_a_time():
-    assert harness.plan([5.0, 5.0], 3.0) == (1, 0.3)
-    assert harness.plan([0.1], 0.0) == (1, 0.3)
+@pytest.mark.parametrize(
+    ("costs", "seconds", "rounds", "turn"),
+    [
+        ([0.1] * 4, 40.0, 5, 2.0),
+        # One case cannot do less than 4 s: the others share what it leaves.
+        ([4.0, 0.1, 0.1], 30.0, 5, 1.0),
+        ([0.1] * 10, 10.0, 3, 1 / 3),  # turns would become too short
+        ([5.0, 5.0], 3.0, 1, 0.3),
+        ([0.1], 0.0, 1, 0.3),
+    ],
+)
+def test_plan_shares_the_time(costs, seconds, rounds, turn):
+    assert harness.plan(costs, seconds) == (rounds, pytest.approx(turn))
 
 
 class Clock:

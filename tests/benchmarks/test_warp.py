@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from benchmarks import harness
 from benchmarks import warp as benchmark
-from support.errors import ExitCode, UserError
+from support.errors import ExitCode
 from trainer import augmentation
 from trainer.config import Augmentation
 
@@ -41,17 +39,6 @@ def test_the_projective_transform_computes_the_same_pixels():
     want = augmentation.compiled(14)(images, drawn)
     got = benchmark._projective(config, drawn)(images)
     np.testing.assert_allclose(got, want, atol=0.0255)
-
-
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED")])
-def test_running_out_of_memory_is_no_bug(error, monkeypatch):
-    def fail(*_arguments):
-        raise error
-
-    monkeypatch.setattr(harness, "measure", fail)
-    with pytest.raises(UserError, match="Out of memory. Use a smaller") as raised:
-        benchmark.main(["warp", *TINY])
-    assert raised.value.exit_code == ExitCode.OUT_OF_MEMORY
 
 
 def test_missing_backend_is_named():
