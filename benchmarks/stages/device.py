@@ -68,12 +68,10 @@ class Parts:
             with tf.device("GPU:0"):
                 return tf.identity(images)
 
-        return self._repeat(move, lambda moved: moved[0, 0, 0, 0].numpy())
+        return self._repeat(move)
 
     def warp(self) -> Work:
-        return self._repeat(
-            lambda: self.augment(self.batch), lambda warped: warped[0, 0, 0, 0].numpy()
-        )
+        return self._repeat(lambda: self.augment(self.batch))
 
     def forward(self) -> Work:
         """The model that trains, in inference mode, on images that are warped."""
@@ -83,14 +81,17 @@ class Parts:
         def predict(images):
             return model(images, training=False)[training_model.LOGIT]
 
-        return self._repeat(
-            lambda: predict(self.warped), lambda logits: logits[0, 0].numpy()
-        )
+        return self._repeat(lambda: predict(self.warped))
 
     def step(self) -> Work:
         """The complete train step, warp included, on the same batch every time."""
         step = self.job.train_step
-        return self._repeat(lambda: step(self.batch), lambda _: step.sums.numpy())
+
+        def run() -> tf.Variable:
+            step(self.batch)
+            return step.sums
+
+        return self._repeat(run)
 
     def evaluate(self) -> Work:
         """Reads, decodes and evaluates the validation split, in float32."""
@@ -105,14 +106,14 @@ class Parts:
 
         return work
 
-    def _repeat(self, do: Callable[[], Any], wait: Callable[[Any], Any]) -> Work:
+    def _repeat(self, do: Callable[[], tf.Tensor]) -> Work:
         """Work of which a unit is one call on a batch; waits for the last one only."""
 
         def work(units: int) -> Timed:
             started = time.perf_counter()
             for _ in range(units):
                 result = do()
-            wait(result)
+            tf.reshape(result, [-1])[0].numpy()  # waits for the device
             seconds = time.perf_counter() - started
             return Timed(units * self.job.config.batch_size, seconds)
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.harness import Timed, Work
-from benchmarks.stages.bounds import drop_from_cache, timed
+from benchmarks.stages.bounds import drop_from_cache, repeated
 from schemas import example as example_schema
 from support.hardware import available_memory
 from support.pool import cores
@@ -68,10 +68,10 @@ class Records:
         """Reads every record, interleaved."""
         batches = self._records.batch(_BATCH)
 
-        def forget() -> None:
-            drop_from_cache(self._paths if cold else [])
-
-        return lambda units: timed(lambda: _count(batches), units, forget)
+        return repeated(
+            lambda: _count(batches),
+            lambda: drop_from_cache(self._paths if cold else []),
+        )
 
     def parsing(self, units: int) -> Timed:
         """Parses records that are in memory."""
@@ -93,7 +93,7 @@ class Records:
     def _mapping(self, function: Any, units: int) -> Timed:
         batches = tf.data.Dataset.from_tensor_slices(self._sample).batch(_BATCH)
         batches = batches.repeat(units).map(function, cores(), deterministic=True)
-        return timed(lambda: _count(batches), 1)
+        return repeated(lambda: _count(batches))(1)
 
 
 def batching(batches: tf.data.Dataset) -> Work:
@@ -102,7 +102,7 @@ def batching(batches: tf.data.Dataset) -> Work:
     def work(units: int) -> Timed:
         stream = iter(batches)
         next(stream)
-        return timed(lambda: len(next(stream)["images"]), units)
+        return repeated(lambda: len(next(stream)["images"]))(units)
 
     return work
 

@@ -41,33 +41,28 @@ def test_the_projective_transform_computes_the_same_pixels():
     np.testing.assert_allclose(got, want, atol=0.0255)
 
 
-def test_missing_backend_is_named():
+def on_jax(missing):
+    """A program on JAX; importing what is missing is an error."""
     program = (
-        "import sys; sys.modules['jax'] = None; from support import command; "
-        "from benchmarks import warp; command.run(warp.main, ['warp'])"
+        f"import sys; sys.modules['{missing}'] = None; from support import command; "
+        f"from benchmarks import warp; command.run(warp.main, ['warp', *{TINY}])"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         cwd=ROOT,
         env=os.environ | {"KERAS_BACKEND": "jax"},
     )
+
+
+def test_missing_backend_is_named():
+    done = on_jax("jax")
     assert done.returncode == ExitCode.USAGE, done.stderr
     assert done.stderr.startswith("error: Keras' backend jax is not installed.\n")
 
 
 def test_on_jax_it_needs_no_tensorflow():
-    program = (
-        "import sys; sys.modules['tensorflow'] = None; "
-        f"from benchmarks import warp; warp.main(['warp', *{TINY}])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"KERAS_BACKEND": "jax"},
-    )
+    done = on_jax("tensorflow")
     assert done.returncode == 0, done.stderr
     assert len(cases(done.stdout)) == 2 and "Skipped" in done.stdout, done.stdout
