@@ -76,12 +76,10 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """What a program measured in one round.
+    """What a program measured in one round: images, and the seconds that they took.
 
     Attributes:
-      images: trained on.
-      seconds: that they took.
-      matmul: floating-point operations per second of the matrix product, 0 for none.
+      matmul: FLOP/s of the matrix product, 0 for none.
       memory: what the work, compiling included, added to the process's largest resident
         size until the first matrix product, MiB; 0 where unknown.
       device_memory: the most that was taken on the GPU until then, MiB.
@@ -147,11 +145,6 @@ class Program:
             print("{}", file=self._process.stdin, flush=True)
         self.rounds.append(Round(**self._answer()))
         return Timed(self.rounds[-1].images, self.rounds[-1].seconds)
-
-    @property
-    def ended(self) -> bool:
-        """Whether it ended by itself."""
-        return self._process.poll() is not None
 
     def close(self) -> None:
         try:

@@ -122,10 +122,10 @@ def _measure(
 ) -> list[harness.Measurement]:
     """Measures the cases of one task, all of whose programs live side by side.
 
-    Cases that fail are skipped with a message.
+    Cases that do not start are skipped with a message.
 
     Raises:
-      programs.ProgramFailed: ours ended.
+      programs.ProgramFailed: ours did not start, or one ended later.
     """
     started: dict[str, programs.Program] = {}
     with contextlib.ExitStack() as stack:
@@ -140,30 +140,12 @@ def _measure(
                 print(f"skipped: {name}, {_label(task)}: {error.cause}", flush=True)
             else:
                 started[name] = stack.enter_context(program)
-        measured = _interleave(config.rounds, _label(task), started)
+        turns = [harness.Case(name, one.run) for name, one in started.items()]
+        measured = harness.measure(turns, config.rounds)
     results = _with_facts(task, measured, started)
     for one in results:
         print(f"  {one.name}: {one.median:,.4g} images/s ±{one.spread:.1%}", flush=True)
     return results
-
-
-def _interleave(
-    rounds: int, label: str, started: dict[str, programs.Program]
-) -> list[harness.Measurement]:
-    """The rates; a program that ends is removed from `started`, the rest restarts."""
-    while True:
-        for program in started.values():
-            program.rounds.clear()
-        try:
-            return harness.measure(
-                [harness.Case(name, one.run) for name, one in started.items()], rounds
-            )
-        except programs.ProgramFailed as error:
-            if started[OURS].ended:
-                raise
-            for name in [name for name in started if started[name].ended]:
-                print(f"skipped: {name}, {label}: {error.cause}", flush=True)
-                del started[name]
 
 
 def _with_facts(

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import statistics
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -57,7 +56,6 @@ class Breakdown:
     Attributes:
       stages: in the order in which an image meets them.
       doubled: the stage that is measured twice, to see the noise.
-      waited: name of a stage -> the fraction of each turn that waited for batches.
     """
 
     def __init__(self, config: StagesConfig):
@@ -70,7 +68,6 @@ class Breakdown:
         self._parts = Parts.build(train, self._part)
         self._records = Records(self._part)
         self._paths = shard_paths(self._part)
-        self.waited: dict[str, list[float]] = {}
         self.stages = list(self._stages())
         if not self.stages:
             raise usage_error(
@@ -97,9 +94,6 @@ class Breakdown:
             one = measured[stage.name]
             bound = measured[stage.bound.name].median / stage.per_image
             facts = {BOUND: bound, FRACTION: one.median / bound}
-            if stage.name in self.waited:
-                turns = self.waited[stage.name][-len(one.samples) :]
-                facts["waiting for input"] = statistics.median(turns)
             results.append(dataclasses.replace(one, facts=facts))
         return [*results, measured[self.doubled + AGAIN]]
 
@@ -215,8 +209,7 @@ class Breakdown:
         def between() -> None:
             bounds.drop_from_cache(self._paths if way == stalls.COLD else [])
 
-        waited, cache = self.waited.setdefault(way, []), way == stalls.CACHED
-        work = training(self._parts.job, cache, waited, between)
+        work = training(self._parts.job, way == stalls.CACHED, between)
         return Stage(way, work, Bound(STEP))
 
     def _matmul(self, precision: str = "") -> Bound:

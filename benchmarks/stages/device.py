@@ -139,9 +139,7 @@ def long_run(job: Job, cache: bool = False) -> tf.data.Dataset:
     )
 
 
-def training(
-    job: Job, cache: bool, waited: list[float], between: Callable[[], None]
-) -> Work:
+def training(job: Job, cache: bool, between: Callable[[], None]) -> Work:
     """Training on a stream of batches, from the second batch on.
 
     The first was made in a pause, and would flatter the rate.
@@ -149,7 +147,6 @@ def training(
     Args:
       job: whose step it is.
       cache: keep the decoded images in memory; all are decoded before the first turn.
-      waited: takes the fraction of the time that each turn waited for batches.
       between: called twice in every epoch, between two steps; its time counts.
     """
     batches, half = long_run(job, cache), max(1, job.steps_per_epoch // 2)
@@ -158,18 +155,15 @@ def training(
 
     def work(units: int) -> Timed:
         stream = iter(batches)
-        batch, waiting = next(stream), 0.0
+        batch = next(stream)
         started = time.perf_counter()
         for unit in range(units):
             if unit % half == 0:
                 between()
             job.train_step(batch)
-            asked = time.perf_counter()
             batch = next(stream)
-            waiting += time.perf_counter() - asked
         job.train_step.sums.numpy()  # waits for the device
         seconds = time.perf_counter() - started
-        waited.append(waiting / seconds)
         return Timed(units * job.config.batch_size, seconds)
 
     return work

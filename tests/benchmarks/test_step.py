@@ -152,23 +152,16 @@ def test_running_out_of_memory_is_named(end):
     assert raised.value.exit_code == ExitCode.OUT_OF_MEMORY
 
 
-def test_a_peer_that_ends_on_the_way_is_skipped(capsys):
-    dies = PROGRAM.replace("{and later}", "x").replace(
+def test_a_program_that_ends_on_the_way_is_noticed():
+    dies = PROGRAM.replace(
         "work = lambda: time.sleep(0.02)",
         "calls = []\n    work = lambda: calls.append(1) or 1 / (len(calls) < 6)",
     )
     told = json.dumps({"images": 5, "round_seconds": 0.001})
-    started = {
-        name: programs.Program([sys.executable, "-c", program, told], {})
-        for name, program in (("ours", PROGRAM), ("pytorch", dies))
-    }
-    with started["ours"], started["pytorch"]:
-        measured = step._interleave(2, "vgg16", started)
-    assert [one.name for one in measured] == list(started) == ["ours"]
-    assert len(started["ours"].rounds) == 3  # with the one that warms up
-    assert (
-        "skipped: pytorch, vgg16: The program ended: ZeroDiv" in capsys.readouterr().out
-    )
+    with programs.Program([sys.executable, "-c", dies, told], {}) as program:
+        with pytest.raises(programs.ProgramFailed, match="ended: ZeroDiv"):
+            for _ in range(9):
+                program.run()
 
 
 @pytest.mark.parametrize(
