@@ -23,6 +23,7 @@ import simplejpeg
 
 from beam_pipelines.synthesize import QUALITY
 from benchmarks import harness, programs
+from benchmarks.options import POSITIVE, Options
 from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest
 from support import command
@@ -40,7 +41,7 @@ _TEXTS = (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE)
 
 
 @dataclasses.dataclass(frozen=True)
-class BuildBenchmarkConfig(harness.Options):
+class BuildBenchmarkConfig(Options):
     """Images to build, and where they come from."""
 
     annotations_dir: str = command.option(
@@ -59,9 +60,7 @@ class BuildBenchmarkConfig(harness.Options):
     peers_python: str = command.option(
         "", "A Python that has benchmarks/requirements-peers.txt; empty = no peers."
     )
-    rounds: int = command.option(
-        3, "Measured rounds; one more warms up.", harness.POSITIVE
-    )
+    rounds: int = command.option(3, "Measured rounds; one more warms up.", POSITIVE)
 
 
 def main(argv: list[str]) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness, programs
+from benchmarks.options import POSITIVE, Options
 from benchmarks.train_step.cases import (
     DROPOUT,
     LEARNING_RATE,
@@ -43,13 +44,13 @@ AGAIN, WARP = "ours, again", "with warp"
 
 
 @dataclasses.dataclass(frozen=True)
-class GpuConfig(harness.Options):
+class GpuConfig(Options):
     """Models and sizes to measure."""
 
     models: tuple[str, ...] = command.option(("resnet50",), "Architectures.")
     size: int = command.option(224, "Side of the models' input, pixels.", INPUT_SIZES)
     batch_sizes: tuple[int, ...] = command.option(
-        (128, 256, 512), "Images per step.", harness.POSITIVE
+        (128, 256, 512), "Images per step.", POSITIVE
     )
     round_seconds: float = command.option(2.0, "Length of a case's turn, seconds.")
 
@@ -67,8 +68,7 @@ def main(argv: list[str]) -> None:
             print(f"skipped: {model} batch {batch_size}: {error}", flush=True)
     if not measured:
         raise usage_error("Nothing could be measured.", "See the lines above.")
-    settings = dataclasses.asdict(config)
-    result = harness.document("gpu", "images", measured, settings)
+    result = harness.document("gpu", "images", measured, dataclasses.asdict(config))
     print(harness.table(result))
     for model in config.models:
         print(*targets(model, result["cases"]), sep="\n")

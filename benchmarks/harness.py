@@ -9,8 +9,8 @@ another process is one of `benchmarks.programs`.
 import contextlib
 import dataclasses
 import datetime
+import importlib.metadata
 import json
-import math
 import os
 import platform
 import statistics
@@ -21,8 +21,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from support import command
-from support.errors import did_you_mean, usage_error
 from support.files import atomic_write
 from support.hardware import cpu_info
 
@@ -38,31 +36,6 @@ _PACKAGES = (
 )
 #: More rounds than these tell little; a shorter turn is mostly its start and end.
 _MOST_ROUNDS, _SHORTEST_TURN = 5, 0.3
-#: Ranges of options, see `Options`.
-POSITIVE, SECONDS = (1, math.inf), (0.01, math.inf)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-    """Options of every benchmark. Refuses numbers outside their ranges (exit 2)."""
-
-    rounds: int = command.option(5, "Measured rounds; one more warms up.", POSITIVE)
-    write: bool = command.option(False, "Write the result to benchmarks/results.")
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            low, high = field.metadata["within"] or (-math.inf, math.inf)
-            values = getattr(self, field.name)
-            values = values if isinstance(values, tuple) else (values,)
-            if field.metadata["within"] and not (
-                values and all(low <= value <= high for value in values)
-            ):
-                raise usage_error(
-                    f"--{field.name}={','.join(map(str, values))} is out of range.",
-                    f"Choose {low} or more."
-                    if high == math.inf
-                    else f"Choose from {low}..{high}.",
-                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,16 +189,6 @@ def ratio(one: Sequence[float], other: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
-def check_choices(flag: str, values: Sequence[str], known: Sequence[str]) -> None:
-    """Raises UserError (exit 2) unless there are values and all of them are known."""
-    for value in values or ("",):
-        if value not in known:
-            raise usage_error(
-                f"--{flag}={value} is none of {', '.join(known)}.",
-                did_you_mean(value, known),
-            )
-
-
 def document(
     benchmark: str,
     unit: str,
@@ -240,17 +203,15 @@ def document(
       measurements: what was measured.
       settings: options and facts; options that are paths are dropped.
     """
-    from trainer.runs import record  # not where the peers' programs import this file
-
     return {
         "schema": SCHEMA,
         "version": VERSION,
         "benchmark": benchmark,
-        "date": record.now(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "code": _code_version(),
         "unit": f"{unit}/s",
         "hardware": hardware(),
-        "versions": record.versions(*_PACKAGES),
+        "versions": _versions(),
         "settings": {k: v for k, v in settings.items() if k not in _NOT_RECORDED},
         "cases": {
             measurement.name: {
@@ -370,3 +331,12 @@ def _gpu() -> str:
         if (device := jax.devices()[0]).platform == "gpu":
             return device.device_kind
     return ""
+
+
+def _versions() -> dict[str, str]:
+    """Versions of Python and of the packages that matter, those installed."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found

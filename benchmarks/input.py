@@ -16,13 +16,14 @@ import tempfile
 from pathlib import Path
 
 from benchmarks import harness, programs
+from benchmarks.options import POSITIVE, Options
 from support import command
 from support.errors import usage_error
 from support.pool import cores
 
 
 @dataclasses.dataclass(frozen=True)
-class InputBenchmarkConfig(harness.Options):
+class InputBenchmarkConfig(Options):
     """Images and batches to measure with."""
 
     num_images: int = command.option(
@@ -31,7 +32,7 @@ class InputBenchmarkConfig(harness.Options):
     image_size: str = command.option(
         "", "Resize the images to H,W pixels when they are built; empty: 218,178."
     )
-    batch_size: int = command.option(32, "Images per batch.", harness.POSITIVE)
+    batch_size: int = command.option(32, "Images per batch.", POSITIVE)
     peers_python: str = command.option(
         "", "A Python that has benchmarks/requirements-peers.txt; empty = no peers."
     )

@@ -14,6 +14,7 @@ from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
 from beam_pipelines.sources.rows import Rows
 from benchmarks import harness
+from benchmarks.options import POSITIVE, Options
 from schemas import celeba
 from support import command
 
@@ -21,7 +22,7 @@ _IMAGES_PER_PERSON = 20  # as in CelebA: 202,599 images of 10,177 people
 
 
 @dataclasses.dataclass(frozen=True)
-class PlannerConfig(harness.Options):
+class PlannerConfig(Options):
     """Rows and options of the plan."""
 
     rows: tuple[int, ...] = command.option(
@@ -31,9 +32,7 @@ class PlannerConfig(harness.Options):
     )
     split: str = command.option("identity", "The kind of split, as in the build.")
     max_per_identity: int = command.option(0, "Images of one person at most.")
-    rounds: int = command.option(
-        3, "Measured rounds; one more warms up.", harness.POSITIVE
-    )
+    rounds: int = command.option(3, "Measured rounds; one more warms up.", POSITIVE)
 
     def __post_init__(self):
         super().__post_init__()

@@ -75,8 +75,8 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class Round:
-    """What a program measured in one round: images, and the seconds that they took.
+class Round(Timed):
+    """Images of one round, the seconds that they took, and what else was measured.
 
     Attributes:
       matmul: FLOP/s of the matrix product, 0 for none.
@@ -85,8 +85,6 @@ class Round:
       device_memory: the most that was taken on the GPU until then, MiB.
     """
 
-    images: int
-    seconds: float
     matmul: float
     memory: float
     device_memory: float
@@ -135,7 +133,7 @@ class Program:
             self.close()
             raise
 
-    def run(self) -> Timed:
+    def run(self) -> Round:
         """Does one round, as a case of `harness.measure`.
 
         Raises:
@@ -144,7 +142,7 @@ class Program:
         with contextlib.suppress(BrokenPipeError):  # the missing answer says why
             print("{}", file=self._process.stdin, flush=True)
         self.rounds.append(Round(**self._answer()))
-        return Timed(self.rounds[-1].images, self.rounds[-1].seconds)
+        return self.rounds[-1]
 
     def close(self) -> None:
         try:
@@ -208,11 +206,8 @@ def serve(
             host = max(_resident("VmHWM") - baseline, 0.0)
             device_memory = step.device_bytes() / _MEBIBYTE
             step.multiply()  # it may have to be compiled
-        answer(
-            dataclasses.asdict(
-                Round(done.units, done.seconds, step.peak(), host, device_memory)
-            )
-        )
+        measured = Round(done.units, done.seconds, step.peak(), host, device_memory)
+        answer(dataclasses.asdict(measured))
 
 
 def can_import(name: str, python: str, modules: str) -> bool:

@@ -77,10 +77,7 @@ class PublishConfig:
 
 def main(argv: list[str]) -> None:
     config = command.parse_config(PublishConfig, argv)
-    if config.check:
-        check(harness.ROOT)
-    else:
-        print(*write(harness.ROOT), sep="\n")
+    publish(harness.ROOT, config.check)
 
 
 def newest(folder: Path) -> dict[Path, Document]:
@@ -222,33 +219,33 @@ def pages(root: Path) -> tuple[dict[Path, str], list[Comparison]]:
     return texts, comparisons
 
 
-def write(root: Path) -> list[Path]:
-    """Writes texts and figure; returns the files."""
-    texts, comparisons = pages(root)
-    drawing = root / FOLDER / FIGURE
-    layout = Layout(4.2, 1.9, 1.7, 0.55, 0.3, 0.4)
-    atomic_write(drawing, png(list(map(_panel, comparisons)), layout))
-    for path, text in texts.items():
-        atomic_write(path, text)
-    return [*texts, drawing]
-
-
-def check(root: Path) -> None:
-    """Raises UserError (exit 5) unless the texts are what the results give.
+def publish(root: Path, check: bool) -> None:
+    """Writes texts and figure, and prints their paths; or only checks the texts.
 
     The figure's bytes depend on matplotlib's version, and are not compared.
+
+    Raises:
+      UserError: with `check` a text is not what the results give; see also `pages`
+        (exit 5).
     """
+    texts, comparisons = pages(root)
     stale = [
         path.relative_to(root).as_posix()
-        for path, text in pages(root)[0].items()
+        for path, text in texts.items()
         if not path.exists() or path.read_text() != text
     ]
-    if stale:
+    if check and stale:
         raise UserError(
             f"Not what the newest results give: {', '.join(stale)}.",
             "Run `python -m benchmarks.publish`.",
             ExitCode.INTEGRITY,
         )
+    if not check:
+        layout = Layout(4.2, 1.9, 1.7, 0.55, 0.3, 0.4)
+        figure = png(list(map(_panel, comparisons)), layout)
+        for path, content in (texts | {root / FOLDER / FIGURE: figure}).items():
+            atomic_write(path, content)
+            print(path)
 
 
 if __name__ == "__main__":

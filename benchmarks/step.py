@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks import harness, programs
+from benchmarks.options import POSITIVE, SECONDS, Options, check_choices
 from benchmarks.train_step import cases
 from benchmarks.train_step.cases import KINDS, OURS, WARP, Kind
 from support import command
@@ -33,7 +34,7 @@ ALL = "all"
 
 
 @dataclasses.dataclass(frozen=True)
-class StepConfig(harness.Options):
+class StepConfig(Options):
     """Models, sizes, precisions and cases to measure."""
 
     models: tuple[str, ...] = command.option((ALL,), "Architectures, or all.")
@@ -43,15 +44,13 @@ class StepConfig(harness.Options):
     precision: tuple[str, ...] = command.option(
         ("auto",), "Some of auto, float32, bfloat16, float16."
     )
-    batch_sizes: tuple[int, ...] = command.option(
-        (32,), "Examples per step.", harness.POSITIVE
-    )
+    batch_sizes: tuple[int, ...] = command.option((32,), "Examples per step.", POSITIVE)
     cases: tuple[str, ...] = command.option(
         (ALL,),
         "Some of ours, again, warp, onednn_off, keras, pytorch, torchvision, or all.",
     )
     round_seconds: float = command.option(
-        2.0, "Length of a case's turn, seconds.", harness.SECONDS
+        2.0, "Length of a case's turn, seconds.", SECONDS
     )
     peers_python: str = command.option(
         "", "A Python that has PyTorch and torchvision; empty = this one."
@@ -59,9 +58,9 @@ class StepConfig(harness.Options):
 
     def __post_init__(self):
         super().__post_init__()
-        harness.check_choices("models", self.models, (ALL, *MODELS))
-        harness.check_choices("precision", self.precision, PRECISIONS)
-        harness.check_choices("cases", self.cases, (ALL, *KINDS))
+        check_choices("models", self.models, (ALL, *MODELS))
+        check_choices("precision", self.precision, PRECISIONS)
+        check_choices("cases", self.cases, (ALL, *KINDS))
 
     @property
     def kinds(self) -> dict[str, Kind]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
+from benchmarks.options import POSITIVE, Options
 from benchmarks.train_step.cases import backend
 from support import command, memory
 from trainer.loop import wakeup
@@ -20,16 +21,16 @@ _OURS, _RATIO = "warp", "warp / this"
 
 
 @dataclasses.dataclass(frozen=True)
-class WarpBenchmarkConfig(harness.Options):
+class WarpBenchmarkConfig(Options):
     """Sizes to measure."""
 
-    height: int = command.option(218, "Height of the images, pixels.", harness.POSITIVE)
-    width: int = command.option(178, "Width of the images, pixels.", harness.POSITIVE)
+    height: int = command.option(218, "Height of the images, pixels.", POSITIVE)
+    width: int = command.option(178, "Width of the images, pixels.", POSITIVE)
     size: int = command.option(
-        224, "Side of what the warp makes of them, pixels.", harness.POSITIVE
+        224, "Side of what the warp makes of them, pixels.", POSITIVE
     )
-    batch_size: int = command.option(32, "Images per batch.", harness.POSITIVE)
-    batches: int = command.option(4, "Batches per round.", harness.POSITIVE)
+    batch_size: int = command.option(32, "Images per batch.", POSITIVE)
+    batches: int = command.option(4, "Batches per round.", POSITIVE)
 
 
 def main(argv: list[str]) -> None:
