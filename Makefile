@@ -84,7 +84,7 @@ bench-step: install $(VENV)-peers/.installed ## Compare the train step with Kera
 GPU_BOX := data/gpu-box
 GPU_PYTHON ?= 3.12
 bench-gpu-box: install ## Collect the packages that `python -m benchmarks.gpu` needs there
-	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version $(GPU_PYTHON) --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --constraint constraints.txt --dest $(GPU_BOX) keras optree simplejpeg absl-py rich h5py packaging
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version $(GPU_PYTHON) --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 --constraint constraints.txt --dest $(GPU_BOX) keras optree simplejpeg absl-py rich h5py packaging pydantic pydantic-core annotated-types typing-extensions typing-inspection safetensors
 
 $(VENV)-peers/.installed: benchmarks/requirements-peers.txt
 	"$(PYTHON)" -m venv --clear $(VENV)-peers

@@ -10,6 +10,7 @@ decodes and writes, and the writers of other libraries, if `--peers_python` has 
 
 import dataclasses
 import functools
+import math
 import shutil
 import sys
 import time
@@ -22,10 +23,10 @@ import simplejpeg
 
 from beam_pipelines.synthesize import QUALITY
 from benchmarks import harness, programs
+from benchmarks.options import POSITIVE, Options
 from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest
 from support import command
-from support.errors import usage_error
 from support.images import resize
 
 _FACES = 2000  # synthetic ones; the other files are copies of them
@@ -33,7 +34,6 @@ _FACES = 2000  # synthetic ones; the other files are copies of them
 _PEERS = {
     "webdataset": "webdataset",
     "litdata": "litdata",
-    "streaming": "streaming",
     "tfds": "tensorflow_datasets",
 }
 _WRITERS = Path(__file__).parent / "peers" / "writers.py"
@@ -41,7 +41,7 @@ _TEXTS = (celeba.ATTRIBUTES_FILE, celeba.PARTITION_FILE, celeba.IDENTITY_FILE)
 
 
 @dataclasses.dataclass(frozen=True)
-class BuildBenchmarkConfig:
+class BuildBenchmarkConfig(Options):
     """Images to build, and where they come from."""
 
     annotations_dir: str = command.option(
@@ -50,7 +50,7 @@ class BuildBenchmarkConfig:
     images_dir: str = command.option(
         "", "Directory of JPEGs to copy, resized to CelebA's; empty = synthetic faces."
     )
-    num_images: int = command.option(202_599, "Images to build.")
+    num_images: int = command.option(202_599, "Images to build.", (100, math.inf))
     smaller: tuple[int, ...] = command.option(
         (2000, 20_000), "Other numbers of images, to see how the cost grows."
     )
@@ -60,16 +60,7 @@ class BuildBenchmarkConfig:
     peers_python: str = command.option(
         "", "A Python that has benchmarks/requirements-peers.txt; empty = no peers."
     )
-    rounds: int = command.option(3, "Measured rounds; one more warms up.")
-    write: bool = command.option(False, "Write the result to benchmarks/results.")
-
-    def __post_init__(self):
-        if self.rounds < 1 or min((self.num_images, *self.smaller)) < 100:
-            raise usage_error(
-                f"--rounds={self.rounds}, --num_images={self.num_images} or --smaller "
-                "is too few.",
-                "Use 1 round and 100 images or more.",
-            )
+    rounds: int = command.option(3, "Measured rounds; one more warms up.", POSITIVE)
 
 
 def main(argv: list[str]) -> None:
@@ -88,8 +79,7 @@ def main(argv: list[str]) -> None:
         "bytes_per_image": round(sum(sizes) / len(sizes)),
     }
     name = f"build-{config.num_images}"
-    result = harness.document(name, "images", measurements, settings)
-    harness.report(result, config.write)
+    harness.report(name, "images", measurements, settings, config.write)
 
 
 def make_images(config: BuildBenchmarkConfig, count: int) -> Path:
@@ -99,8 +89,7 @@ def make_images(config: BuildBenchmarkConfig, count: int) -> Path:
     if (folder / "complete").exists():
         return folder
     shutil.rmtree(folder, ignore_errors=True)
-    words = [f"--output_dir={faces}", f"--num_examples={_FACES}"]
-    programs.run([sys.executable, "-m", "beam_pipelines.synthesize", *words])
+    programs.synthesize(faces, _FACES)
     images = folder / celeba.IMAGE_FOLDER
     images.mkdir(parents=True)
     sources = Path(config.images_dir or faces / celeba.IMAGE_FOLDER)
@@ -136,11 +125,9 @@ def _cases(
     images, output = folder / celeba.IMAGE_FOLDER, work / "other"
     others = {"hand-written loop": [sys.executable, "-m", "benchmarks.hand_loop"]}
     for name, module in _PEERS.items() if config.peers_python else ():
-        if programs.can_import(config.peers_python, module):
+        if programs.can_import(name, config.peers_python, module):
             words = [config.peers_python, str(_WRITERS), name]
             others[f"{name}, unchecked"] = words
-        else:
-            print(f"skipped {name}: {config.peers_python} cannot import {module}")
     for name, words in others.items():
         write = functools.partial(_write, [*words, str(images), str(output)])
         yield harness.Case(f"{name}, {count:,}", write)
@@ -156,15 +143,8 @@ def _build(
     Raises:
       ValueError: not all images were written.
     """
-    words = [
-        "--runner=DirectRunner",
-        "--balance=none",
-        f"--celeba_dir={folder}",
-        f"--output_dir={output}",
-        "--overwrite",
-    ]
     started = time.time()
-    facts = programs.run_watched([sys.executable, "-m", "beam_pipelines.build", *words])
+    facts = programs.run_watched(programs.build(folder, output, "--overwrite"))
     seconds = (output / FILE_NAME).stat().st_mtime - started
     manifest = Manifest.from_json((output / FILE_NAME).read_text())
     written = sum(shard.records for shard in manifest.shards)

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import layers
 
-from benchmarks.train_step.settings import TRAIN_PASSES
+from benchmarks.train_step.cases import TRAIN_PASSES
 
 _COUNTED = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
 

@@ -24,34 +24,35 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness, programs
-from benchmarks.train_step.cases import OURS, TORCH, TORCHVISION, backend
-from benchmarks.train_step.settings import (
+from benchmarks.options import POSITIVE, Options
+from benchmarks.train_step.cases import (
     DROPOUT,
     LEARNING_RATE,
+    OURS,
     SMOOTHING,
+    TORCH,
+    TORCHVISION,
     WEIGHT_DECAY,
+    backend,
 )
 from support import command, memory
 from support.errors import UserError, usage_error
+from trainer.config import INPUT_SIZES
 from trainer.loop import wakeup
 
 AGAIN, WARP = "ours, again", "with warp"
 
 
 @dataclasses.dataclass(frozen=True)
-class GpuConfig:
-    """Models, sizes and rounds to measure."""
+class GpuConfig(Options):
+    """Models and sizes to measure."""
 
     models: tuple[str, ...] = command.option(("resnet50",), "Architectures.")
-    size: int = command.option(224, "Side of the models' input, pixels.")
-    batch_sizes: tuple[int, ...] = command.option((128, 256, 512), "Images per step.")
-    rounds: int = command.option(5, "Measured rounds; one more warms up.")
+    size: int = command.option(224, "Side of the models' input, pixels.", INPUT_SIZES)
+    batch_sizes: tuple[int, ...] = command.option(
+        (128, 256, 512), "Images per step.", POSITIVE
+    )
     round_seconds: float = command.option(2.0, "Length of a case's turn, seconds.")
-    write: bool = command.option(False, "Write the result to benchmarks/results.")
-
-    def __post_init__(self):
-        if self.size < 32 or min(self.rounds, *(self.batch_sizes or [0])) < 1:
-            raise usage_error("--size is below 32, or a number 0.", "See --help.")
 
 
 def main(argv: list[str]) -> None:
@@ -67,8 +68,7 @@ def main(argv: list[str]) -> None:
             print(f"skipped: {model} batch {batch_size}: {error}", flush=True)
     if not measured:
         raise usage_error("Nothing could be measured.", "See the lines above.")
-    settings = dataclasses.asdict(config)
-    result = harness.document("gpu", "images", measured, settings)
+    result = harness.document("gpu", "images", measured, dataclasses.asdict(config))
     print(harness.table(result))
     for model in config.models:
         print(*targets(model, result["cases"]), sep="\n")

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from support.errors import did_you_mean, usage_error
 from support.files import atomic_write
 from support.hardware import cpu_info
 
@@ -29,43 +28,11 @@ SCHEMA = "celeba-benchmark"
 VERSION = 1
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-_FIELDS = {
-    "schema": str,
-    "version": int,
-    "benchmark": str,
-    "date": str,
-    "unit": str,
-    "hardware": dict,
-    "versions": dict,
-    "settings": dict,
-    "cases": dict,
-}
+_DICTS = ("hardware", "versions", "settings", "cases")
 #: Options that are paths of this machine, or change no number.
 _NOT_RECORDED = ("data_dir", "work_dir", "peers_python", "write")
 _PACKAGES = (
-    "apache-beam",
-    "keras",
-    "numpy",
-    "simplejpeg",
-    "tensorflow",
-    "jax",
-    "torch",
-    "torchvision",
-)
-#: The processor's flags that decide how fast decoding and matrix products are.
-_CPU_FLAGS = (
-    "avx2",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "avx512_fp16",
-    "amx_tile",
-    "amx_bf16",
-)
-_NVIDIA_SMI = (
-    "nvidia-smi",
-    "--query-gpu=memory.total,driver_version",
-    "--format=csv,noheader,nounits",
+    "apache-beam keras numpy simplejpeg tensorflow jax torch torchvision".split()
 )
 #: More rounds than these tell little; a shorter turn is mostly its start and end.
 _MOST_ROUNDS, _SHORTEST_TURN = 5, 0.3
@@ -89,8 +56,7 @@ class Case:
 
     Attributes:
       name: unique within a benchmark.
-      run: does the work once and returns how many units it did, or `Timed` if not all
-        of its time counts.
+      run: does the work once; returns its units, or `Timed` if not all time counts.
     """
 
     name: str
@@ -184,11 +150,7 @@ def measure_within(
 def paced(name: str, work: Work, seconds: float, pace: float) -> Case:
     """A case of as many units as fit into some seconds.
 
-    Args:
-      name: of the case.
-      work: does the units.
-      seconds: that a turn should take.
-      pace: seconds that a unit took; afterwards it is that of the turn before.
+    At first a unit takes `pace` seconds, afterwards what it took in the turn before.
     """
 
     def run() -> Timed:
@@ -227,16 +189,6 @@ def ratio(one: Sequence[float], other: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
-def check_choices(flag: str, values: Sequence[str], known: Sequence[str]) -> None:
-    """Raises UserError (exit 2) unless there are values and all of them are known."""
-    for value in values or ("",):
-        if value not in known:
-            raise usage_error(
-                f"--{flag}={value} is none of {', '.join(known)}.",
-                did_you_mean(value, known),
-            )
-
-
 def document(
     benchmark: str,
     unit: str,
@@ -249,18 +201,17 @@ def document(
       benchmark: its name.
       unit: what the rates count, per second.
       measurements: what was measured.
-      settings: what was measured: sizes, batch, number of images; options that are
-        paths are dropped.
+      settings: options and facts; options that are paths are dropped.
     """
     return {
         "schema": SCHEMA,
         "version": VERSION,
         "benchmark": benchmark,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "code": code_version(),
+        "code": _code_version(),
         "unit": f"{unit}/s",
         "hardware": hardware(),
-        "versions": versions(),
+        "versions": _versions(),
         "settings": {k: v for k, v in settings.items() if k not in _NOT_RECORDED},
         "cases": {
             measurement.name: {
@@ -276,20 +227,17 @@ def document(
 
 def check(result: Any) -> None:
     """Raises ValueError, naming the field, if `result` is not of the schema."""
-    for name, kind in _FIELDS.items():
-        if not isinstance(result.get(name), kind):
-            raise ValueError(f"{name}: expected {kind.__name__}")
-    if (result["schema"], result["version"]) != (SCHEMA, VERSION):
-        raise ValueError(f"schema {result['schema']} {result['version']}")
+    if (result.get("schema"), result.get("version")) != (SCHEMA, VERSION):
+        raise ValueError(f"schema {result.get('schema')} {result.get('version')}")
+    for name in _DICTS:
+        if not isinstance(result.get(name), dict):
+            raise ValueError(f"{name} is missing")
     datetime.datetime.fromisoformat(result["date"])
     for name, case in result["cases"].items():
         measurement = Measurement(name, tuple(case["samples"]))
         for field in ("median", "spread"):
             if abs(case[field] - getattr(measurement, field)) > 1e-9 * case["median"]:
                 raise ValueError(f"{name}: {field} is not that of its samples")
-        for fact, value in case.get("facts", {}).items():
-            if not isinstance(value, int | float):
-                raise ValueError(f"{name}: {fact} is not a number")
 
 
 def write(result: dict[str, Any], folder: Path = RESULTS) -> Path:
@@ -301,8 +249,15 @@ def write(result: dict[str, Any], folder: Path = RESULTS) -> Path:
     return path
 
 
-def report(result: dict[str, Any], keep: bool) -> None:
-    """Prints a result as a table; with `keep` writes it and prints the path."""
+def report(
+    benchmark: str,
+    unit: str,
+    measurements: Sequence[Measurement],
+    settings: Mapping[str, Any],
+    keep: bool,
+) -> None:
+    """Prints a table of `document`; with `keep` writes it and prints the path."""
+    result = document(benchmark, unit, measurements, settings)
     print(table(result))
     if keep:
         print(write(result))
@@ -312,15 +267,11 @@ def table(result: dict[str, Any]) -> str:
     """The cases of a result as a Markdown table."""
     cases = result["cases"].items()
     facts = dict.fromkeys(fact for _, case in cases for fact in case.get("facts", {}))
-    rows = [
-        [
-            name,
-            rate(case["median"]),
-            f"±{case['spread']:.0%}",
-            *(_number(case.get("facts", {}).get(fact)) for fact in facts),
-        ]
-        for name, case in cases
-    ]
+    rows = []
+    for name, case in cases:
+        values = [case.get("facts", {}).get(fact) for fact in facts]
+        numbers = ["" if value is None else f"{value:,.4g}" for value in values]
+        rows.append([name, rate(case["median"]), f"±{case['spread']:.0%}", *numbers])
     return markdown(["case", result["unit"], "spread", *facts], rows)
 
 
@@ -349,11 +300,7 @@ def rate(value: float) -> str:
     return f"{value:,.1f}" if value < 20 else f"{value:,.0f}"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.4g}"
-
-
-def code_version() -> str:
+def _code_version() -> str:
     """The commit, with "-dirty" if files differ from it; empty without Git."""
     words = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     with contextlib.suppress(OSError):
@@ -364,16 +311,10 @@ def code_version() -> str:
 
 def hardware() -> dict[str, Any]:
     """The machine; `gpu`, the first that is used, is empty without one."""
-    gpu = _gpu()
-    memory, driver = _gpu_memory_and_driver() if gpu else (0.0, "")
-    flags = cpu_info("flags").split()
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
-        "gpu": gpu,
-        "gpu_memory_gib": memory,
-        "gpu_driver": driver,
+        "gpu": _gpu(),
         "cpu": cpu_info("model name") or platform.processor(),
-        "cpu_flags": [flag for flag in _CPU_FLAGS if flag in flags],
         "cores": os.cpu_count(),
         "memory_gib": round(size / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -392,16 +333,7 @@ def _gpu() -> str:
     return ""
 
 
-def _gpu_memory_and_driver() -> tuple[float, str]:
-    """GiB and the driver's version by NVIDIA's tool; 0 and "" without it."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        done = subprocess.run(_NVIDIA_SMI, capture_output=True, text=True)
-        mebibytes, driver = done.stdout.splitlines()[0].split(", ")
-        return round(float(mebibytes) / 1024, 1), driver
-    return 0.0, ""
-
-
-def versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Versions of Python and of the packages that matter, those installed."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:

@@ -34,7 +34,6 @@ SPLIT = "train"
 PEERS = {
     "DataLoader and PIL": ("torch, PIL", "torch", ""),
     "WebDataset": ("webdataset, torch, PIL", "webdataset", "webdataset"),
-    "MosaicML Streaming": ("streaming, torch, PIL", "streaming", "streaming"),
     "litdata": ("litdata, torch, PIL", "litdata", "litdata"),
     "NVIDIA DALI": ("nvidia.dali", "dali", ""),
 }
@@ -48,10 +47,7 @@ _COPIES = 16
 def own_cases(folder: Path, loose: Path, batch_size: int) -> Iterator[harness.Case]:
     """The trainer's input, then TensorFlow's and Keras' loaders, then upper bounds.
 
-    Args:
-      folder: a dataset.
-      loose: a folder of its training split as JPEG files, and nothing else.
-      batch_size: images per batch.
+    `loose` is a folder of the training split as JPEG files, and nothing else.
     """
     dataset = open_dataset(folder)
     for name, cache in (
@@ -68,16 +64,12 @@ def own_cases(folder: Path, loose: Path, batch_size: int) -> Iterator[harness.Ca
 
 
 def peers(loose: Path, batch_size: int, python: str) -> Iterator[harness.Case]:
-    """The cases of the libraries that an environment has; prints which are skipped.
+    """The cases of the libraries that a Python has; prints which are skipped.
 
-    Args:
-      loose: a folder of JPEG files; other formats are written next to it.
-      batch_size: images per batch.
-      python: the environment's; empty: no peers.
+    Formats of their own are written next to `loose`, a folder of JPEG files.
     """
     for name, (modules, loader, writer) in PEERS.items() if python else ():
-        if not programs.can_import(python, modules):
-            print(f"skipped {name}: {python} cannot import {modules}")
+        if not programs.can_import(name, python, modules):
             continue
         folder = loose.parent / writer if writer else loose
         if not folder.exists():
@@ -90,8 +82,7 @@ def peers(loose: Path, batch_size: int, python: str) -> Iterator[harness.Case]:
 
 def _load(python: str, *words: object) -> harness.Timed:
     lines = _run_script(python, "loaders.py", *words).splitlines()
-    result = json.loads(lines[-1])
-    return harness.Timed(result["images"], result["seconds"])
+    return harness.Timed(**json.loads(lines[-1]))
 
 
 def _run_script(python: str, script: str, *words: object) -> str:
@@ -141,14 +132,7 @@ def _keras_cases(
         directory = keras.utils.image_dataset_from_directory(
             loose, labels=None, image_size=shape, batch_size=batch_size
         )
-        generated = _generator(loose, batch_size, shape)
     yield harness.Case("image_dataset_from_directory", lambda: _count(directory))
-
-    def generate() -> int:  # with threads, as `fit(workers=...)` had them
-        calls = range(len(generated))
-        return bounds.in_threads(lambda _: len(next(generated)), calls)
-
-    yield harness.Case("ImageDataGenerator", generate)
 
 
 def _tf_data(loose: Path, batch_size: int) -> tf.data.Dataset:
@@ -160,20 +144,6 @@ def _tf_data(loose: Path, batch_size: int) -> tf.data.Dataset:
     files = tf.data.Dataset.list_files(str(loose / "*.jpg"))
     images = files.map(read, num_parallel_calls=tf.data.AUTOTUNE)
     return images.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-
-
-def _generator(
-    loose: Path, batch_size: int, shape: tuple[int, int]
-) -> keras.utils.PyDataset:
-    """Keras' older loader, set to change nothing and to give uint8."""
-    generator = tf.keras.preprocessing.image.ImageDataGenerator(dtype="uint8")
-    return generator.flow_from_directory(
-        loose.parent,
-        target_size=shape,
-        classes=[loose.name],
-        class_mode=None,
-        batch_size=batch_size,
-    )
 
 
 def _upper_bounds(

@@ -4,6 +4,7 @@ python -m benchmarks.planner --rows=202599,2000000,20000000 --write
 """
 
 import dataclasses
+import math
 import tracemalloc
 from collections.abc import Callable
 
@@ -13,33 +14,28 @@ from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
 from beam_pipelines.sources.rows import Rows
 from benchmarks import harness
+from benchmarks.options import POSITIVE, Options
 from schemas import celeba
 from support import command
-from support.errors import usage_error
 
 _IMAGES_PER_PERSON = 20  # as in CelebA: 202,599 images of 10,177 people
-_SLICE = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
-class PlannerConfig:
+class PlannerConfig(Options):
     """Rows and options of the plan."""
 
     rows: tuple[int, ...] = command.option(
-        (202_599, 2_000_000), "Numbers of annotated images, one case each."
+        (202_599, 2_000_000),
+        "Numbers of annotated images, one case each.",
+        (1000, math.inf),
     )
     split: str = command.option("identity", "The kind of split, as in the build.")
     max_per_identity: int = command.option(0, "Images of one person at most.")
-    rounds: int = command.option(3, "Measured rounds; one more warms up.")
-    write: bool = command.option(False, "Write the result to benchmarks/results.")
+    rounds: int = command.option(3, "Measured rounds; one more warms up.", POSITIVE)
 
     def __post_init__(self):
-        if self.rounds < 1 or not self.rows or min(self.rows) < 1000:
-            raise usage_error(
-                f"--rounds={self.rounds} or --rows={','.join(map(str, self.rows))} is "
-                "too few.",
-                "Use 1 round and 1000 rows or more.",
-            )
+        super().__post_init__()
         self.build()
 
     def build(self) -> BuildConfig:
@@ -60,37 +56,21 @@ def main(argv: list[str]) -> None:
         one.facts["seconds"] = round(rows / one.median, 3)
         one.facts["bytes/row"] = round(_peak_bytes(rows, config.build()) / rows, 1)
     settings = dataclasses.asdict(config)
-    result = harness.document("planner", "rows", measured, settings)
-    harness.report(result, config.write)
+    harness.report("planner", "rows", measured, settings, config.write)
 
 
 def make_rows(rows: int) -> Rows:
-    """Annotations of as many images, 20 a person, every attribute in half of them.
-
-    They are made slice by slice, so that making them takes little more memory than
-    they do.
-    """
-    names = np.empty((rows, 12), np.uint8)
-    identities = np.empty(rows, np.int32)
-    attributes = np.empty((rows, len(celeba.ATTRIBUTES) // 8), np.uint8)
-    official = np.empty(rows, np.int8)
+    """Annotations of as many images, 20 a person, every attribute in half of them."""
     rng = np.random.default_rng(0)
     people = -(-rows // _IMAGES_PER_PERSON)
-    names[:, 8:] = np.frombuffer(b".jpg", np.uint8)
-    for start in range(0, rows, _SLICE):
-        part = slice(start, min(start + _SLICE, rows))
-        numbers = np.arange(part.start, part.stop)
-        for digit in range(8):
-            names[part, 7 - digit] = ord("0") + numbers // 10**digit % 10
-        identities[part] = rng.integers(0, people, len(numbers))
-        attributes[part] = rng.integers(0, 256, attributes[part].shape, np.uint8)
-        official[part] = rng.choice(3, len(numbers), p=(0.8, 0.1, 0.1))
+    numbers = np.char.zfill(np.arange(rows).astype("S8"), 8)
+    width = len(celeba.ATTRIBUTES) // 8
     return Rows(
-        names=names.view("S12")[:, 0],
+        names=np.char.add(numbers, b".jpg"),
         sizes=np.full(rows, 7000),
-        identities=identities,
-        attributes=attributes,
-        official=official,
+        identities=rng.integers(0, people, rows, np.int32),
+        attributes=rng.integers(0, 256, (rows, width), np.uint8),
+        official=rng.choice(3, rows, p=(0.8, 0.1, 0.1)).astype(np.int8),
         missing=np.array([], "S"),
     )
 

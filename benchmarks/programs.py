@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks.harness import ROOT, Timed, paced
 from support import memory
+from support.errors import ExitCode, UserError, usage_error
 
 _PATIENCE = 10  # seconds for a program to end by itself
 _WATCH_SECONDS = 0.1
@@ -42,8 +43,8 @@ class Step:
       wait: returns when all started steps have ended.
       facts: of the case, name to number.
       device_bytes: the most memory that was taken on a GPU, 0 without one.
-      multiply: multiplies large square matrices and waits for the product; it makes
-        them when it is first called, so that they are not in the step's memory.
+      multiply: multiplies large matrices and waits; makes them when first called, so
+        that they are not in the step's memory.
       multiply_flops: floating-point operations of one such call, 0 for no products.
     """
 
@@ -74,40 +75,35 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class Round:
-    """What a program measured in one round.
+class Round(Timed):
+    """Images of one round, the seconds that they took, and what else was measured.
 
     Attributes:
-      images: trained on.
-      seconds: that they took.
-      matmul: floating-point operations per second of the matrix product, 0 for none.
+      matmul: FLOP/s of the matrix product, 0 for none.
       memory: what the work, compiling included, added to the process's largest resident
         size until the first matrix product, MiB; 0 where unknown.
       device_memory: the most that was taken on the GPU until then, MiB.
     """
 
-    images: int
-    seconds: float
     matmul: float
     memory: float
     device_memory: float
 
 
-class ProgramFailed(Exception):
-    """A program ended instead of answering.
+class ProgramFailed(UserError):
+    """A program ended instead of answering (exit 7 for want of memory, else 2)."""
 
-    Attributes:
-      out_of_memory: whether it said so, or the kernel killed it, as it does then.
-    """
-
-    def __init__(self, written: str, status: int):
+    def __init__(self, command: str, written: str, status: int):
         lines = [line.strip() for line in written.split("\n") if line.strip()]
         telling = [line for line in lines if memory.ran_out(line)]
-        self.out_of_memory = bool(telling) or status == -signal.SIGKILL
-        silent = ["killed" if self.out_of_memory else "no message"]
-        last = (telling or lines or silent)[-1][:_LONGEST_MESSAGE]
-        what = "out of memory: " if self.out_of_memory else ""
-        super().__init__(f"{what}{last} (exit status {status})")
+        what, remedy, code = "", f"`{command}` shows its output.", ExitCode.USAGE
+        # The kernel kills without a word.
+        if telling or status == -signal.SIGKILL:
+            what, code = "out of memory: ", ExitCode.OUT_OF_MEMORY
+            remedy = "Try smaller sizes or batches, or end what else takes memory."
+        last = (telling or lines or ["no message"])[-1][:_LONGEST_MESSAGE]
+        cause = f"The program ended: {what}{last} (exit status {status})."
+        super().__init__(cause, remedy, code)
 
 
 class Program:
@@ -120,6 +116,7 @@ class Program:
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str]):
         self.rounds: list[Round] = []
+        self._words = words
         self._errors = tempfile.TemporaryFile(mode="w+")
         self._process = subprocess.Popen(
             words,
@@ -136,7 +133,7 @@ class Program:
             self.close()
             raise
 
-    def run(self) -> Timed:
+    def run(self) -> Round:
         """Does one round, as a case of `harness.measure`.
 
         Raises:
@@ -145,12 +142,7 @@ class Program:
         with contextlib.suppress(BrokenPipeError):  # the missing answer says why
             print("{}", file=self._process.stdin, flush=True)
         self.rounds.append(Round(**self._answer()))
-        return Timed(self.rounds[-1].images, self.rounds[-1].seconds)
-
-    @property
-    def ended(self) -> bool:
-        """Whether it ended by itself."""
-        return self._process.poll() is not None
+        return self.rounds[-1]
 
     def close(self) -> None:
         try:
@@ -172,15 +164,12 @@ class Program:
                 return json.loads(line)
         code = self._process.wait()
         self._errors.seek(0)
-        raise ProgramFailed(self._errors.read(), code)
+        command = " ".join(self._words[:3])
+        raise ProgramFailed(command, self._errors.read(), code)
 
 
 def describe(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
-    """The answer of a program without a task: its device and the precision that fits.
-
-    Raises:
-      ProgramFailed: it ended.
-    """
+    """The answer of a program without a task, its device; raises ProgramFailed."""
     with Program(words, environment) as program:
         return program.facts
 
@@ -205,9 +194,6 @@ def serve(
         answer(device())
         return
     task = json.loads(sys.argv[1])
-    with contextlib.suppress(OSError):  # no such file, or not allowed
-        # When memory runs out, the kernel should end this process and no other.
-        Path("/proc/self/oom_score_adj").write_text("1000")
     baseline = _resident("VmRSS")
     step = prepare(task)
     first, second = step.run(1).seconds, step.run(1).seconds
@@ -220,21 +206,26 @@ def serve(
             host = max(_resident("VmHWM") - baseline, 0.0)
             device_memory = step.device_bytes() / _MEBIBYTE
             step.multiply()  # it may have to be compiled
-        answer(
-            dataclasses.asdict(
-                Round(done.units, done.seconds, step.peak(), host, device_memory)
-            )
-        )
+        measured = Round(done.units, done.seconds, step.peak(), host, device_memory)
+        answer(dataclasses.asdict(measured))
 
 
-def can_import(python: str, modules: str) -> bool:
-    """Tells whether a Python has modules, as `import` names them.
+def can_import(name: str, python: str, modules: str) -> bool:
+    """Tells whether a Python has the modules of a case; prints that it is skipped.
 
     Raises:
-      OSError: it cannot be run.
+      UserError: it cannot be run (exit 2).
     """
-    words = [python, "-c", f"import {modules}"]
-    return not subprocess.run(words, capture_output=True).returncode
+    try:
+        done = subprocess.run([python, "-c", f"import {modules}"], capture_output=True)
+    except OSError as error:
+        raise usage_error(
+            f"--peers_python={python} cannot be run: {error.strerror}.",
+            "Name the python of an environment.",
+        ) from error
+    if done.returncode:
+        print(f"skipped: {name}, {python} cannot import {modules}")
+    return not done.returncode
 
 
 def run(words: Sequence[str]) -> str:
@@ -248,6 +239,19 @@ def run(words: Sequence[str]) -> str:
         print(done.stderr)
         done.check_returncode()
     return done.stdout
+
+
+def synthesize(folder: Path, count: int) -> None:
+    """Draws faces into a CelebA directory."""
+    words = [f"--output_dir={folder}", f"--num_examples={count}"]
+    run([sys.executable, "-m", "beam_pipelines.synthesize", *words])
+
+
+def build(celeba_dir: Path, output_dir: Path, *words: str) -> list[str]:
+    """The command that builds a dataset of all images."""
+    folders = [f"--celeba_dir={celeba_dir}", f"--output_dir={output_dir}"]
+    options = ["--runner=DirectRunner", "--balance=none", *folders, *words]
+    return [sys.executable, "-m", "beam_pipelines.build", *options]
 
 
 def run_watched(words: Sequence[str]) -> dict[str, float]:
@@ -268,12 +272,11 @@ def run_watched(words: Sequence[str]) -> dict[str, float]:
     process = psutil.Popen(words, stdout=subprocess.DEVNULL)
     largest, seconds = 0, {}
     while process.poll() is None:
-        with contextlib.suppress(psutil.Error):  # it has just ended
+        with contextlib.suppress(psutil.Error):  # one has just ended
             for one in (process, *process.children(recursive=True)):
-                with contextlib.suppress(psutil.Error):
-                    times = one.cpu_times()
-                    seconds[one.pid] = times.user + times.system
-                    largest = max(largest, one.memory_info().rss)
+                times = one.cpu_times()
+                seconds[one.pid] = times.user + times.system
+                largest = max(largest, one.memory_info().rss)
         time.sleep(_WATCH_SECONDS)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, list(words))

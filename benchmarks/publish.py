@@ -25,45 +25,28 @@ from support.figures import MUTED, PRIMARY, Layout, Panel, png
 from support.files import atomic_write
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
-FIGURE = "speed.png"
+FOLDER, FIGURE = "benchmarks/results", "speed.png"
 Document = Mapping[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A comparison that the README shows.
-
-    Attributes:
-      what: is measured.
-      benchmark: pattern of its name.
-      ours: pattern of our case, its group the task.
-      others: name of another case of that task -> its name in the README.
-    """
-
-    what: str
-    benchmark: str
-    ours: str
-    others: Mapping[str, str]
-
-
+#: What is measured, pattern of the benchmark's name, pattern of our case, its group the
+#: task, and name of another case of that task -> its name in the README.
 ROWS = (
-    Row(
+    (
         "build, every image checked",
         r"build-\d+",
         r"build, folder, (.+)",
         {"hand-written loop, {task}": "hand-written loop"},
     ),
-    Row(
+    (
         "read, decode and batch",
         "input",
-        "trainer, streaming",
+        "trainer, streaming()",
         {
             "tf.data, loose files": "tf.data on loose files",
             "NVIDIA DALI": "NVIDIA DALI",
             "DataLoader and PIL": "PyTorch DataLoader",
         },
     ),
-    Row(
+    (
         "train step",
         r"step-.+",
         r"(resnet50 .+), ours",
@@ -74,15 +57,7 @@ ROWS = (
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A row's result: our rate, and the others' with the rounds' median ratio to ours.
-
-    Attributes:
-      title: of the row.
-      source: file of the result.
-      document: the result.
-      rate: of our case, images/s.
-      others: name -> rate, images/s, and ours in units of it.
-    """
+    """Our rate, images/s; the others' with the rounds' median ratio of ours to it."""
 
     title: str
     source: Path
@@ -102,11 +77,7 @@ class PublishConfig:
 
 def main(argv: list[str]) -> None:
     config = command.parse_config(PublishConfig, argv)
-    if config.check:
-        check(harness.ROOT)
-    else:
-        for path in write(harness.ROOT):
-            print(path)
+    publish(harness.ROOT, config.check)
 
 
 def newest(folder: Path) -> dict[Path, Document]:
@@ -135,33 +106,37 @@ def newest(folder: Path) -> dict[Path, Document]:
 
 def compare(documents: Mapping[Path, Document]) -> list[Comparison]:
     """The rows for which there are results, the fastest of each."""
-    found = [list(_results_of(row, documents)) for row in ROWS]
+    found = [list(_results_of(documents, *row)) for row in ROWS]
     return [max(each, key=lambda one: one.rate) for each in found if each]
 
 
-def _results_of(row: Row, documents: Mapping[Path, Document]) -> Iterator[Comparison]:
+def _results_of(
+    documents: Mapping[Path, Document],
+    what: str,
+    benchmark: str,
+    ours: str,
+    names: Mapping[str, str],
+) -> Iterator[Comparison]:
     for source, document in documents.items():
-        if not re.fullmatch(row.benchmark, document["benchmark"]):
-            continue
         cases = document["cases"]
-        for name, case in cases.items():
-            if not (match := re.fullmatch(row.ours, name)):
-                continue
-            task = "".join(match.groups())
+        if not re.fullmatch(benchmark, document["benchmark"]):
+            continue
+        for match in filter(None, (re.fullmatch(ours, name) for name in cases)):
+            case, task = cases[match[0]], match[1]
             others = {
                 called: (
                     other["median"],
                     harness.ratio(case["samples"], other["samples"]),
                 )
-                for pattern, called in row.others.items()
+                for pattern, called in names.items()
                 if (other := cases.get(pattern.format(task=task)))
             }
-            title = f"{row.what} ({task})" if task else row.what
             if others:
+                title = f"{what} ({task})" if task else what
                 yield Comparison(title, source, document, case["median"], others)
 
 
-def short(comparisons: Sequence[Comparison], folder: str) -> str:
+def short(comparisons: Sequence[Comparison]) -> str:
     """The README's part: the figure, a row for each comparison, and the sources."""
     rows = []
     for one in comparisons:
@@ -169,15 +144,15 @@ def short(comparisons: Sequence[Comparison], folder: str) -> str:
             f"{name} {harness.rate(rate)} ({ratio:#.2g}×)"
             for name, (rate, ratio) in one.others.items()
         ]
-        date = f"[{one.document['date'][:10]}]({folder}/{one.source.name})"
+        date = f"[{one.document['date'][:10]}]({FOLDER}/{one.source.name})"
         measured = f"{date}, {machine_of(one.document)}"
         rows.append([one.title, harness.rate(one.rate), ", ".join(others), measured])
     header = ["what", "images/s", "compared with (ours is … times as fast)", "measured"]
     return (
-        f"![Images per second, compared]({folder}/{FIGURE})\n\n"
+        f"![Images per second, compared]({FOLDER}/{FIGURE})\n\n"
         f"{harness.markdown(header, rows, pad=False)}\n\n"
         "The cases of a row were interleaved in one run; medians of rounds. All "
-        f"results: [{folder}]({folder}/README.md)."
+        f"results: [{FOLDER}]({FOLDER}/README.md)."
     )
 
 
@@ -207,12 +182,6 @@ def machine_of(document: Document) -> str:
     return f"{gpu}{hardware['cpu']}, {hardware['cores']} cores"
 
 
-def figure(comparisons: Sequence[Comparison]) -> bytes:
-    """A PNG with one panel of bars for each comparison."""
-    layout = Layout(4.2, 1.9, 1.7, 0.55, 0.3, 0.4)
-    return png([_panel(one) for one in comparisons], layout)
-
-
 def _panel(one: Comparison) -> Panel:
     names = ["this project", *one.others]
     rates = [one.rate, *(rate for rate, _ in one.others.values())]
@@ -232,58 +201,51 @@ def pages(root: Path) -> tuple[dict[Path, str], list[Comparison]]:
     """The files with their text, and the comparisons of the figure.
 
     Raises:
-      UserError: the README has not both marks, once each (exit 5).
+      UserError: the README has not both marks (exit 5).
     """
-    folder, readme = root / "benchmarks" / "results", root / "README.md"
-    documents = newest(folder)
-    text = readme.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
+    readme, documents = root / "README.md", newest(root / FOLDER)
+    parts = re.split(f"(?<={BEGIN}).*?(?={END})", readme.read_text(), flags=re.DOTALL)
+    if len(parts) != 2:
         raise UserError(
-            f"{readme} has not one {BEGIN} and one {END}.",
+            f"{readme} has no {BEGIN} before an {END}.",
             "Write both where the numbers should be.",
             ExitCode.INTEGRITY,
         )
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
     comparisons = compare(documents)
-    part = short(comparisons, folder.relative_to(root).as_posix())
-    return {
-        readme: f"{before}{BEGIN}\n{part}\n{END}{after}",
-        folder / "README.md": full(documents),
-    }, comparisons
+    texts = {
+        readme: f"{parts[0]}\n{short(comparisons)}\n{parts[1]}",
+        root / FOLDER / "README.md": full(documents),
+    }
+    return texts, comparisons
 
 
-def write(root: Path) -> list[Path]:
-    """Writes texts and figure; returns the files.
-
-    Raises:
-      UserError: see `pages`.
-    """
-    texts, comparisons = pages(root)
-    drawing = root / "benchmarks" / "results" / FIGURE
-    atomic_write(drawing, figure(comparisons))
-    for path, text in texts.items():
-        atomic_write(path, text)
-    return [*texts, drawing]
-
-
-def check(root: Path) -> None:
-    """Raises UserError (exit 5) unless the texts are what the results give.
+def publish(root: Path, check: bool) -> None:
+    """Writes texts and figure, and prints their paths; or only checks the texts.
 
     The figure's bytes depend on matplotlib's version, and are not compared.
+
+    Raises:
+      UserError: with `check` a text is not what the results give; see also `pages`
+        (exit 5).
     """
-    texts, _ = pages(root)
+    texts, comparisons = pages(root)
     stale = [
         path.relative_to(root).as_posix()
         for path, text in texts.items()
         if not path.exists() or path.read_text() != text
     ]
-    if stale:
+    if check and stale:
         raise UserError(
             f"Not what the newest results give: {', '.join(stale)}.",
             "Run `python -m benchmarks.publish`.",
             ExitCode.INTEGRITY,
         )
+    if not check:
+        layout = Layout(4.2, 1.9, 1.7, 0.55, 0.3, 0.4)
+        figure = png(list(map(_panel, comparisons)), layout)
+        for path, content in (texts | {root / FOLDER / FIGURE: figure}).items():
+            atomic_write(path, content)
+            print(path)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
+from benchmarks.options import POSITIVE, Options
 from benchmarks.train_step.cases import backend
 from support import command, memory
-from support.errors import usage_error
 from trainer.loop import wakeup
 
 _ROTATION, _SHIFT = 20, 0.2
@@ -21,23 +21,16 @@ _OURS, _RATIO = "warp", "warp / this"
 
 
 @dataclasses.dataclass(frozen=True)
-class WarpBenchmarkConfig:
-    """Sizes and rounds to measure."""
+class WarpBenchmarkConfig(Options):
+    """Sizes to measure."""
 
-    height: int = command.option(218, "Height of the images, pixels.")
-    width: int = command.option(178, "Width of the images, pixels.")
-    size: int = command.option(224, "Side of what the warp makes of them, pixels.")
-    batch_size: int = command.option(32, "Images per batch.")
-    batches: int = command.option(4, "Batches per round.")
-    rounds: int = command.option(5, "Measured rounds; one more warms up.")
-    write: bool = command.option(False, "Write the result to benchmarks/results.")
-
-    def __post_init__(self):
-        for field in ("height", "width", "size", "batch_size", "batches", "rounds"):
-            if getattr(self, field) < 1:
-                raise usage_error(
-                    f"--{field}={getattr(self, field)} is below 1.", "Use 1 or more."
-                )
+    height: int = command.option(218, "Height of the images, pixels.", POSITIVE)
+    width: int = command.option(178, "Width of the images, pixels.", POSITIVE)
+    size: int = command.option(
+        224, "Side of what the warp makes of them, pixels.", POSITIVE
+    )
+    batch_size: int = command.option(32, "Images per batch.", POSITIVE)
+    batches: int = command.option(4, "Batches per round.", POSITIVE)
 
 
 def main(argv: list[str]) -> None:
@@ -49,8 +42,7 @@ def main(argv: list[str]) -> None:
     for one in measured[1:]:
         one.facts[_RATIO] = harness.ratio(measured[0].samples, one.samples)
     settings = dataclasses.asdict(config) | {"backend": name}
-    result = harness.document(f"warp-{name}", "images", measured, settings)
-    harness.report(result, config.write)
+    harness.report(f"warp-{name}", "images", measured, settings, config.write)
 
 
 def _cases(config: WarpBenchmarkConfig, name: str) -> Iterator[harness.Case]:

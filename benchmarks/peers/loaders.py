@@ -68,17 +68,6 @@ def webdataset(folder: str, batch_size: int, options: dict):
     return webdataset.WebLoader(dataset, batch_size=None, **options | {"drop_last": 0})
 
 
-def streaming(folder: str, batch_size: int, options: dict):
-    import streaming
-
-    class Images(streaming.StreamingDataset):
-        def __getitem__(self, index: int):
-            return decode_sample(super().__getitem__(index))
-
-    images = Images(local=folder, shuffle=True, batch_size=batch_size)
-    return streaming.StreamingDataLoader(images, batch_size=batch_size, **options)
-
-
 def litdata(folder: str, batch_size: int, options: dict):
     import litdata
 
@@ -115,8 +104,7 @@ def dali(folder: str, batch_size: int, options: dict):
 
 
 LOADERS: dict[str, Callable] = {
-    function.__name__: function
-    for function in (torch, webdataset, streaming, litdata, dali)
+    function.__name__: function for function in (torch, webdataset, litdata, dali)
 }
 
 
@@ -131,7 +119,7 @@ def main(name: str, folder: str, batch_size: str, workers: str) -> None:
         started = time.perf_counter()
         count = sum(len(batch) for batch in batches)
         seconds = time.perf_counter() - started
-    print(json.dumps({"images": count, "seconds": seconds}))
+    print(json.dumps({"units": count, "seconds": seconds}))
 
 
 if __name__ == "__main__":

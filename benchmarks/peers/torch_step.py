@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import programs
-from benchmarks.train_step.settings import (
+from benchmarks.train_step.cases import (
     DROPOUT,
     LEARNING_RATE,
     SMOOTHING,

@@ -38,15 +38,6 @@ def litdata(images: str, names: list[str], output: str, per_shard: int) -> None:
     )
 
 
-def streaming(images: str, names: list[str], output: str, per_shard: int) -> None:
-    import streaming
-
-    columns = {"image": "bytes", "image_id": "str", "label": "int"}
-    with streaming.MDSWriter(out=output, columns=columns, size_limit="12mb") as sink:
-        for name in names:
-            sink.write(read(images, name))
-
-
 def tfds(images: str, names: list[str], output: str, per_shard: int) -> None:
     """As TensorFlow Datasets' own CelebA builder does it."""
     import tensorflow_datasets as tfds
@@ -74,7 +65,7 @@ def tfds(images: str, names: list[str], output: str, per_shard: int) -> None:
 
 
 WRITERS: dict[str, Callable] = {
-    function.__name__: function for function in (webdataset, litdata, streaming, tfds)
+    function.__name__: function for function in (webdataset, litdata, tfds)
 }
 
 

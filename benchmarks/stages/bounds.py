@@ -23,15 +23,22 @@ _COPIED = 64 * 2**20  # bytes, more than processors hold in their caches
 _BLOCK = 2**20  # bytes
 
 
-def timed(do: Callable[[], int], units: int, before: Callable = lambda: None) -> Timed:
-    """Calls `do` once per unit, and before each of them, untimed, `before`."""
-    done, seconds = 0, 0.0
-    for _ in range(units):
-        before()
-        started = time.perf_counter()
-        done += do()
-        seconds += time.perf_counter() - started
-    return Timed(done, seconds)
+def repeated(do: Callable[[], int], before: Callable = lambda: None) -> Work:
+    """Work that calls `do` once per unit, and before each of them, untimed, `before`.
+
+    The units that count are the sum of what `do` returns.
+    """
+
+    def work(units: int) -> Timed:
+        done, seconds = 0, 0.0
+        for _ in range(units):
+            before()
+            started = time.perf_counter()
+            done += do()
+            seconds += time.perf_counter() - started
+        return Timed(done, seconds)
+
+    return work
 
 
 def in_threads(function: Callable[[Any], int], items: Iterable[Any]) -> int:
@@ -62,15 +69,13 @@ def memory_copy() -> Work:
         np.copyto(target[part], source[part])
         return shape[1]
 
-    return lambda units: timed(lambda: in_threads(copy, range(cores())), units)
+    return repeated(lambda: in_threads(copy, range(cores())))
 
 
 def sequential_read(paths: Sequence[Path], cold: bool) -> Work:
     """Bytes read from complete files, first to last, into memory that is used again.
 
-    Args:
-      paths: the files.
-      cold: the system is asked to forget them before.
+    With `cold` the system is asked to forget them before.
     """
 
     def read(path: Path) -> int:
@@ -80,10 +85,9 @@ def sequential_read(paths: Sequence[Path], cold: bool) -> Work:
                 done += count
         return done
 
-    def forget() -> None:
-        drop_from_cache(paths if cold else [])
-
-    return lambda units: timed(lambda: in_threads(read, paths), units, forget)
+    return repeated(
+        lambda: in_threads(read, paths), lambda: drop_from_cache(paths if cold else [])
+    )
 
 
 def libjpeg(
@@ -105,7 +109,7 @@ def libjpeg(
             simplejpeg.decode_jpeg(jpeg, "RGB", fastdct=False, buffer=out)
         return len(own)
 
-    return lambda units: timed(lambda: in_threads(decode, range(workers)), units)
+    return repeated(lambda: in_threads(decode, range(workers)))
 
 
 def matmul(precision: str, gpu: bool) -> Work:
@@ -116,7 +120,7 @@ def matmul(precision: str, gpu: bool) -> Work:
         multiply()
         return int(operations)
 
-    return lambda units: timed(do, units)
+    return repeated(do)
 
 
 def device_copy() -> Work:
@@ -129,7 +133,7 @@ def device_copy() -> Work:
         target[0].numpy()
         return source.shape[0] * source.dtype.size
 
-    return lambda units: timed(do, units)
+    return repeated(do)
 
 
 def to_device() -> Work:
@@ -142,4 +146,4 @@ def to_device() -> Work:
             tf.identity(source)[0].numpy()
         return _COPIED
 
-    return lambda units: timed(do, units)
+    return repeated(do)

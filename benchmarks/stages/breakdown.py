@@ -2,10 +2,10 @@
 
 import dataclasses
 import functools
+import itertools
 import math
-import statistics
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import flops, harness
 from benchmarks.harness import Measurement, Work
@@ -31,24 +31,15 @@ _COLD = 0.8
 _CACHE_FRACTION = 0.6
 
 
-@dataclasses.dataclass(frozen=True)
-class Bound:
+class Bound(NamedTuple):
     """An upper bound: a name, and what makes its work; None if a stage is the bound."""
 
     name: str
     make: Callable[[], Work] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """Work that is measured in images, and its upper bound.
-
-    Attributes:
-      name: of the stage.
-      work: of which images are the units.
-      bound: that it is compared with.
-      per_image: how much of the bound's units one image takes.
-    """
+class Stage(NamedTuple):
+    """Work of which images are the units; one takes `per_image` of the bound's."""
 
     name: str
     work: Work
@@ -65,7 +56,6 @@ class Breakdown:
     Attributes:
       stages: in the order in which an image meets them.
       doubled: the stage that is measured twice, to see the noise.
-      waited: name of a stage -> the fraction of each turn that waited for batches.
     """
 
     def __init__(self, config: StagesConfig):
@@ -78,7 +68,6 @@ class Breakdown:
         self._parts = Parts.build(train, self._part)
         self._records = Records(self._part)
         self._paths = shard_paths(self._part)
-        self.waited: dict[str, list[float]] = {}
         self.stages = list(self._stages())
         if not self.stages:
             raise usage_error(
@@ -105,9 +94,6 @@ class Breakdown:
             one = measured[stage.name]
             bound = measured[stage.bound.name].median / stage.per_image
             facts = {BOUND: bound, FRACTION: one.median / bound}
-            if stage.name in self.waited:
-                turns = self.waited[stage.name][-len(one.samples) :]
-                facts["waiting for input"] = statistics.median(turns)
             results.append(dataclasses.replace(one, facts=facts))
         return [*results, measured[self.doubled + AGAIN]]
 
@@ -125,15 +111,10 @@ class Breakdown:
         ]
         return harness.markdown(["stage", "images/s", "spread", BOUND, FRACTION], rows)
 
-    def note(self, measured: Mapping[str, Measurement]) -> str:
-        """A note on rates that are called cold, empty if they seem to be."""
+    def cached_anyway(self, measured: Mapping[str, Measurement]) -> bool:
+        """Tells whether rates that are called cold seem not to be."""
         cold, cached = measured.get(_COLD_READ), measured.get(_READ)
-        if not cold or cold.median < _COLD * cached.median:
-            return ""
-        return (
-            "The disk was read as fast as the page cache, which may have kept the "
-            "shards though it was asked to forget them."
-        )
+        return bool(cold) and cold.median >= _COLD * cached.median
 
     def settings(self, measured: Mapping[str, Measurement]) -> dict[str, Any]:
         """The data, the machine's settings, and the bounds in their own units."""
@@ -191,52 +172,45 @@ class Breakdown:
         warped = (pixels + 3 * self.config.input_size**2 * _FLOAT_BYTES) / 2
         forward, product = flops.forward(job.training_model), self._matmul()
         batches = batching(long_run(job))
+        step, trained = parts.step(), flops.training(job.training_model)
+        # Whatever the training's precision is, evaluation is in float32.
+        evaluation = (parts.evaluate(), self._matmul("float32"))
         stages = {
             "read": [
-                Stage("read shards", records.reading(False), Bound(_READ, read), size),
-                Stage(
+                ("read shards", records.reading(False), Bound(_READ, read), size),
+                (
                     "read shards, cold",
                     records.reading(True),
                     Bound(_COLD_READ, cold),
                     size,
                 ),
             ],
-            "parse": [Stage("parse", records.parsing, copy, size)],
-            "decode": [Stage("decode", records.decoding, jpeg)],
-            "batch": [Stage("read, parse, decode, batch", batches, jpeg)],
+            "parse": [("parse", records.parsing, copy, size)],
+            "decode": [("decode", records.decoding, jpeg)],
+            "batch": [("read, parse, decode, batch", batches, jpeg)],
             "transfer": [],
             "warp": [
-                Stage("warp", parts.warp(), device_copy if parts.gpu else copy, warped)
+                ("warp", parts.warp(), device_copy if parts.gpu else copy, warped)
             ],
-            "forward": [Stage("model forward", parts.forward(), product, forward)],
-            "step": [
-                Stage(STEP, parts.step(), product, flops.training(job.training_model))
-            ],
-            "evaluation": [
-                Stage(
-                    "evaluation",
-                    parts.evaluate(),
-                    self._matmul("float32"),  # whatever the training's precision is
-                    flops.forward(job.model),
-                )
-            ],
+            "forward": [("model forward", parts.forward(), product, forward)],
+            "step": [(STEP, step, product, trained)],
+            "evaluation": [("evaluation", *evaluation, flops.forward(job.model))],
         }
         if parts.gpu:
-            moved = Stage("host to device", parts.transfer(), to_device, pixels)
+            moved = ("host to device", parts.transfer(), to_device, pixels)
             stages["transfer"].append(moved)
         for name in self.config.chosen:
-            train = map(self._training, stalls.WAYS)
-            yield from train if name == "train" else stages[name]
+            if name == "train":
+                yield from map(self._training, stalls.WAYS)
+            else:
+                yield from itertools.starmap(Stage, stages[name])
 
     def _training(self, way: str) -> Stage:
         def between() -> None:
             bounds.drop_from_cache(self._paths if way == stalls.COLD else [])
 
-        waited = self.waited[way] = []
-        cache = way == stalls.CACHED
-        return Stage(
-            way, training(self._parts.job, cache, waited, between), Bound(STEP)
-        )
+        work = training(self._parts.job, way == stalls.CACHED, between)
+        return Stage(way, work, Bound(STEP))
 
     def _matmul(self, precision: str = "") -> Bound:
         precision = precision or self._parts.job.runtime.precision

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 
-from benchmarks.harness import check_choices
+from benchmarks.options import check_choices
 from support import command
 from support.errors import usage_error
 from support.images import require_local

@@ -68,12 +68,10 @@ class Parts:
             with tf.device("GPU:0"):
                 return tf.identity(images)
 
-        return self._repeat(move, lambda moved: moved[0, 0, 0, 0].numpy())
+        return self._repeat(move)
 
     def warp(self) -> Work:
-        return self._repeat(
-            lambda: self.augment(self.batch), lambda warped: warped[0, 0, 0, 0].numpy()
-        )
+        return self._repeat(lambda: self.augment(self.batch))
 
     def forward(self) -> Work:
         """The model that trains, in inference mode, on images that are warped."""
@@ -83,14 +81,17 @@ class Parts:
         def predict(images):
             return model(images, training=False)[training_model.LOGIT]
 
-        return self._repeat(
-            lambda: predict(self.warped), lambda logits: logits[0, 0].numpy()
-        )
+        return self._repeat(lambda: predict(self.warped))
 
     def step(self) -> Work:
         """The complete train step, warp included, on the same batch every time."""
         step = self.job.train_step
-        return self._repeat(lambda: step(self.batch), lambda _: step.sums.numpy())
+
+        def run() -> tf.Variable:
+            step(self.batch)
+            return step.sums
+
+        return self._repeat(run)
 
     def evaluate(self) -> Work:
         """Reads, decodes and evaluates the validation split, in float32."""
@@ -105,14 +106,14 @@ class Parts:
 
         return work
 
-    def _repeat(self, do: Callable[[], Any], wait: Callable[[Any], Any]) -> Work:
+    def _repeat(self, do: Callable[[], tf.Tensor]) -> Work:
         """Work of which a unit is one call on a batch; waits for the last one only."""
 
         def work(units: int) -> Timed:
             started = time.perf_counter()
             for _ in range(units):
                 result = do()
-            wait(result)
+            tf.reshape(result, [-1])[0].numpy()  # waits for the device
             seconds = time.perf_counter() - started
             return Timed(units * self.job.config.batch_size, seconds)
 
@@ -138,9 +139,7 @@ def long_run(job: Job, cache: bool = False) -> tf.data.Dataset:
     )
 
 
-def training(
-    job: Job, cache: bool, waited: list[float], between: Callable[[], None]
-) -> Work:
+def training(job: Job, cache: bool, between: Callable[[], None]) -> Work:
     """Training on a stream of batches, from the second batch on.
 
     The first was made in a pause, and would flatter the rate.
@@ -148,7 +147,6 @@ def training(
     Args:
       job: whose step it is.
       cache: keep the decoded images in memory; all are decoded before the first turn.
-      waited: takes the fraction of the time that each turn waited for batches.
       between: called twice in every epoch, between two steps; its time counts.
     """
     batches, half = long_run(job, cache), max(1, job.steps_per_epoch // 2)
@@ -157,18 +155,15 @@ def training(
 
     def work(units: int) -> Timed:
         stream = iter(batches)
-        batch, waiting = next(stream), 0.0
+        batch = next(stream)
         started = time.perf_counter()
         for unit in range(units):
             if unit % half == 0:
                 between()
             job.train_step(batch)
-            asked = time.perf_counter()
             batch = next(stream)
-            waiting += time.perf_counter() - asked
         job.train_step.sums.numpy()  # waits for the device
         seconds = time.perf_counter() - started
-        waited.append(waiting / seconds)
         return Timed(units * job.config.batch_size, seconds)
 
     return work

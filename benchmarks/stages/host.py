@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.harness import Timed, Work
-from benchmarks.stages.bounds import drop_from_cache, timed
+from benchmarks.stages.bounds import drop_from_cache, repeated
 from schemas import example as example_schema
 from support.hardware import available_memory
 from support.pool import cores
@@ -68,14 +68,19 @@ class Records:
         """Reads every record, interleaved."""
         batches = self._records.batch(_BATCH)
 
-        def forget() -> None:
-            drop_from_cache(self._paths if cold else [])
-
-        return lambda units: timed(lambda: _count(batches), units, forget)
+        return repeated(
+            lambda: _count(batches),
+            lambda: drop_from_cache(self._paths if cold else []),
+        )
 
     def parsing(self, units: int) -> Timed:
         """Parses records that are in memory."""
-        return self._mapping(lambda batch: example_schema.parse(batch)["label"], units)
+        attributes = len(self._manifest.attributes)
+
+        def parse(batch: tf.Tensor) -> tf.Tensor:
+            return example_schema.parse(batch, attributes)["label"]
+
+        return self._mapping(parse, units)
 
     def decoding(self, units: int) -> Timed:
         """Parses and decodes records that are in memory."""
@@ -88,7 +93,7 @@ class Records:
     def _mapping(self, function: Any, units: int) -> Timed:
         batches = tf.data.Dataset.from_tensor_slices(self._sample).batch(_BATCH)
         batches = batches.repeat(units).map(function, cores(), deterministic=True)
-        return timed(lambda: _count(batches), 1)
+        return repeated(lambda: _count(batches))(1)
 
 
 def batching(batches: tf.data.Dataset) -> Work:
@@ -97,7 +102,7 @@ def batching(batches: tf.data.Dataset) -> Work:
     def work(units: int) -> Timed:
         stream = iter(batches)
         next(stream)
-        return timed(lambda: len(next(stream)["images"]), units)
+        return repeated(lambda: len(next(stream)["images"]))(units)
 
     return work
 

@@ -66,15 +66,6 @@ class Setting:
     cache_fits: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """The bottleneck of training in a sentence, a flag to change or "nothing", why."""
-
-    sentence: str
-    suggestion: str
-    reason: str
-
-
 def waiting(rates: Rates, way: str) -> float:
     """The fraction of the time that training waits for its input, 0..1."""
     return max(0.0, 1 - rates[way] / rates[STEP])
@@ -109,30 +100,33 @@ def describe(rates: Rates, noise: float) -> str:
     return f"Waiting for input: {'; '.join(lines)} ({', '.join(causes)})."
 
 
-def verdict(rates: Rates, setting: Setting, noise: float) -> Verdict:
+def verdict(rates: Rates, setting: Setting, noise: float) -> tuple[str, str, str]:
     """Names the bottleneck of training, and at most one flag.
 
     Args:
       rates: measured.
       setting: what they were measured with.
       noise: as `noise_of` gives it; smaller differences count as none.
+
+    Returns:
+      the bottleneck in a sentence, a flag to change or "nothing", and why.
     """
     way = setting.usual
     stalled = waiting(rates, way)
     if stalled <= max(noise, _TOLERABLE):
         reached = min(1.0, rates[way] / rates[STEP])
-        sentence = (
+        return (
             f"The train step is the bottleneck: {_SOURCES[way]}, training reaches "
-            f"{reached:.0%} of its rate on a batch that stays on the device."
+            f"{reached:.0%} of its rate on a batch that stays on the device.",
+            *_for_the_step(setting),
         )
-        return Verdict(sentence, *_for_the_step(setting))
     causes = parts(rates, way)
     cause = max(causes, key=causes.get)
-    sentence = (
+    return (
         f"The input is the bottleneck: {_SOURCES[way]}, training waits {stalled:.0%} "
-        f"of its time, most of it for {_ADDED[cause][1]}."
+        f"of its time, most of it for {_ADDED[cause][1]}.",
+        *_for_the_input(cause, setting),
     )
-    return Verdict(sentence, *_for_the_input(cause, setting))
 
 
 def _for_the_step(setting: Setting) -> tuple[str, str]:

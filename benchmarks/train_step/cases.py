@@ -1,4 +1,8 @@
-"""The train steps that are compared, and which of them run here."""
+"""The train steps that are compared, which of them run here, and their settings.
+
+The rates hardly depend on the settings: they are the trainer's own, so that all
+frameworks do the same.
+"""
 
 import dataclasses
 import importlib.util
@@ -8,11 +12,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import programs
-from support.errors import ExitCode, UserError, usage_error
+from support.errors import usage_error
 
-#: The case that others are compared with; the same in a second process, which shows the
-#: noise; with the warp.
-OURS, AGAIN, WARP = "ours", "again", "warp"
+LEARNING_RATE, WEIGHT_DECAY, SMOOTHING, DROPOUT = 1.5e-3, 0.05, 0.1, 0.2
+
+#: The backward pass has two products for each of the forward one: the gradients of the
+#: inputs and those of the weights.
+TRAIN_PASSES = 3
+
+#: The case that others are compared with; with the warp.
+OURS, WARP = "ours", "warp"
 TORCHVISION = "torchvision"
 
 
@@ -45,7 +54,7 @@ TORCH = "benchmarks.peers.torch_step"
 #: Name of a case -> its program.
 KINDS = {
     OURS: Kind(_TENSORFLOW, OURS),
-    AGAIN: Kind(_TENSORFLOW, OURS),
+    "again": Kind(_TENSORFLOW, OURS),
     WARP: Kind(_TENSORFLOW, WARP),
     "onednn_off": Kind(_TENSORFLOW, OURS, environment={"TF_ENABLE_ONEDNN_OPTS": "0"}),
     "keras": Kind(_TENSORFLOW, "keras"),
@@ -77,23 +86,6 @@ def backend(*known: str) -> str:
     return name
 
 
-def device() -> dict[str, Any]:
-    """The device of the trainer's step, and the precision that fits it.
-
-    Raises:
-      UserError: it cannot run (exit 2, or 7 for want of memory).
-    """
-    words = KINDS[OURS].words("")
-    try:
-        return programs.describe(words, {})
-    except programs.ProgramFailed as error:
-        cause = f"The program that takes the step does not start: {error}."
-        if error.out_of_memory:
-            remedy = "End what else takes memory."
-            raise UserError(cause, remedy, ExitCode.OUT_OF_MEMORY) from error
-        raise usage_error(cause, f"`{' '.join(words)}` shows its output.") from error
-
-
 def available(
     wanted: Mapping[str, Kind], peers_python: str
 ) -> tuple[dict[str, Kind], dict[str, Any]]:
@@ -111,16 +103,7 @@ def available(
     kinds, peers = {}, {}
     for name, kind in wanted.items():
         if kind.needs and not peers:
-            python = kind.python(peers_python)
-            try:
-                installed = programs.can_import(python, kind.needs)
-            except OSError as error:
-                raise usage_error(
-                    f"--peers_python={python} cannot be run: {error.strerror}.",
-                    "Name the python of an environment.",
-                ) from error
-            if not installed:
-                print(f"skipped: {name}, {python} cannot import {kind.needs}")
+            if not programs.can_import(name, kind.python(peers_python), kind.needs):
                 continue
             peers = programs.describe(kind.words(peers_python), kind.environment)
         kinds[name] = kind

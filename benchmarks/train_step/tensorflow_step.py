@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import flops, programs
-from benchmarks.train_step import settings
+from benchmarks.train_step import cases
 from schemas.celeba import CELEBA
 from schemas.manifest import Manifest, Shard
 from trainer import models
@@ -29,6 +29,9 @@ from trainer.loop.steps import TrainStep
 _STEPS_PER_EPOCH = 100
 #: Size of CelebA's aligned images, which the warp resizes.
 _HEIGHT, _WIDTH = 218, 178
+#: Side of the matrices whose product is the peak, and products per call: a small one
+#: does not fill a GPU, and waiting for one takes longer than the product.
+_CPU_MATMUL, _GPU_MATMUL = (2048, 1), (8192, 16)
 
 
 def device() -> dict[str, str]:
@@ -86,13 +89,11 @@ def _ours(config: TrainConfig, effective: Runtime, warp: bool) -> tuple:
 
 def _keras(config: TrainConfig) -> tuple:
     """Plain Keras: stock layers, all else by default."""
-    model = models.build(config.model, config.input_size, dropout=settings.DROPOUT)
+    model = models.build(config.model, config.input_size, dropout=cases.DROPOUT)
     model.compile(
-        keras.optimizers.AdamW(
-            settings.LEARNING_RATE, weight_decay=settings.WEIGHT_DECAY
-        ),
+        keras.optimizers.AdamW(cases.LEARNING_RATE, weight_decay=cases.WEIGHT_DECAY),
         keras.losses.BinaryCrossentropy(
-            from_logits=True, label_smoothing=settings.SMOOTHING
+            from_logits=True, label_smoothing=cases.SMOOTHING
         ),
     )
     batch = _batch(config, warped=True)
@@ -134,7 +135,7 @@ def _dataset(config: TrainConfig) -> Dataset:
 
 def matmul(precision: str, gpu: bool) -> tuple[Callable[[], Any], float]:
     """Multiplies large square matrices: the function, and its operations per call."""
-    side, products = settings.GPU_MATMUL if gpu else settings.CPU_MATMUL
+    side, products = _GPU_MATMUL if gpu else _CPU_MATMUL
 
     @functools.cache
     def make() -> Callable[[], tf.Tensor]:

@@ -15,7 +15,7 @@ README = f"# Top\n\n{publish.BEGIN}\nold\n{publish.END}\n\nbelow\n"
 
 
 def test_the_readme_is_what_the_newest_results_give():
-    publish.check(ROOT)
+    publish.publish(ROOT, check=True)
 
 
 def made_up(benchmark, cases, day=1, gpu=""):
@@ -81,18 +81,14 @@ def test_rows_compare_cases_of_one_task(tmp_path):
     assert step.others == {"PyTorch": (96, 2)}
 
 
-def test_missing_results_give_no_row(tmp_path):
-    assert compared(tmp_path, made_up("warp-tensorflow", {"warp": [1.0]})) == []
-
-
 def test_publish_writes_what_check_asks_for(tmp_path):
     old = build_result(20_000) | {"date": "2025-12-31T00:00:00+00:00"}
     folder = project(tmp_path, INPUT, STEP, build_result(20_000), old)
     with pytest.raises(UserError, match="README.md, .*results/README.md") as raised:
-        publish.check(tmp_path)
+        publish.publish(tmp_path, check=True)
     assert raised.value.exit_code == ExitCode.INTEGRITY
-    publish.write(tmp_path)
-    publish.check(tmp_path)
+    publish.publish(tmp_path, check=False)
+    publish.publish(tmp_path, check=True)
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("# Top\n") and text.endswith("\nbelow\n")
     assert "[2026-01-01](benchmarks/results/input-2026-01-01.json)" in text
@@ -102,7 +98,7 @@ def test_publish_writes_what_check_asks_for(tmp_path):
 
     harness.write(build_result(20_000, day=2), folder)
     with pytest.raises(UserError, match="results/README.md"):
-        publish.check(tmp_path)
+        publish.publish(tmp_path, check=True)
 
 
 def test_results_on_a_gpu_are_kept_apart(tmp_path):
@@ -111,13 +107,14 @@ def test_results_on_a_gpu_are_kept_apart(tmp_path):
     folder = project(tmp_path, made_up("warp-tensorflow", cases), on_gpu)
     assert "H200, CPU, 4 cores" in publish.full(publish.newest(folder))
     assert len(publish.newest(folder)) == 2
+    assert publish.compare(publish.newest(folder)) == []
 
 
 def test_foreign_files_and_missing_marks_are_refused(tmp_path):
     folder = project(tmp_path, INPUT)
     (tmp_path / "README.md").write_text("nothing")
-    with pytest.raises(UserError, match="has not one <!-- benchmarks:begin"):
-        publish.write(tmp_path)
+    with pytest.raises(UserError, match="has no <!-- benchmarks:begin"):
+        publish.publish(tmp_path, check=False)
     (folder / "x.json").write_text(json.dumps({"schema": "other"}))
     with pytest.raises(UserError, match="x.json is not a result"):
         publish.newest(folder)

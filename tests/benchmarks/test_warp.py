@@ -7,11 +7,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 
-from benchmarks import harness
 from benchmarks import warp as benchmark
-from support.errors import ExitCode, UserError
+from support.errors import ExitCode
 from trainer import augmentation
 from trainer.config import Augmentation
 
@@ -33,7 +31,7 @@ def test_all_cases_run_and_their_ratios_are_shown(capsys):
 
 
 def test_the_projective_transform_computes_the_same_pixels():
-    config = benchmark.WarpBenchmarkConfig(12, 10, 14, batch_size=2, batches=1)
+    config = benchmark.WarpBenchmarkConfig(height=12, width=10, size=14, batch_size=2)
     images = benchmark._images(config, np.random.default_rng(0))
     drawn = augmentation.sample_parameters(
         np.full((2, 7), 0.3, "float32"), Augmentation(20, 0.2, 0.2)
@@ -43,44 +41,28 @@ def test_the_projective_transform_computes_the_same_pixels():
     np.testing.assert_allclose(got, want, atol=0.0255)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("RESOURCE_EXHAUSTED")])
-def test_running_out_of_memory_is_no_bug(error, monkeypatch):
-    def fail(*_arguments):
-        raise error
-
-    monkeypatch.setattr(harness, "measure", fail)
-    with pytest.raises(UserError, match="Out of memory. Use a smaller") as raised:
-        benchmark.main(["warp", *TINY])
-    assert raised.value.exit_code == ExitCode.OUT_OF_MEMORY
-
-
-def test_missing_backend_is_named():
+def on_jax(missing):
+    """A program on JAX; importing what is missing is an error."""
     program = (
-        "import sys; sys.modules['jax'] = None; from support import command; "
-        "from benchmarks import warp; command.run(warp.main, ['warp'])"
+        f"import sys; sys.modules['{missing}'] = None; from support import command; "
+        f"from benchmarks import warp; command.run(warp.main, ['warp', *{TINY}])"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
         cwd=ROOT,
         env=os.environ | {"KERAS_BACKEND": "jax"},
     )
+
+
+def test_missing_backend_is_named():
+    done = on_jax("jax")
     assert done.returncode == ExitCode.USAGE, done.stderr
     assert done.stderr.startswith("error: Keras' backend jax is not installed.\n")
 
 
 def test_on_jax_it_needs_no_tensorflow():
-    program = (
-        "import sys; sys.modules['tensorflow'] = None; "
-        f"from benchmarks import warp; warp.main(['warp', *{TINY}])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"KERAS_BACKEND": "jax"},
-    )
+    done = on_jax("tensorflow")
     assert done.returncode == 0, done.stderr
     assert len(cases(done.stdout)) == 2 and "Skipped" in done.stdout, done.stdout
