@@ -17,18 +17,16 @@ import yaml
 from schemas import celeba
 from support import files, text
 from support.errors import ExitCode, UserError
-from trainer.evaluation import calibration, group_rates, loading, subgroups
+from trainer.evaluation import calibration, loading, subgroups
 from trainer.evaluation.loading import Run, load_run
 from trainer.reporting import markdown, report, subgroup_section, template
 from trainer.reporting.markdown import printable
-from trainer.runs import METRICS, VALIDATION_PREDICTIONS, provenance
+from trainer.runs import METRICS, provenance
 from trainer.runs.folder import read_options
 
 FILE_NAME = "MODEL_CARD.md"
 _TEMPLATE = "model_card.md"
-_MOST_SHARDS = 200
-#: Groups that the card lists: of the lowest accuracy, of the clearest gaps, and small.
-_LOWEST, _CLEAREST, _SMALL = 5, 12, 12
+_GROUPS = 12
 _EXAMPLE = """from trainer.predict import Predictor
 
 predictor = Predictor({name})  # compares the sha256 first
@@ -216,11 +214,9 @@ def _environment() -> jinja2.Environment:
 
 def _values(run_dir: Path, run: Run) -> dict[str, Any]:
     """The values of the template, except evaluations and exports."""
-    name, digest = _name(run_dir), run.record["manifest_digest"]
+    name = _name(run_dir)
     options = read_options(run.flags)
     weights = Path(options.get("weights", "none")).name
-    manifest = provenance.read_manifest(run_dir, digest)
-    shards = manifest.shards if manifest else []
     return {
         "run": run,
         "record": run.record,
@@ -230,7 +226,6 @@ def _values(run_dir: Path, run: Run) -> dict[str, Any]:
         "sample": (celeba.SAMPLE, celeba.SAMPLE_FILE, celeba.SAMPLE_FORMAT),
         "summary": report.summary(run),
         "split_note": report.SPLITS.get(run.record["data"]["split"], ""),
-        "validation_people": _validation_people(run_dir),
         "label_errors": len(calibration.likely_label_errors(run.predictions)),
         "rows": report.metric_rows(run),
         "calibration": report.calibration_sentences(run),
@@ -244,41 +239,17 @@ def _values(run_dir: Path, run: Run) -> dict[str, Any]:
         ),
         "example": _EXAMPLE.format(name=json.dumps(name)),
         "verify": _VERIFY.format(name=shlex.quote(name)),
-        "shards": len(shards),
-        "shard_lines": "\n".join(f"{shard.sha256}  {shard.name}" for shard in shards)
-        if len(shards) <= _MOST_SHARDS
-        else "",
     }
 
 
 def _subgroups(table: pd.DataFrame | None) -> dict[str, Any] | None:
-    """What the card shows of the subgroups: sentences, rows, titles of small groups."""
+    """Sentences and rows of the clearest gaps; None without subgroups."""
     if table is None:
         return None
-    groups = table[table["kind"] != subgroups.OVERALL]
-    large = groups[groups["small"] == 0].dropna(subset="accuracy")
-    lowest = large.sort_values(["accuracy", "group"]).head(_LOWEST)
-    clearest = subgroups.clearest_gaps(table, _CLEAREST)
-    rows = pd.concat([lowest, clearest]).drop_duplicates("group")
-    small = groups["title"][groups["small"] == 1].tolist()
     return {
         "sentences": [*subgroup_section.sentences(table), subgroup_section.NOTE],
-        "rows": subgroups.records(rows.sort_values("accuracy")),
-        "count": len(groups),
-        "min_people": group_rates.MIN_PEOPLE,
-        "min_images": group_rates.MIN_IMAGES,
-        "small": small[:_SMALL],
-        "more_small": len(small) - _SMALL,
+        "rows": subgroups.records(subgroups.clearest_gaps(table, _GROUPS)),
     }
-
-
-def _validation_people(run_dir: Path) -> int | None:
-    """How many people the validation split shows; None without its predictions."""
-    if not (run_dir / VALIDATION_PREDICTIONS).is_file():
-        return None
-    identity = loading.read_csv(run_dir, VALIDATION_PREDICTIONS)["identity"]
-    known = identity >= 0
-    return int(identity[known].nunique() + (~known).sum())
 
 
 def _name(folder: Path) -> str:

@@ -46,7 +46,6 @@ _FILES = {
     "roc.png": ("roc",),
     "precision_recall.png": ("precision_recall",),
 }
-_LISTED = 20
 
 
 def write_report(
@@ -198,13 +197,6 @@ def _html(run: Run, panels: Mapping[str, figures.Panel], images: Images | None) 
         best=run.history[best_epoch].iloc[0],
         charts=charts,
         calibration=calibration_sentences(run),
-        doubtful={
-            "Likely label errors": calibration.likely_label_errors(run.predictions),
-            "Most uncertain images": calibration.most_uncertain(
-                run.predictions, _LISTED
-            ),
-        },
-        listed=_LISTED,
         gallery=gallery.groups(run.predictions, images),
         cells=images and images.cells,
         legend=Markup(gallery.legend()),
