@@ -96,7 +96,7 @@ def runs(tmp_path):
 
 
 def compared(folders):
-    return comparison.compare(comparison.group(comparison.load(folders)))
+    return comparison.compare(comparison.load(folders))
 
 
 def test_groups_are_runs_that_differ_in_the_seed_only(tmp_path):
@@ -111,7 +111,7 @@ def test_groups_are_runs_that_differ_in_the_seed_only(tmp_path):
     # An older run, from before there was an option: it had what is now its default.
     old = folders[1] / "flags.txt"
     old.write_text(re.sub("--mixup=.*\n", "", old.read_text()))
-    groups = comparison.group(comparison.load(folders))
+    groups = comparison.load(folders)
     assert [(group.name, group.seeds) for group in groups] == [
         ("GoogLeNet, scratch, ema=0.99", [1, 3]),
         ("GoogLeNet, scratch, ema=0.5", [1]),
@@ -126,7 +126,7 @@ def test_effective_options_separate_groups(tmp_path):
         write_run(tmp_path / "a", options=options(), record={"precision": "float32"}),
         write_run(tmp_path / "b", options=options(), record={"precision": "bfloat16"}),
     ]
-    names = [group.name for group in comparison.group(comparison.load(folders))]
+    names = [group.name for group in comparison.load(folders)]
     assert names == ["GoogLeNet, precision=float32", "GoogLeNet, precision=bfloat16"]
 
 
@@ -219,9 +219,7 @@ def test_perfect_accuracy_has_an_interval_with_a_width(tmp_path):
     assert [group.name for group in result.groups] == ["VGG16", "ResNet50", "VGG19"]
     assert result.intervals[0].tolist() == [1 - 3 / PEOPLE, 1.0]
     assert result.intervals[2].tolist() == [0.0, 3 / PEOPLE]
-    correct = [
-        np.stack([run.correct for run in one.candidates]) for one in result.groups
-    ]
+    correct = [one.correct for one in result.groups]
     person = np.arange(IMAGES) // 3
     drawn = comparison.draw_accuracies(correct, person, comparison.DRAWS, 0)
     assert result.intervals[1] == pytest.approx(bootstrap.interval(drawn[:, 1]))
@@ -414,7 +412,7 @@ def test_one_run_twice_is_refused(tmp_path):
     one = write_run(tmp_path / "one", options=options(seed=7))
     two = write_run(tmp_path / "two", options=options(seed=7))
     with pytest.raises(UserError, match="one run twice: the same .* seed 7") as caught:
-        comparison.group(comparison.load([one, two]))
+        comparison.load([one, two])
     assert caught.value.exit_code == ExitCode.USAGE
 
 
@@ -437,7 +435,7 @@ def test_unfinished_and_damaged_runs_are_named(tmp_path):
         ("predictions.csv", table.head(0).to_csv(index=False), "predictions.csv"),
     ]
     twice = pd.concat([table, table.head(1)])
-    damages.append(("predictions.csv", twice.to_csv(index=False), "one of them twice"))
+    damages.append(("predictions.csv", twice.to_csv(index=False), "has an image twice"))
     for name, content, message in damages:
         before = (bad / name).read_text()
         (bad / name).write_text(content)
