@@ -150,10 +150,10 @@ def load_run(run_dir: Path, results_dir: Path | None = None) -> Run:
     metrics = read_metrics(results_dir)
     evaluation, model = metrics.get("evaluation"), provenance.model_sha256(record)
     if evaluation and evaluation["model_sha256"] != model:
-        raise _foreign(results_dir, f"no evaluation of the model in {run_dir}")
+        raise foreign(results_dir, f"no evaluation of the model in {run_dir}")
     groups = subgroups.read(results_dir)
     if groups is not None and groups["n"][0] != metrics["n"]:
-        raise _foreign(
+        raise foreign(
             results_dir / subgroups.JSON_NAME,
             f"about {groups['n'][0]:,} images, not the {metrics['n']:,} here",
         )
@@ -230,7 +230,8 @@ def read_csv(run_dir: Path, name: str, attribute: str | None = None) -> pd.DataF
     return table
 
 
-def _foreign(path: Path, what: str) -> UserError:
+def foreign(path: Path, what: str) -> UserError:
+    """The error (exit 5) of results that are not of the run."""
     return UserError(
         f"{path} is {what}.",
         "Name a folder that `python -m trainer.evaluate` wrote for this run, or write "

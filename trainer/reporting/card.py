@@ -110,19 +110,13 @@ def _evaluations(
         if metrics.get("evaluation", {}).get("model_sha256") == model_sha256:
             found[_name(folder)] = loading.evaluated(run, metrics)
         elif folder in outside:
-            raise UserError(
-                f"{folder} is no evaluation of the model in {run_dir}.",
-                "Name a directory that `python -m trainer.evaluate` wrote for this "
-                "run.",
-                ExitCode.INTEGRITY,
-            )
+            raise loading.foreign(folder, f"no evaluation of the model in {run_dir}")
     return found
 
 
 def _metadata(name: str, run: Run, evaluations: Sequence[Run]) -> dict[str, Any]:
     """The header: plain strings, numbers, lists and dicts only."""
-    identifier = dataset_id(run)
-    license_name = _dataset(run)[1]
+    identifier, _, license_name = _dataset(run)
     terms = {"license": "apache-2.0"}
     if license_name:
         terms = {
@@ -147,6 +141,7 @@ def _metadata(name: str, run: Run, evaluations: Sequence[Run]) -> dict[str, Any]
 
 def _result(run: Run) -> dict[str, Any]:
     """One entry of model-index: a task, a dataset, metrics."""
+    dataset, dataset_name, _ = _dataset(run)
     metrics = []
     for key, (title, *_) in report.METRICS.items():
         metric = run.metrics.get(key, {"value": None})
@@ -163,8 +158,8 @@ def _result(run: Run) -> dict[str, Any]:
             "name": f"Perceived attribute {printable(run.positive)}",
         },
         "dataset": {
-            "type": dataset_id(run),
-            "name": dataset_name(run),
+            "type": dataset,
+            "name": dataset_name,
             "split": run.split,
             "revision": printable(run.record["manifest_digest"]),
         },
@@ -172,26 +167,21 @@ def _result(run: Run) -> dict[str, Any]:
     }
 
 
-def dataset_id(run: Run) -> str:
-    """Identifies the data; CelebA is what has CelebA's official annotations."""
+def _dataset(run: Run) -> tuple[str, str, str | None]:
+    """Identifier and name of the data, and name of their license.
+
+    CelebA is only what has CelebA's official annotations.
+    """
     sources, about = run.record["data"]["sources"], run.record["data"]["dataset"]
     if about["key"] != _CELEBA:
-        return about["key"]
+        return about["key"], about["name"], "terms-of-the-data"
     if celeba.SAMPLE in sources:
-        return celeba.SAMPLE_FORMAT
-    official = sources.get("attributes", {}).get("official") is True
-    return _CELEBA if official else _LAYOUT
-
-
-def dataset_name(run: Run) -> str:
-    """The name of the data, for a reader."""
-    return _dataset(run)[0]
-
-
-def _dataset(run: Run) -> tuple[str, str | None]:
-    """The name of the data, and of its license."""
-    other = (run.record["data"]["dataset"]["name"], "terms-of-the-data")
-    return _DATASETS.get(dataset_id(run), other)
+        key = celeba.SAMPLE_FORMAT
+    elif sources.get("attributes", {}).get("official") is True:
+        key = _CELEBA
+    else:
+        key = _LAYOUT
+    return key, *_DATASETS[key]
 
 
 def _environment() -> jinja2.Environment:
@@ -207,7 +197,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= text.FILTERS | {
         "code": markdown.code,
         "block": markdown.block,
-        "dataset_name": dataset_name,
+        "dataset_name": lambda run: _dataset(run)[1],
     }
     return environment
 
@@ -221,7 +211,7 @@ def _values(run_dir: Path, run: Run) -> dict[str, Any]:
         "run": run,
         "record": run.record,
         "data": run.record["data"],
-        "dataset": dataset_id(run),
+        "dataset": _dataset(run)[0],
         "terms": run.record["data"]["dataset"]["terms"],
         "sample": (celeba.SAMPLE, celeba.SAMPLE_FILE, celeba.SAMPLE_FORMAT),
         "summary": report.summary(run),

@@ -23,8 +23,6 @@ _SIZE = 8
 #: From dark to bright in even steps, also for color-blind readers and in print.
 _COLORS = matplotlib.colormaps["inferno"]
 _OPACITY = 0.55
-_LEGEND_STEPS = 9
-_MIDDLE_GRAY = 128
 # Rec. 601, the luma of JPEG.
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -82,15 +80,10 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> bytes:
     Returns:
       A JPEG file of the image's size.
     """
-    return simplejpeg.encode_jpeg(_blend(image @ _LUMA, heat), quality=85)
-
-
-def legend() -> str:
-    """The colors over middle gray from 0 to 1, as a CSS gradient."""
-    heat = np.linspace(0, 1, _LEGEND_STEPS)
-    colors = _blend(np.full_like(heat, _MIDDLE_GRAY), heat)
-    steps = ", ".join("#{:02x}{:02x}{:02x}".format(*color) for color in colors)
-    return f"linear-gradient(to right, {steps})"
+    gray = (image @ _LUMA)[..., None]
+    mixed = (1 - _OPACITY) * gray + _OPACITY * 255 * _COLORS(heat)[..., :3]
+    pixels = np.ascontiguousarray(np.round(mixed).astype(np.uint8))
+    return simplejpeg.encode_jpeg(pixels, quality=85)
 
 
 def groups(predictions: pd.DataFrame, images: Images | None) -> list[dict[str, Any]]:
@@ -123,10 +116,3 @@ def groups(predictions: pd.DataFrame, images: Images | None) -> list[dict[str, A
 
 def _source(jpeg: bytes | None) -> str | None:
     return None if jpeg is None else page.data_uri("image/jpeg", jpeg)
-
-
-def _blend(gray: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """(...) gray, 0..255, and heat, 0..1, to (..., 3) uint8 RGB."""
-    colors = 255 * _COLORS(heat)[..., :3]
-    mixed = (1 - _OPACITY) * gray[..., None] + _OPACITY * colors
-    return np.ascontiguousarray(np.round(mixed).astype(np.uint8))
