@@ -1,6 +1,5 @@
 """The report of a run folder made by hand."""
 
-import dataclasses
 import json
 import re
 import shutil
@@ -10,14 +9,14 @@ import pandas as pd
 import pytest
 import simplejpeg
 
-from schemas import celeba
 from support.errors import ExitCode, UserError
+from tests.trainer.evaluation import run_folder
 from trainer import report as command
-from trainer.evaluation import metrics, subgroups
+from trainer.evaluation import subgroups
 from trainer.reporting import gallery, report
 
 
-def _write_run(run_dir, attribute="Male", sure=3.0):
+def _write_run(run_dir, sure=3.0):
     rng = np.random.default_rng(0)
     label = np.arange(60) % 2
     logit = (2 * label - 1) * sure + rng.normal(0, 2 if sure < 9 else 0.1, 60)
@@ -29,33 +28,17 @@ def _write_run(run_dir, attribute="Male", sure=3.0):
             "probability": 1 / (1 + np.exp(-logit)),
         }
     )
-    epochs = {"epoch": [1, 2], "loss": [0.7, 0.4], "accuracy": [0.6, 0.8]}
-    epochs |= {"val_loss": [0.6, 0.5], "val_accuracy": [0.7, 0.85]}
-    counts = {"train": [90, 90], "validation": [20, 20], "test": [30, 30]}
-    record = {
-        "model": "resnet50",
-        "attribute": attribute,
-        "parameters": 23_589_761,
-        "best_epoch": 2,
-        "epochs": 2,
-        "xla": False,
-        "devices": ["CPU:0"],
-        "data": {
-            "image_shape": [218, 178, 3],
-            "split": "identity",
-            "class_counts": counts,
-            "config": {"balance": "exact", "split_fractions": [0.6, 0.4]},
-            "dataset": dataclasses.asdict(celeba.CELEBA.about),
-            "sources": {"a <file>": {"rows": 60}},
-        },
-    }
-    run_dir.mkdir()
-    predictions.to_csv(run_dir / "predictions.csv", index=False)
-    pd.DataFrame(epochs).to_csv(run_dir / "history.csv", index=False)
-    (run_dir / "run.json").write_text(json.dumps(record))
-    (run_dir / "metrics.json").write_text(json.dumps(metrics.evaluate(predictions)))
-    (run_dir / "flags.txt").write_text("--model=resnet50\n--data_dir=<here>\n")
-    return predictions
+    run_folder.write(
+        run_dir,
+        predictions,
+        "--model=resnet50\n--data_dir=<here>\n",
+        xla=False,
+        devices=["CPU:0"],
+        data=run_folder.data(
+            config={"balance": "exact", "split_fractions": [0.6, 0.4]},
+            sources={"a <file>": {"rows": 60}},
+        ),
+    )
 
 
 @pytest.fixture
