@@ -7,8 +7,6 @@ the dataset the report shows images.
 import dataclasses
 from pathlib import Path
 
-from absl import flags
-
 from support import command
 from support.errors import usage_error
 from trainer.evaluation.loading import Run, load_run
@@ -72,10 +70,7 @@ def _read_images(run_dir: Path, run: Run, data_dir: str) -> Images:
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(ReportConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    print(render_again(command.from_flags(ReportConfig, values)))
+    print(render_again(command.parse_config(ReportConfig, argv)))
 
 
 if __name__ == "__main__":

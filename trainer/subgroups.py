@@ -8,8 +8,6 @@ gaps that survive a correction for testing all of them.
 import dataclasses
 from pathlib import Path
 
-from absl import flags
-
 from support import command
 from support.errors import usage_error
 from trainer.evaluation import loading, subgroups
@@ -45,10 +43,7 @@ class SubgroupsConfig:
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(SubgroupsConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(SubgroupsConfig, values)
+    config = command.parse_config(SubgroupsConfig, argv)
     run_dir = Path(config.run_dir)
     run = read_run(run_dir)
     require(run_dir, run, ["attribute"])

@@ -12,12 +12,6 @@ import simplejpeg
 from support import page
 from trainer.evaluation import calibration, metrics
 
-#: Group -> what the report calls it.
-HEADINGS = {
-    "confident_correct": "Most confident and correct",
-    "confident_wrong": "Most confident and wrong: the label or the model",
-    "most_uncertain": "Most uncertain",
-}
 _SIZE = 8
 
 #: From dark to bright in even steps, also for color-blind readers and in print.
@@ -50,17 +44,19 @@ def choose(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
       predictions: columns `image_id`, `label` (0 or 1), `probability` (of label 1).
 
     Returns:
-      `confident_correct` (half of each label), `confident_wrong` and `most_uncertain`,
-      each with at most eight rows, the most telling first.
+      Heading -> at most eight rows, the most telling first: confident and correct
+      (half of each label), confident and wrong, uncertain.
     """
     rows = calibration.by_confidence(predictions)
     is_correct = (rows["probability"] >= metrics.THRESHOLD) == (rows["label"] == 1)
     correct = rows[is_correct]
     halves = [correct[correct["label"] == label].head(_SIZE // 2) for label in (1, 0)]
     return {
-        "confident_correct": pd.concat(halves),
-        "confident_wrong": rows[~is_correct].head(_SIZE),
-        "most_uncertain": calibration.most_uncertain(predictions, _SIZE),
+        "Most confident and correct": pd.concat(halves),
+        "Most confident and wrong: the label or the model": rows[~is_correct].head(
+            _SIZE
+        ),
+        "Most uncertain": calibration.most_uncertain(predictions, _SIZE),
     }
 
 
@@ -97,7 +93,7 @@ def groups(predictions: pd.DataFrame, images: Images | None) -> list[dict[str, A
         return []
     return [
         {
-            "heading": HEADINGS[group],
+            "heading": heading,
             "images": [
                 {
                     "image_id": row.image_id,
@@ -110,7 +106,7 @@ def groups(predictions: pd.DataFrame, images: Images | None) -> list[dict[str, A
                 if row.image_id in images.jpegs
             ],
         }
-        for group, rows in choose(predictions).items()
+        for heading, rows in choose(predictions).items()
     ]
 
 

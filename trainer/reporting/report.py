@@ -83,13 +83,7 @@ def summary(run: Run) -> list[str]:
     value = percent(accuracy["value"])
     correct = f"{run.model_name} classifies {value} of {n:,} {run.split} images of "
     correct += f"{people:,} people correctly"
-    if fp + fn == 0:
-        # Resampling cannot see errors that did not occur; the rule of three can
-        # (Hanley and Lippman-Hand, JAMA 1983).
-        bound = percent(min(1, 3 / people))
-        correct += f": no mistake. An error rate of up to about {bound} still cannot "
-        correct += "be ruled out with so many people."
-    elif accuracy["interval"]:
+    if accuracy["interval"]:
         low_high = interval(accuracy["interval"], percent)
         correct += f" (95{PERCENT} interval {low_high}, resampling people)."
     else:

@@ -118,20 +118,20 @@ def test_summary_sentences(run_dir):
     ]
 
 
-def test_summary_without_mistakes_states_a_bound(tmp_path):
+def test_summary_without_mistakes_has_an_interval_with_a_width(tmp_path):
     _write_run(tmp_path / "run", sure=9.0)
     first = report.summary(report.load_run(tmp_path / "run"))[0]
-    assert "no mistake. An error rate of up to about 15.0" in first
+    assert "interval 85.0–100.0" in first
 
 
 def test_gallery_chooses_confident_and_uncertain_images(run_dir):
     predictions = report.load_run(run_dir).predictions
     groups = gallery.choose(predictions)
-    right, wrong = groups["confident_correct"], groups["confident_wrong"]
+    right, wrong, uncertain = groups.values()
     assert right["label"].tolist() == [1] * 4 + [0] * 4
     assert right["probability"].iloc[0] == predictions["probability"].max()
     assert ((wrong["probability"] >= 0.5) != (wrong["label"] == 1)).all()
-    unsure = (groups["most_uncertain"]["probability"] - 0.5).abs()
+    unsure = (uncertain["probability"] - 0.5).abs()
     assert unsure.tolist() == sorted((predictions["probability"] - 0.5).abs())[:8]
     ids = gallery.image_ids(predictions)
     assert len(ids) == len(set(ids))
