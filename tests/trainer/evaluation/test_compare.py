@@ -54,6 +54,14 @@ def options(model="googlenet", seed=0, **more):
     return {"model": model, "seed": seed, **more}
 
 
+def write_runs(folder, wrongs):
+    """A run per (model, seed) with these images wrong."""
+    return [
+        write_run(folder / f"{model}-{seed}", wrong, options=options(model, seed))
+        for (model, seed), wrong in wrongs.items()
+    ]
+
+
 @pytest.fixture
 def runs(tmp_path):
     """GoogLeNet and VGG16 nearly alike, with two seeds each; ResNet50 much worse."""
@@ -64,10 +72,7 @@ def runs(tmp_path):
         ("vgg16", 1): [1, 8, 14, 23, 31],
         ("resnet50", 0): range(0, 60, 2),
     }
-    return [
-        write_run(tmp_path / f"{model}-{seed}", wrong, options=options(model, seed))
-        for (model, seed), wrong in wrongs.items()
-    ]
+    return write_runs(tmp_path, wrongs)
 
 
 def compared(folders):
@@ -186,11 +191,7 @@ def words(texts):
 def test_perfect_accuracy_has_an_interval_with_a_width(tmp_path):
     wrongs = {("vgg16", 0): [], ("vgg16", 1): [], ("vgg19", 0): range(IMAGES)}
     wrongs |= {("resnet50", 0): [3], ("resnet50", 1): []}
-    folders = [
-        write_run(tmp_path / f"{model}-{seed}", wrong, options=options(model, seed))
-        for (model, seed), wrong in wrongs.items()
-    ]
-    result = compared(folders)
+    result = compared(write_runs(tmp_path, wrongs))
     assert [group.name for group in result.groups] == ["VGG16", "ResNet50", "VGG19"]
     assert result.intervals[0].tolist() == [1 - 3 / PEOPLE, 1.0]
     assert result.intervals[2].tolist() == [0.0, 3 / PEOPLE]
@@ -204,14 +205,9 @@ def test_rounding_is_no_difference(tmp_path, monkeypatch):
     # The mean of three equal accuracies of 57 by 60 is rounded to another number.
     third = 57 / 60
     assert np.mean([third] * 3) != third
-    wrong = [3, 20, 41]
-    folders = [
-        write_run(tmp_path / f"a{seed}", wrong, options=options("vgg16", seed))
-        for seed in range(3)
-    ]
-    folders.append(write_run(tmp_path / "b", wrong, options=options("vgg19")))
+    runs = [("vgg16", 0), ("vgg16", 1), ("vgg16", 2), ("vgg19", 0)]
     monkeypatch.setattr(group_rates, "MIN_PEOPLE", 2)
-    result = compared(folders)
+    result = compared(write_runs(tmp_path, dict.fromkeys(runs, [3, 20, 41])))
     assert 0 < np.abs(result.difference).max() < 1e-15
     assert result.radius.max() == 0
     assert not result.better.any() and result.tied == [1]
@@ -222,11 +218,8 @@ def test_rounding_is_no_difference(tmp_path, monkeypatch):
 
 
 def test_equal_best_groups_are_named_together(tmp_path):
-    wrongs = {"googlenet": [1, 2], "vgg16": [3, 40], "vgg19": [5, 9]}
-    folders = [
-        write_run(tmp_path / name, wrong, options=options(name))
-        for name, wrong in wrongs.items()
-    ]
+    wrongs = {("googlenet", 0): [1, 2], ("vgg16", 0): [3, 40], ("vgg19", 0): [5, 9]}
+    folders = write_runs(tmp_path, wrongs)
     assert words(comparison_page.sentences(compared(folders))).startswith(
         "Highest accuracy: GoogLeNet; VGG16; VGG19, 96.7 % of"
     )
@@ -237,10 +230,8 @@ def test_equal_best_groups_are_named_together(tmp_path):
 
 
 def test_differences_of_few_people_have_no_interval(tmp_path, monkeypatch):
-    folders = [
-        write_run(tmp_path / "a", [], options=options("vgg16")),
-        write_run(tmp_path / "b", range(IMAGES), options=options("vgg19")),
-    ]
+    wrongs = {("vgg16", 0): [], ("vgg19", 0): range(IMAGES)}
+    folders = write_runs(tmp_path, wrongs)
     result = compared(named(folders, np.arange(IMAGES) % 2))
     assert result.people == 2 and result.difference[0, 1] == 1
     assert not result.better.any() and result.bounds(0, 1) is None
@@ -264,10 +255,7 @@ def test_random_split_is_noted(tmp_path, split, noted):
 
 
 def test_equal_predictions_or_one_person_are_no_evidence(tmp_path, monkeypatch):
-    folders = [
-        write_run(tmp_path / name, [5, 9], options=options(name))
-        for name in ("vgg16", "vgg19")
-    ]
+    folders = write_runs(tmp_path, {("vgg16", 0): [5, 9], ("vgg19", 0): [5, 9]})
     monkeypatch.setattr(group_rates, "MIN_PEOPLE", PEOPLE)
     result = compared(folders)
     assert result.bounds(0, 1) == (0, 0)
