@@ -212,7 +212,6 @@ def _values(run_dir: Path, run: Run) -> dict[str, Any]:
         "record": run.record,
         "data": run.record["data"],
         "dataset": _dataset(run)[0],
-        "terms": run.record["data"]["dataset"]["terms"],
         "sample": (celeba.SAMPLE, celeba.SAMPLE_FILE, celeba.SAMPLE_FORMAT),
         "summary": report.summary(run),
         "split_note": report.SPLITS.get(run.record["data"]["split"], ""),

@@ -154,21 +154,28 @@ def test_report_embeds_images(run_dir):
     assert "no proof of a cause" in html and "coarse, 3 × 2 cells" in html
 
 
-def test_report_names_missing_and_damaged_files(run_dir, tmp_path):
-    damages = {"run.json": "{", "metrics.json": "{}", "history.csv": "epoch\n1\n"}
-    damages["predictions.csv"] = "image_id,identity,label,probability\na,1,x,0.5\n"
-    for name, content in damages.items():
-        text = (run_dir / name).read_text()
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", "{"),
+        ("metrics.json", "{}"),
+        ("history.csv", "epoch\n1\n"),
+        ("predictions.csv", "image_id,identity,label,probability\na,1,x,0.5\n"),
+        ("flags.txt", None),
+    ],
+)
+def test_report_names_missing_and_damaged_files(run_dir, name, content):
+    if content:
         (run_dir / name).write_text(content)
         with pytest.raises(UserError, match=name) as caught:
             report.write_report(run_dir)
         assert caught.value.exit_code == ExitCode.INPUT_DATA
-        (run_dir / name).unlink()
-        with pytest.raises(UserError, match=f"holds no {name}"):
-            report.write_report(run_dir)
-        (run_dir / name).write_text(text)
-    with pytest.raises(UserError, match="elsewhere is not a run folder"):
-        report.write_report(tmp_path / "elsewhere")
+    (run_dir / name).unlink()
+    with pytest.raises(UserError, match=f"holds no {name}"):
+        report.write_report(run_dir)
+    shutil.rmtree(run_dir)
+    with pytest.raises(UserError, match="run is not a run folder"):
+        report.write_report(run_dir)
 
 
 def test_report_command(run_dir, tmp_path, capsys):
