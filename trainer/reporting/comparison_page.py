@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from support import figures, files
 from support.figures import MUTED, PRIMARY
-from support.text import decimal, interval, percent
+from support.text import decimal, percent
 from trainer.evaluation import group_rates
 from trainer.evaluation.comparison import DRAWS, Comparison, Group, differing_options
 from trainer.reporting import template
@@ -117,7 +117,7 @@ def terminal(comparison: Comparison) -> str:
             "model": row["name"],
             "seeds": row["seeds"],
             "accuracy": percent(row["accuracy"]),
-            "95 % interval": interval(_bounds(row, "accuracy"), percent),
+            "95 % interval": template.low_to_high(row, "accuracy"),
             "AUC": decimal(row["auc"]),
             "images/s": template.number(row["train_images_per_second"]),
             "ms/image": template.number(row["inference_ms_per_image"]),
@@ -267,8 +267,3 @@ def _draw_cost(
     axes.set_xlabel(label)
     for text in axes.legend(fontsize=8).get_texts():
         text.set_parse_math(False)
-
-
-def _bounds(row: dict[str, Any], name: str) -> tuple[float, float] | None:
-    bounds = row[f"{name}_low"], row[f"{name}_high"]
-    return None if None in bounds else bounds
