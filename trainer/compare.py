@@ -35,10 +35,9 @@ def compare_runs(folders: Sequence[Path], output_dir: Path) -> None:
     """Compares runs, writes the page and the table, prints the result.
 
     Raises:
-      UserError: see `comparison.load`, `comparison.group`, `comparison_page.write`.
+      UserError: see `comparison.load`, `comparison_page.write`.
     """
-    groups = comparison.group(comparison.load(folders))
-    result = comparison.compare(groups)
+    result = comparison.compare(comparison.load(folders))
     path = comparison_page.write(result, output_dir)
     print(comparison_page.terminal(result))
     print(f"comparison: {path}")

@@ -8,8 +8,6 @@ nothing, but recomputes the chain of hashes.
 import dataclasses
 from pathlib import Path
 
-from absl import flags
-
 from support import command
 from support.errors import usage_error
 from trainer.reporting.card import write_card
@@ -47,10 +45,7 @@ class ModelCardConfig:
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(ModelCardConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(ModelCardConfig, values)
+    config = command.parse_config(ModelCardConfig, argv)
     run_dir = Path(config.run_dir)
     if not config.verify:
         print(write_card(run_dir, config.export, config.evaluation))

@@ -7,12 +7,9 @@ the dataset the report shows images.
 import dataclasses
 from pathlib import Path
 
-from absl import flags
-
 from support import command
 from support.errors import usage_error
-from trainer.evaluation.loading import Run, load_run
-from trainer.reporting.gallery import Images
+from trainer.evaluation.loading import load_run
 from trainer.reporting.report import write_report
 
 
@@ -42,14 +39,8 @@ def render_again(config: ReportConfig) -> Path:
     """
     run_dir = Path(config.run_dir)
     results_dir = Path(config.results_dir) if config.results_dir else None
-    images = None
-    if config.data_dir:
-        run = load_run(run_dir, results_dir)
-        images = _read_images(run_dir, run, config.data_dir)
-    return write_report(run_dir, images, results_dir)
-
-
-def _read_images(run_dir: Path, run: Run, data_dir: str) -> Images:
+    if not config.data_dir:
+        return write_report(run_dir, None, results_dir)
     # Imported lazily: TensorFlow is only needed for images.
     import trainer.quiet  # noqa: F401, I001 - before anything imports TensorFlow
     from trainer.reporting import gradcam
@@ -57,25 +48,24 @@ def _read_images(run_dir: Path, run: Run, data_dir: str) -> Images:
     from trainer.loop import wakeup
     from trainer.data import open_dataset
 
-    dataset = open_dataset(data_dir, needed=[run.split])
+    run = load_run(run_dir, results_dir)
+    dataset = open_dataset(config.data_dir, needed=[run.split])
     digest = run.record.get("manifest_digest")
     if dataset.manifest.digest != digest:
         raise usage_error(
-            f"{data_dir} is not the dataset of these results: its manifest's digest is "
-            f"{dataset.manifest.digest[:12]}, not {str(digest)[:12]}.",
+            f"{config.data_dir} is not the dataset of these results: its manifest's "
+            f"digest is {dataset.manifest.digest[:12]}, not {str(digest)[:12]}.",
             "Name that dataset, or omit --data_dir for a report without images.",
         )
     with wakeup.Watch():
-        return gradcam.report_images(
+        images = gradcam.report_images(
             models.load(run_dir), dataset, run.split, run.predictions
         )
+    return write_report(run_dir, images, results_dir)
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(ReportConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    print(render_again(command.from_flags(ReportConfig, values)))
+    print(render_again(command.parse_config(ReportConfig, argv)))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,10 @@ gaps that survive a correction for testing all of them.
 import dataclasses
 from pathlib import Path
 
-import pandas as pd
-from absl import flags
-
 from support import command
-from support.errors import ExitCode, UserError, usage_error
+from support.errors import usage_error
 from trainer.evaluation import loading, subgroups
-from trainer.evaluation.groups import IMAGE_ID, parse_slice, read_group_csv
+from trainer.evaluation.groups import parse_slice, read_group_csv
 from trainer.reporting.subgroup_section import NOTE, excluded, sentences
 from trainer.runs.record import read_run, require
 
@@ -45,45 +42,8 @@ class SubgroupsConfig:
             parse_slice(text)
 
 
-def read_predictions(path: Path, attribute: str) -> pd.DataFrame:
-    """Reads predictions that carry attributes, `attribute` among them.
-
-    Raises:
-      UserError: exit 3, no such file, no CSV, a column missing, or a value out of
-        range, with its line.
-    """
-    try:
-        table = pd.read_csv(path, dtype={IMAGE_ID: str}, keep_default_na=False)
-    except (OSError, ValueError, OverflowError) as error:
-        why = getattr(error, "strerror", None) or "it is not a complete CSV file"
-        raise _error(f"{path} cannot be read: {why}.") from error
-    required = (IMAGE_ID, "identity", "label", "probability", attribute)
-    missing = [name for name in required if name not in table]
-    if missing:
-        raise _error(f"{path}:1 has no column {missing[0]}.")
-    if table.empty:
-        raise _error(f"{path} has no predictions.")
-    numbers = table.drop(columns=IMAGE_ID).apply(pd.to_numeric, errors="coerce")
-    wrong = ~numbers.isin((0, 1))
-    wrong["identity"] = numbers["identity"] % 1 != 0
-    wrong["probability"] = ~numbers["probability"].between(0, 1)
-    if wrong.any(axis=None):
-        name = wrong.any().idxmax()
-        row = wrong[name].idxmax()
-        raise _error(f"{path}:{row + 2} {name} is {str(table[name][row])!r}.")
-    return numbers.assign(**{IMAGE_ID: table[IMAGE_ID]})
-
-
-def _error(cause: str) -> UserError:
-    remedy = "Name the predictions.csv of a finished run, or evaluate the run again."
-    return UserError(cause, remedy, ExitCode.INPUT_DATA)
-
-
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(SubgroupsConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(SubgroupsConfig, values)
+    config = command.parse_config(SubgroupsConfig, argv)
     run_dir = Path(config.run_dir)
     run = read_run(run_dir)
     require(run_dir, run, ["attribute"])
@@ -91,7 +51,7 @@ def main(argv: list[str]) -> None:
     settings = {"threshold": metrics["threshold"]}
     settings |= {key: metrics["bootstrap"][key] for key in ("draws", "seed")}
     source = Path(config.predictions or run_dir / "predictions.csv")
-    predictions = read_predictions(source, attribute)
+    predictions = loading.read_csv(source.parent, source.name, attribute)
     groups = None
     if config.group_csv:
         groups = read_group_csv(Path(config.group_csv), predictions)

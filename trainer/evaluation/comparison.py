@@ -23,7 +23,8 @@ Romano, Shaikh and Wilhelm, "Inference for Ranks", Review of Economic Studies 91
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,51 +49,31 @@ _KEYS = ("status", "seed", "regime", "manifest_digest")
 
 
 @dataclasses.dataclass(frozen=True)
-class Candidate:
-    """A finished run that is to be compared.
+class Group:
+    """Runs that differ in nothing but the seed, in the order of the seeds.
 
     Attributes:
-      folder: where it is.
-      run: its files, predictions in the order of the image ids.
+      name: the model's, with what tells it from other groups.
+      folders: (seeds,) where the runs are.
+      runs: (seeds,) their files, predictions in the order of the image ids.
       options: every option but the seed and those that change no result.
-      correct: (images,) float64, 1 where the prediction is correct.
+      correct: (seeds, images) float64, 1 where the prediction is correct.
     """
 
-    folder: Path
-    run: loading.Run
-    options: dict[str, str]
+    name: str
+    folders: Sequence[Path]
+    runs: Sequence[loading.Run]
+    options: pd.Series
     correct: np.ndarray
 
     @property
-    def seed(self) -> int:
-        return self.run.record["seed"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """Runs that differ in nothing but the seed, in the order of the seeds."""
-
-    name: str
-    candidates: tuple[Candidate, ...]
-
-    @property
     def seeds(self) -> list[int]:
-        return [candidate.seed for candidate in self.candidates]
+        return [run.record["seed"] for run in self.runs]
 
     @property
     def accuracies(self) -> np.ndarray:
         """(seeds,) the accuracy of each run."""
-        return np.array([candidate.correct.mean() for candidate in self.candidates])
-
-    @property
-    def run(self) -> loading.Run:
-        """The first run, for what all of them share."""
-        return self.candidates[0].run
-
-    def mean(self, value: Callable[[loading.Run], float | None]) -> float | None:
-        """Mean over the runs of a value, or None if one lacks it."""
-        values = [value(one.run) for one in self.candidates]
-        return None if None in values else float(np.mean(values))
+        return self.correct.mean(axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,61 +124,60 @@ class Comparison:
         return float(middle - radius), float(middle + radius)
 
 
-def load(folders: Sequence[Path]) -> list[Candidate]:
-    """Reads run folders and refuses what cannot be compared.
+def load(folders: Sequence[Path]) -> list[Group]:
+    """Reads run folders into groups, in the order of the first runs.
 
     Raises:
       UserError: a run is unfinished or damaged (exit 3); two were tested on other data
-        or for another attribute (exit 2).
+        or for another attribute, or are the same run twice (exit 2).
     """
-    candidates = [_load(folder) for folder in folders]
-    for candidate in candidates[1:]:
-        _check_comparable(candidates[0], candidate)
-    return candidates
-
-
-def group(candidates: Sequence[Candidate]) -> list[Group]:
-    """Groups runs that differ in nothing but the seed, in the order of the first runs.
-
-    Raises:
-      UserError: two runs of a group have one seed: the same run twice (exit 2).
-    """
-    groups: dict[tuple, dict[int, Candidate]] = {}
-    for candidate in candidates:
-        key = tuple(sorted(candidate.options.items()))
-        seeds = groups.setdefault(key, {})
-        if candidate.seed in seeds:
-            first = seeds[candidate.seed].folder
-            raise usage_error(
-                f"{first} and {candidate.folder} are one run twice: the same options "
-                f"and seed {candidate.seed}.",
-                "Name only one of them.",
-            )
-        seeds[candidate.seed] = candidate
-    members = [
-        tuple(seeds[seed] for seed in sorted(seeds)) for seeds in groups.values()
+    runs = [_load(folder) for folder in folders]
+    for folder, run in zip(folders, runs, strict=True):
+        _check_comparable(f"{folders[0]} and {folder}", runs[0], run)
+    options = pd.DataFrame([_options(run) for run in runs]).fillna("–")
+    options = options.sort_index(axis=1)
+    seeds = pd.Series([run.record["seed"] for run in runs])
+    number = options.groupby(list(options), sort=False).ngroup()
+    members = [seeds[number == one].sort_values().index for one in number.unique()]
+    for rows in members:
+        for one, two in itertools.pairwise(rows):
+            if seeds[one] == seeds[two]:
+                raise usage_error(
+                    f"{folders[one]} and {folders[two]} are one run twice: the same "
+                    f"options and seed {seeds[one]}.",
+                    "Name only one of them.",
+                )
+    firsts = [rows[0] for rows in members]
+    names = _names([runs[row].model_name for row in firsts], options.loc[firsts])
+    return [
+        Group(
+            name=name,
+            folders=[folders[row] for row in rows],
+            runs=[runs[row] for row in rows],
+            options=options.loc[rows[0]],
+            correct=np.stack([_correct(runs[row]) for row in rows]),
+        )
+        for name, rows in zip(names, members, strict=True)
     ]
-    names = _names([runs[0] for runs in members])
-    return [Group(name, runs) for name, runs in zip(names, members, strict=True)]
 
 
 def compare(groups: Sequence[Group], draws: int = DRAWS, seed: int = 0) -> Comparison:
     """Compares groups that were tested on the same images, see the module.
 
     Args:
-      groups: of `group`.
+      groups: see `load`.
       draws: bootstrap draws.
       seed: of the draws.
     """
     groups = sorted(groups, key=lambda one: (-one.accuracies.mean(), one.name))
-    predictions = groups[0].run.predictions
-    person, people = bootstrap.clusters(predictions["identity"].to_numpy(np.int64))
+    identity = groups[0].runs[0].predictions["identity"].to_numpy(np.int64)
+    person, people = bootstrap.clusters(identity)
     accuracy = np.array([one.accuracies.mean() for one in groups])
     difference = accuracy[:, None] - accuracy
     intervals = np.full((2, len(groups)), np.nan)
     radius = np.full(difference.shape, np.inf)
     if people > 1:
-        correct = [np.stack([run.correct for run in one.candidates]) for one in groups]
+        correct = [one.correct for one in groups]
         drawn = draw_accuracies(correct, person, draws, seed)
         intervals = bootstrap.opened(accuracy, bootstrap.interval(drawn), people)
         radius = simultaneous_radius(accuracy, drawn)
@@ -272,7 +252,7 @@ def differing_options(groups: Sequence[Group]) -> dict[str, list[str]]:
 
     Weights that only follow the regime are excluded.
     """
-    options = _option_table([one.candidates[0] for one in groups])
+    options = pd.DataFrame([one.options for one in groups])
     if (options.groupby("regime")["weights"].nunique() == 1).all():
         options = options.drop(columns="weights")
     options = options.drop(columns=["model", "regime"])
@@ -283,19 +263,13 @@ def differing_options(groups: Sequence[Group]) -> dict[str, list[str]]:
     }
 
 
-def _option_table(candidates: Iterable[Candidate]) -> pd.DataFrame:
-    """One row per candidate, one column per option, by name."""
-    table = pd.DataFrame([candidate.options for candidate in candidates])
-    return table.fillna("–").sort_index(axis=1)
-
-
-def _names(candidates: Sequence[Candidate]) -> list[str]:
+def _names(models: Sequence[str], options: pd.DataFrame) -> list[str]:
     """The model's name, with what tells it from other groups of the same model."""
-    options, names = _option_table(candidates), []
-    for candidate, (_, row) in zip(candidates, options.iterrows(), strict=True):
+    names = []
+    for model, (_, row) in zip(models, options.iterrows(), strict=True):
         rivals = options[options["model"] == row["model"]]
         same = rivals[rivals["regime"] == row["regime"]]
-        parts = [candidate.run.model_name]
+        parts = [model]
         if len(same) < len(rivals):
             parts.append(row["regime"])
         parts += [f"{name}={row[name]}" for name in same if same[name].nunique() > 1]
@@ -311,7 +285,7 @@ def _seed_weights(seeds: int, draws: int, rng: np.random.Generator) -> np.ndarra
     return taken / (seeds - 1)
 
 
-def _load(folder: Path) -> Candidate:
+def _load(folder: Path) -> loading.Run:
     if (folder / RUN).is_file() and not is_finished(folder):
         raise UserError(
             f"{folder} has no finished run, or its {RUN} is damaged.",
@@ -322,40 +296,45 @@ def _load(folder: Path) -> Candidate:
     run = loading.load_run(folder)
     require(folder, run.record, _KEYS)
     predictions = run.predictions.sort_values("image_id", ignore_index=True)
-    if predictions.empty or predictions["image_id"].duplicated().any():
-        raise _damaged(folder, "predictions.csv has no image, or one of them twice")
-    predicted = predictions["probability"] >= run.metrics["threshold"]
-    correct = (predicted == (predictions["label"] == 1)).to_numpy(np.float64)
+    if predictions["image_id"].duplicated().any():
+        raise _damaged(folder, "predictions.csv has an image twice")
+    run = dataclasses.replace(run, predictions=predictions)
     accuracy = run.metrics["accuracy"]["value"]
-    if accuracy is None or not np.isclose(correct.mean(), accuracy):
+    if accuracy is None or not np.isclose(_correct(run).mean(), accuracy):
         raise _damaged(folder, "predictions.csv and metrics.json contradict each other")
+    return run
+
+
+def _correct(run: loading.Run) -> np.ndarray:
+    predicted = run.predictions["probability"] >= run.metrics["threshold"]
+    return (predicted == (run.predictions["label"] == 1)).to_numpy(np.float64)
+
+
+def _options(run: loading.Run) -> dict[str, str]:
     options = all_options(run.flags)
     options |= {key: str(run.record[key]) for key in _EFFECTIVE if key in run.record}
-    for name in ("seed", *NOT_COMPARED):
-        options.pop(name, None)
-    run = dataclasses.replace(run, predictions=predictions)
-    return Candidate(folder, run, options, correct)
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in ("seed", *NOT_COMPARED)
+    }
 
 
-def _check_comparable(first: Candidate, other: Candidate) -> None:
-    remedy = "Compare runs of one dataset and one attribute only."
-    names = f"{first.folder} and {other.folder}"
-    one, two = first.run.record, other.run.record
-    if one["attribute"] != two["attribute"]:
-        raise usage_error(
-            f"{names} predict other attributes: {one['attribute']}, "
-            f"{two['attribute']}.",
-            remedy,
-        )
-    if one["manifest_digest"] != two["manifest_digest"]:
-        raise usage_error(
-            f"{names} were trained and tested on other data (manifests "
-            f"{one['manifest_digest'][:12]}, {two['manifest_digest'][:12]}).",
-            remedy,
-        )
+def _check_comparable(names: str, first: loading.Run, other: loading.Run) -> None:
+    one, two = first.record, other.record
+    digests = ", ".join(run["manifest_digest"][:12] for run in (one, two))
     columns = ["image_id", "identity", "label"]
-    if not first.run.predictions[columns].equals(other.run.predictions[columns]):
-        raise usage_error(f"{names} were tested on other images.", remedy)
+    if one["attribute"] != two["attribute"]:
+        problem = f"predict other attributes: {one['attribute']}, {two['attribute']}"
+    elif one["manifest_digest"] != two["manifest_digest"]:
+        problem = f"were trained and tested on other data (manifests {digests})"
+    elif not first.predictions[columns].equals(other.predictions[columns]):
+        problem = "were tested on other images"
+    else:
+        return
+    raise usage_error(
+        f"{names} {problem}.", "Compare runs of one dataset and one attribute only."
+    )
 
 
 def _damaged(folder: Path, what: str) -> UserError:

@@ -76,11 +76,6 @@ class Measured:
         return self.group.rates - self.rest.rates
 
     @functools.cached_property
-    def deviations(self) -> np.ndarray:
-        """(draws, groups, 3): how far each draw's gap is from the gap."""
-        return self.group.samples - self.rest.samples - self.gaps
-
-    @functools.cached_property
     def gap_intervals(self) -> np.ndarray:
         """(2, groups, 3): percentile intervals, from the same draws on both sides.
 
@@ -153,7 +148,7 @@ def adjusted_p_values(measured: Measured) -> np.ndarray:
       (groups, 3) float64, NaN where nothing is tested: an undefined gap, or too few
       people or images in the group or outside it.
     """
-    deviations = measured.deviations
+    deviations = measured.group.samples - measured.rest.samples - measured.gaps
     error = np.std(deviations, axis=0)
     least = np.maximum(error, _pooled_error(measured))
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -164,28 +164,6 @@ def read_group_csv(path: Path, predictions: pd.DataFrame) -> pd.DataFrame:
         missing, badly named or of too many values, an image is named twice, or none
         of the images is in it.
     """
-    table = _read_table(path, attributes_of(predictions))
-    twice = table.index[table.index.duplicated()]
-    if len(twice):
-        raise _error(f"{path} names {twice[0]} twice.", "Keep one line per image.")
-    for column, count in table.nunique().items():
-        if count > _MOST_CATEGORIES:
-            raise _error(
-                f"{path} column {column!r} has {count:,} different values, more than "
-                f"{_MOST_CATEGORIES}.",
-                "Remove it, or put its values into a few classes.",
-            )
-    if not table.index.isin(predictions[IMAGE_ID]).any():
-        example = f", but {table.index[0]}" if len(table) else ""
-        raise _error(
-            f"{path} names none of the images that were predicted{example}.",
-            f"Its {IMAGE_ID} must be file names as in predictions.csv.",
-        )
-    return table
-
-
-def _read_table(path: Path, attributes: Sequence[str]) -> pd.DataFrame:
-    """The fields of a CSV file by image id, and the checks of its header."""
     try:
         # Without a header pandas refuses longer lines, and renames no equal columns.
         rows = pd.read_csv(
@@ -193,19 +171,31 @@ def _read_table(path: Path, attributes: Sequence[str]) -> pd.DataFrame:
         )
     except (OSError, ValueError) as error:  # pandas' own are ValueErrors
         why = getattr(error, "strerror", None) or str(error).strip()
-        remedy = f"It must be a UTF-8 CSV file with a column {IMAGE_ID}."
-        raise _error(f"{path} cannot be read: {why}.", remedy) from error
+        raise _error(path, f"cannot be read: {why}") from error
     rows = rows.apply(lambda column: column.str.strip())
     header = list(rows.iloc[0])
-    usable = {name for name in header if name and name not in attributes}
+    usable = set(header) - {"", *attributes_of(predictions)}
     if IMAGE_ID not in header or len(header) == 1 or len(usable) < len(header):
-        raise _error(
-            f"{path}:1 names the columns {', '.join(map(repr, header))}.",
-            f"It must name {IMAGE_ID} and columns of categories, each once, and none "
-            "like an attribute.",
-        )
-    return rows[1:].set_axis(header, axis=1).set_index(IMAGE_ID)
+        names = ", ".join(map(repr, header))
+        raise _error(f"{path}:1", f"names the columns {names}")
+    table = rows[1:].set_axis(header, axis=1).set_index(IMAGE_ID)
+    twice = table.index[table.index.duplicated()]
+    if len(twice):
+        raise _error(path, f"names {twice[0]} twice")
+    for column, count in table.nunique().items():
+        if count > _MOST_CATEGORIES:
+            raise _error(path, f"column {column!r} has {count:,} different values")
+    if not table.index.isin(predictions[IMAGE_ID]).any():
+        example = f", but {table.index[0]}" if len(table) else ""
+        raise _error(path, f"names none of the images that were predicted{example}")
+    return table
 
 
-def _error(cause: str, remedy: str) -> UserError:
-    return UserError(cause, remedy, ExitCode.INPUT_DATA)
+def _error(place: Path | str, what: str) -> UserError:
+    return UserError(
+        f"{place} {what}.",
+        f"It must be a UTF-8 CSV file with one line per image: {IMAGE_ID} as in "
+        f"predictions.csv, and columns of up to {_MOST_CATEGORIES} categories that are "
+        "not named like an attribute.",
+        ExitCode.INPUT_DATA,
+    )

@@ -12,25 +12,14 @@ from support.documents import Count, Document, Fraction, Sha256, read_json, read
 from support.errors import ExitCode, UserError
 from trainer.architectures import ARCHITECTURES
 from trainer.evaluation import subgroups
-from trainer.runs import (
-    FLAGS,
-    HISTORY,
-    METRICS,
-    PREDICTIONS,
-    VALIDATION_PREDICTIONS,
-    provenance,
-)
+from trainer.runs import FLAGS, HISTORY, METRICS, PREDICTIONS, provenance
 from trainer.runs.record import Data, RunRecord, Split, checked, read_run, require
 
 _REQUIRED = ("attribute", "best_epoch", "data", "epochs", "model", "parameters")
 #: Keys of `run.json` that an evaluation on other data replaces.
 _OF_DATA = ("data", "manifest_digest")
 _PREDICTED = ("image_id", "identity", "label", "probability")
-_COLUMNS = {
-    PREDICTIONS: _PREDICTED,
-    VALIDATION_PREDICTIONS: _PREDICTED,
-    HISTORY: ("epoch", "loss", "accuracy", "val_loss", "val_accuracy"),
-}
+_HISTORY = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]
 _Number = Annotated[int, Field(ge=1, le=10**9)]
 
 
@@ -161,10 +150,10 @@ def load_run(run_dir: Path, results_dir: Path | None = None) -> Run:
     metrics = read_metrics(results_dir)
     evaluation, model = metrics.get("evaluation"), provenance.model_sha256(record)
     if evaluation and evaluation["model_sha256"] != model:
-        raise _foreign(results_dir, f"no evaluation of the model in {run_dir}")
+        raise foreign(results_dir, f"no evaluation of the model in {run_dir}")
     groups = subgroups.read(results_dir)
     if groups is not None and groups["n"][0] != metrics["n"]:
-        raise _foreign(
+        raise foreign(
             results_dir / subgroups.JSON_NAME,
             f"about {groups['n'][0]:,} images, not the {metrics['n']:,} here",
         )
@@ -199,39 +188,50 @@ def read_metrics(results_dir: Path) -> Metrics:
     return checked(results_dir, METRICS, read_json, Metrics)
 
 
-def read_csv(run_dir: Path, name: str) -> pd.DataFrame:
+def read_csv(run_dir: Path, name: str, attribute: str | None = None) -> pd.DataFrame:
     """Reads one of the tables of a run: every example's prediction, or the history.
 
+    Args:
+      run_dir: its folder.
+      name: of the file; any but history.csv is of predictions.
+      attribute: what must have a column among the attributes.
+
     Raises:
-      UserError: exit 3, it is missing, damaged or of another program.
+      UserError: exit 3, it is missing, empty, damaged or of another program, or a
+        value is out of range, with its line.
     """
-    text = checked(run_dir, name, read_text)
+    path, text = run_dir / name, checked(run_dir, name, read_text)
     try:
         table = pd.read_csv(
             io.StringIO(text), dtype={"image_id": str}, keep_default_na=False
         )
     except (ValueError, OverflowError) as error:  # pandas' own are ValueErrors
-        raise _input_error(f"{run_dir / name} is not a complete CSV file.") from error
-    missing = [column for column in _COLUMNS[name] if column not in table]
-    numbers = [column for column in _COLUMNS[name] if column != "image_id"]
+        raise _input_error(f"{path} is not a complete CSV file.") from error
+    columns = _HISTORY if name == HISTORY else [*_PREDICTED, *filter(None, [attribute])]
+    missing = [column for column in columns if column not in table]
     if missing:
-        raise _input_error(f"{run_dir / name} has no column {missing[0]!r}.")
-    if not all(pd.api.types.is_numeric_dtype(table[column]) for column in numbers):
-        raise _input_error(f"{run_dir / name} has a value that is not a number.")
+        raise _input_error(f"{path}:1 has no column {missing[0]}.")
+    if table.empty:
+        raise _input_error(f"{path} has no rows.")
+    numbers = table.drop(columns="image_id", errors="ignore")
+    numbers = numbers.apply(pd.to_numeric, errors="coerce")
     if name == HISTORY:
-        return table
-    good = table["label"].isin((0, 1)) & table["probability"].between(0, 1)
-    good &= pd.api.types.is_integer_dtype(table["identity"])
-    if not good.all():
-        row = int(good.to_numpy().argmin())
-        raise _input_error(
-            f"{run_dir / name}:{row + 2} has a label, probability or identity that is "
-            "none."
-        )
+        wrong = numbers[columns].isna()
+    else:
+        wrong = ~numbers.isin((0, 1))
+        identity = numbers["identity"]
+        wrong["identity"] = (identity % 1 != 0) | ~identity.between(-1, 2**53)
+        wrong["probability"] = ~numbers["probability"].between(0, 1)
+    if wrong.any(axis=None):
+        column = wrong.any().idxmax()
+        row = wrong[column].idxmax()
+        value = str(table[column][row])
+        raise _input_error(f"{path}:{row + 2} {column} is {value!r}.")
     return table
 
 
-def _foreign(path: Path, what: str) -> UserError:
+def foreign(path: Path, what: str) -> UserError:
+    """The error (exit 5) of results that are not of the run."""
     return UserError(
         f"{path} is {what}.",
         "Name a folder that `python -m trainer.evaluate` wrote for this run, or write "

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from support import text
 from support.files import atomic_write
 from trainer.evaluation import calibration, metrics, subgroups
 from trainer.runs import METRICS, PREDICTIONS
@@ -101,31 +102,21 @@ def write(
 
 def summary(result: dict[str, Any]) -> str:
     """The lines that a program prints at its end."""
-    accuracy, band = result["accuracy"], result["abstention"]
-    low, high = 0.5 - band["abstain"], 0.5 + band["abstain"]
-    lines = [
-        f"{result['split']} accuracy {_estimate(accuracy)} on {result['n']} images of "
-        f"{result['people']} people",
-        f"temperature {result['calibration']['temperature']:.3f}: log loss "
-        f"{result['log_loss']['value']:.4f}, without it "
-        f"{result['calibration']['uncalibrated']['log_loss']:.4f}",
-    ]
-    if band["decided"]:
-        lines.append(
-            f"undecided between {low:.1%} and {high:.1%}: decides "
-            f"{_estimate(band['coverage'])} of the images, of these "
-            f"{_estimate(band['error'])} wrongly"
+    accuracy, coverage, error = (
+        text.estimate(one["value"], one["interval"], text.percent)
+        for one in (
+            result["accuracy"],
+            result["abstention"]["coverage"],
+            result["abstention"]["error"],
         )
-    else:
-        lines.append(f"undecided between {low:.1%} and {high:.1%}: decides no image")
-    return "\n".join(lines)
-
-
-def _estimate(found: dict[str, Any]) -> str:
-    if not found["interval"]:
-        return f"{found['value']:.2%}"
-    low, high = found["interval"]
-    return (
-        f"{found['value']:.2%} (95 % interval {low:.2%} to {high:.2%}, resampling "
-        "people)"
     )
+    band = result["abstention"]["abstain"]
+    low, high = text.percent(0.5 - band), text.percent(0.5 + band)
+    plain = result["calibration"]["uncalibrated"]["log_loss"]
+    return (
+        f"{result['split']} accuracy {accuracy} on {result['n']:,} images of "
+        f"{result['people']:,} people (95 % interval, resampling people)\n"
+        f"temperature {result['calibration']['temperature']:.3f}: log loss "
+        f"{result['log_loss']['value']:.4f}, without it {plain:.4f}\n"
+        f"abstains between {low} and {high}: coverage {coverage}, error {error}"
+    ).replace("\u00a0", " ")

@@ -121,23 +121,15 @@ def _values(
 ) -> dict[str, np.ndarray]:
     """The columns of the rates."""
     side = measured.group
-    values = {
-        "": side.rates,
-        "_low": side.intervals[0],
-        "_high": side.intervals[1],
-        "_n": side.sizes,
-        "_people": side.people,
-        "_small": side.small,
-        "_gap": measured.gaps,
-        "_gap_low": measured.gap_intervals[0],
-        "_gap_high": measured.gap_intervals[1],
-        "_gap_p": p_values,
-        "_gap_survives": p_values <= 1 - bootstrap.LEVEL,
-    }
+    arrays = (
+        *(side.rates, *side.intervals, side.sizes, side.people, side.small),
+        *(measured.gaps, *measured.gap_intervals),
+        *(p_values, p_values <= 1 - bootstrap.LEVEL),
+    )
     columns = {
         rate + suffix: array[:, number]
         for number, rate in enumerate(RATES)
-        for suffix, array in values.items()
+        for suffix, array in zip(_SUFFIXES, arrays, strict=True)
     }
     total = {name: columns[f"accuracy_{name}"] for name in ("n", "people", "small")}
     return columns | total

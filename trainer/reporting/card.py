@@ -17,18 +17,16 @@ import yaml
 from schemas import celeba
 from support import files, text
 from support.errors import ExitCode, UserError
-from trainer.evaluation import calibration, group_rates, loading, subgroups
+from trainer.evaluation import calibration, loading, subgroups
 from trainer.evaluation.loading import Run, load_run
 from trainer.reporting import markdown, report, subgroup_section, template
 from trainer.reporting.markdown import printable
-from trainer.runs import METRICS, VALIDATION_PREDICTIONS, provenance
+from trainer.runs import METRICS, provenance
 from trainer.runs.folder import read_options
 
 FILE_NAME = "MODEL_CARD.md"
 _TEMPLATE = "model_card.md"
-_MOST_SHARDS = 200
-#: Groups that the card lists: of the lowest accuracy, of the clearest gaps, and small.
-_LOWEST, _CLEAREST, _SMALL = 5, 12, 12
+_GROUPS = 12
 _EXAMPLE = """from trainer.predict import Predictor
 
 predictor = Predictor({name})  # compares the sha256 first
@@ -112,19 +110,13 @@ def _evaluations(
         if metrics.get("evaluation", {}).get("model_sha256") == model_sha256:
             found[_name(folder)] = loading.evaluated(run, metrics)
         elif folder in outside:
-            raise UserError(
-                f"{folder} is no evaluation of the model in {run_dir}.",
-                "Name a directory that `python -m trainer.evaluate` wrote for this "
-                "run.",
-                ExitCode.INTEGRITY,
-            )
+            raise loading.foreign(folder, f"no evaluation of the model in {run_dir}")
     return found
 
 
 def _metadata(name: str, run: Run, evaluations: Sequence[Run]) -> dict[str, Any]:
     """The header: plain strings, numbers, lists and dicts only."""
-    identifier = dataset_id(run)
-    license_name = _dataset(run)[1]
+    identifier, _, license_name = _dataset(run)
     terms = {"license": "apache-2.0"}
     if license_name:
         terms = {
@@ -149,6 +141,7 @@ def _metadata(name: str, run: Run, evaluations: Sequence[Run]) -> dict[str, Any]
 
 def _result(run: Run) -> dict[str, Any]:
     """One entry of model-index: a task, a dataset, metrics."""
+    dataset, dataset_name, _ = _dataset(run)
     metrics = []
     for key, (title, *_) in report.METRICS.items():
         metric = run.metrics.get(key, {"value": None})
@@ -165,8 +158,8 @@ def _result(run: Run) -> dict[str, Any]:
             "name": f"Perceived attribute {printable(run.positive)}",
         },
         "dataset": {
-            "type": dataset_id(run),
-            "name": dataset_name(run),
+            "type": dataset,
+            "name": dataset_name,
             "split": run.split,
             "revision": printable(run.record["manifest_digest"]),
         },
@@ -174,26 +167,21 @@ def _result(run: Run) -> dict[str, Any]:
     }
 
 
-def dataset_id(run: Run) -> str:
-    """Identifies the data; CelebA is what has CelebA's official annotations."""
+def _dataset(run: Run) -> tuple[str, str, str | None]:
+    """Identifier and name of the data, and name of their license.
+
+    CelebA is only what has CelebA's official annotations.
+    """
     sources, about = run.record["data"]["sources"], run.record["data"]["dataset"]
     if about["key"] != _CELEBA:
-        return about["key"]
+        return about["key"], about["name"], "terms-of-the-data"
     if celeba.SAMPLE in sources:
-        return celeba.SAMPLE_FORMAT
-    official = sources.get("attributes", {}).get("official") is True
-    return _CELEBA if official else _LAYOUT
-
-
-def dataset_name(run: Run) -> str:
-    """The name of the data, for a reader."""
-    return _dataset(run)[0]
-
-
-def _dataset(run: Run) -> tuple[str, str | None]:
-    """The name of the data, and of its license."""
-    other = (run.record["data"]["dataset"]["name"], "terms-of-the-data")
-    return _DATASETS.get(dataset_id(run), other)
+        key = celeba.SAMPLE_FORMAT
+    elif sources.get("attributes", {}).get("official") is True:
+        key = _CELEBA
+    else:
+        key = _LAYOUT
+    return key, *_DATASETS[key]
 
 
 def _environment() -> jinja2.Environment:
@@ -209,28 +197,24 @@ def _environment() -> jinja2.Environment:
     environment.filters |= text.FILTERS | {
         "code": markdown.code,
         "block": markdown.block,
-        "dataset_name": dataset_name,
+        "dataset_name": lambda run: _dataset(run)[1],
     }
     return environment
 
 
 def _values(run_dir: Path, run: Run) -> dict[str, Any]:
     """The values of the template, except evaluations and exports."""
-    name, digest = _name(run_dir), run.record["manifest_digest"]
+    name = _name(run_dir)
     options = read_options(run.flags)
     weights = Path(options.get("weights", "none")).name
-    manifest = provenance.read_manifest(run_dir, digest)
-    shards = manifest.shards if manifest else []
     return {
         "run": run,
         "record": run.record,
         "data": run.record["data"],
-        "dataset": dataset_id(run),
-        "terms": run.record["data"]["dataset"]["terms"],
+        "dataset": _dataset(run)[0],
         "sample": (celeba.SAMPLE, celeba.SAMPLE_FILE, celeba.SAMPLE_FORMAT),
         "summary": report.summary(run),
         "split_note": report.SPLITS.get(run.record["data"]["split"], ""),
-        "validation_people": _validation_people(run_dir),
         "label_errors": len(calibration.likely_label_errors(run.predictions)),
         "rows": report.metric_rows(run),
         "calibration": report.calibration_sentences(run),
@@ -244,41 +228,17 @@ def _values(run_dir: Path, run: Run) -> dict[str, Any]:
         ),
         "example": _EXAMPLE.format(name=json.dumps(name)),
         "verify": _VERIFY.format(name=shlex.quote(name)),
-        "shards": len(shards),
-        "shard_lines": "\n".join(f"{shard.sha256}  {shard.name}" for shard in shards)
-        if len(shards) <= _MOST_SHARDS
-        else "",
     }
 
 
 def _subgroups(table: pd.DataFrame | None) -> dict[str, Any] | None:
-    """What the card shows of the subgroups: sentences, rows, titles of small groups."""
+    """Sentences and rows of the clearest gaps; None without subgroups."""
     if table is None:
         return None
-    groups = table[table["kind"] != subgroups.OVERALL]
-    large = groups[groups["small"] == 0].dropna(subset="accuracy")
-    lowest = large.sort_values(["accuracy", "group"]).head(_LOWEST)
-    clearest = subgroups.clearest_gaps(table, _CLEAREST)
-    rows = pd.concat([lowest, clearest]).drop_duplicates("group")
-    small = groups["title"][groups["small"] == 1].tolist()
     return {
         "sentences": [*subgroup_section.sentences(table), subgroup_section.NOTE],
-        "rows": subgroups.records(rows.sort_values("accuracy")),
-        "count": len(groups),
-        "min_people": group_rates.MIN_PEOPLE,
-        "min_images": group_rates.MIN_IMAGES,
-        "small": small[:_SMALL],
-        "more_small": len(small) - _SMALL,
+        "rows": subgroups.records(subgroups.clearest_gaps(table, _GROUPS)),
     }
-
-
-def _validation_people(run_dir: Path) -> int | None:
-    """How many people the validation split shows; None without its predictions."""
-    if not (run_dir / VALIDATION_PREDICTIONS).is_file():
-        return None
-    identity = loading.read_csv(run_dir, VALIDATION_PREDICTIONS)["identity"]
-    known = identity >= 0
-    return int(identity[known].nunique() + (~known).sum())
 
 
 def _name(folder: Path) -> str:

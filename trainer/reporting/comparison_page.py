@@ -1,20 +1,26 @@
 """A comparison as a table in the terminal, as CSV, and as an HTML page."""
 
+import functools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from support import figures, files
-from support.text import decimal, interval, percent
+from support.figures import MUTED, PRIMARY
+from support.text import decimal, percent
 from trainer.evaluation import group_rates
 from trainer.evaluation.comparison import DRAWS, Comparison, Group, differing_options
-from trainer.evaluation.loading import Run
-from trainer.reporting import comparison_plots, template
+from trainer.reporting import template
+from trainer.reporting.forest import forest, wrapped
 
 PAGE, TABLE = "comparison.html", "leaderboard.csv"
+_MARKERS = "osD^v<>pPX*hd"
 
 #: Figure -> column of the leaderboard, its factor, and the axis label.
 _COSTS = {
@@ -35,12 +41,7 @@ def write(comparison: Comparison, folder: Path) -> Path:
       UserError: exit 4, the folder cannot be written.
     """
     rows = leaderboard(comparison)
-    panels = {"forest": comparison_plots.accuracies(comparison)}
-    if len(rows) > 1:
-        panels["differences"] = comparison_plots.differences(comparison)
-    for name, (column, factor, label) in _COSTS.items():
-        costs = [row[column] and factor * row[column] for row in rows]
-        panels[name] = comparison_plots.against(comparison, costs, label)
+    panels = _panels(comparison, rows)
     with files.output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         files.atomic_write(folder / TABLE, pd.DataFrame(rows).to_csv(index=False))
@@ -67,8 +68,8 @@ def leaderboard(comparison: Comparison) -> list[dict[str, Any]]:
                 "best_rank": best,
                 "worst_rank": worst,
                 "name": group.name,
-                "model": group.run.record["model"],
-                "regime": group.run.record["regime"],
+                "model": group.runs[0].record["model"],
+                "regime": group.runs[0].record["regime"],
                 "seeds": " ".join(map(str, group.seeds)),
                 "images": comparison.images,
                 "people": comparison.people,
@@ -89,20 +90,22 @@ def leaderboard(comparison: Comparison) -> list[dict[str, Any]]:
 def _means(group: Group) -> dict[str, Any]:
     """Columns of the leaderboard that are means over a group's runs."""
 
-    def of_record(key: str) -> float | None:
-        return group.mean(lambda run: run.record.get(key))
+    def mean(values: Iterable[float | None]) -> float | None:
+        values = list(values)
+        return None if None in values else float(np.mean(values))
 
-    def milliseconds(run: Run) -> float | None:
-        rate = run.record.get("inference_images_per_second")
-        return 1000 / rate if rate else None
-
+    records = [run.record for run in group.runs]
+    metrics = [run.metrics for run in group.runs]
+    rates = [record.get("inference_images_per_second") for record in records]
     return {
-        "auc": group.mean(lambda run: run.metrics["auc"]["value"]),
-        "log_loss": group.mean(lambda run: run.metrics["log_loss"]["value"]),
-        "parameters": group.run.record["parameters"],
-        "train_seconds": of_record("train_seconds"),
-        "train_images_per_second": of_record("images_per_second"),
-        "inference_ms_per_image": group.mean(milliseconds),
+        "auc": mean(one["auc"]["value"] for one in metrics),
+        "log_loss": mean(one["log_loss"]["value"] for one in metrics),
+        "parameters": records[0]["parameters"],
+        "train_seconds": mean(one.get("train_seconds") for one in records),
+        "train_images_per_second": mean(
+            one.get("images_per_second") for one in records
+        ),
+        "inference_ms_per_image": mean(rate and 1000 / rate for rate in rates),
     }
 
 
@@ -114,7 +117,7 @@ def terminal(comparison: Comparison) -> str:
             "model": row["name"],
             "seeds": row["seeds"],
             "accuracy": percent(row["accuracy"]),
-            "95 % interval": interval(_bounds(row, "accuracy"), percent),
+            "95 % interval": template.low_to_high(row, "accuracy"),
             "AUC": decimal(row["auc"]),
             "images/s": template.number(row["train_images_per_second"]),
             "ms/image": template.number(row["inference_ms_per_image"]),
@@ -151,8 +154,8 @@ def sentences(comparison: Comparison) -> list[str]:
 def notes(comparison: Comparison) -> list[str]:
     """Limits of the comparison."""
     texts, groups = [], comparison.groups
-    # All were tested on one dataset, see `trainer.evaluation.comparison.load`.
-    if groups[0].run.record["data"]["split"] == "random":
+    # All were tested on one dataset, see `comparison.load`.
+    if groups[0].runs[0].record["data"]["split"] == "random":
         texts.append(
             "Images were split at random: the same person can be in training and test, "
             "which flatters every number here."
@@ -182,27 +185,85 @@ def _html(
     rows: list[dict[str, Any]],
     panels: dict[str, figures.Panel],
 ) -> str:
-    candidates = [run for group in comparison.groups for run in group.candidates]
-    positive = candidates[0].run.positive
+    runs = [run for group in comparison.groups for run in group.runs]
     unknown = "hardware that is not recorded"
     return template.render(
         PAGE,
-        positive=positive,
+        positive=runs[0].positive,
         sentences=sentences(comparison),
         notes=notes(comparison),
         comparison=comparison,
         rows=[row | {"ranks": ranks(row)} for row in rows],
         draws=DRAWS,
-        devices=sorted(
-            {run.run.record.get("device_name", unknown) for run in candidates}
-        ),
+        devices=sorted({run.record.get("device_name", unknown) for run in runs}),
         charts={
             name: Markup(figures.svg(panel, name)) for name, panel in panels.items()
         },
-        dataset=comparison.groups[0].candidates[0].run.record["data"]["dataset"],
+        dataset=runs[0].record["data"]["dataset"],
     )
 
 
-def _bounds(row: dict[str, Any], name: str) -> tuple[float, float] | None:
-    bounds = row[f"{name}_low"], row[f"{name}_high"]
-    return None if None in bounds else bounds
+def _panels(
+    comparison: Comparison, rows: list[dict[str, Any]]
+) -> dict[str, figures.Panel]:
+    """Forest plots and accuracy against costs; blue may be the best, gray is not."""
+    groups = comparison.groups
+    names = [group.name for group in groups]
+    colors = [MUTED if worse else PRIMARY for worse in comparison.better[0]]
+    panels = {
+        "forest": forest(
+            "Test accuracy",
+            names,
+            comparison.accuracy,
+            comparison.intervals,
+            colors,
+            ticks=[one.accuracies if len(one.seeds) > 1 else () for one in groups],
+        )
+    }
+    if len(groups) > 1:
+        panels["differences"] = forest(
+            "Difference to the best",
+            names[1:],
+            comparison.difference[1:, 0],
+            [comparison.bounds(row, 0) for row in range(1, len(groups))],
+            colors[1:],
+            zero=True,
+        )
+    for name, (column, factor, label) in _COSTS.items():
+        costs = [row[column] and factor * row[column] for row in rows]
+        panels[name] = functools.partial(_draw_cost, comparison, costs, colors, label)
+    return panels
+
+
+def _draw_cost(
+    comparison: Comparison,
+    costs: Sequence[float | None],
+    colors: Sequence[str],
+    label: str,
+    axes: Axes,
+) -> None:
+    """Accuracy with its interval against a cost; a line of text if none is known."""
+    axes.set_title(f"Accuracy and {label}")
+    known = [row for row, cost in enumerate(costs) if cost is not None]
+    if not known:
+        axes.text(0.5, 0.5, "not recorded", ha="center", color=MUTED)
+        axes.set(xticks=[], yticks=[])
+        return
+    for row in known:
+        axes.plot(
+            costs[row],
+            comparison.accuracy[row],
+            color=colors[row],
+            marker=_MARKERS[row % len(_MARKERS)],
+            markersize=7,
+            linestyle="",
+            label=wrapped(comparison.groups[row].name),
+        )
+        axes.vlines(costs[row], *comparison.intervals[row], colors[row], alpha=0.6)
+    axes.margins(x=0.15)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.set_xlabel(label)
+    for text in axes.legend(fontsize=8).get_texts():
+        text.set_parse_math(False)

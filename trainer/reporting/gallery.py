@@ -12,19 +12,11 @@ import simplejpeg
 from support import page
 from trainer.evaluation import calibration, metrics
 
-#: Group -> what the report calls it.
-HEADINGS = {
-    "confident_correct": "Most confident and correct",
-    "confident_wrong": "Most confident and wrong: the label or the model",
-    "most_uncertain": "Most uncertain",
-}
 _SIZE = 8
 
 #: From dark to bright in even steps, also for color-blind readers and in print.
 _COLORS = matplotlib.colormaps["inferno"]
 _OPACITY = 0.55
-_LEGEND_STEPS = 9
-_MIDDLE_GRAY = 128
 # Rec. 601, the luma of JPEG.
 _LUMA = np.array([0.299, 0.587, 0.114])
 
@@ -52,17 +44,19 @@ def choose(predictions: pd.DataFrame) -> dict[str, pd.DataFrame]:
       predictions: columns `image_id`, `label` (0 or 1), `probability` (of label 1).
 
     Returns:
-      `confident_correct` (half of each label), `confident_wrong` and `most_uncertain`,
-      each with at most eight rows, the most telling first.
+      Heading -> at most eight rows, the most telling first: confident and correct
+      (half of each label), confident and wrong, uncertain.
     """
     rows = calibration.by_confidence(predictions)
     is_correct = (rows["probability"] >= metrics.THRESHOLD) == (rows["label"] == 1)
     correct = rows[is_correct]
     halves = [correct[correct["label"] == label].head(_SIZE // 2) for label in (1, 0)]
     return {
-        "confident_correct": pd.concat(halves),
-        "confident_wrong": rows[~is_correct].head(_SIZE),
-        "most_uncertain": calibration.most_uncertain(predictions, _SIZE),
+        "Most confident and correct": pd.concat(halves),
+        "Most confident and wrong: the label or the model": rows[~is_correct].head(
+            _SIZE
+        ),
+        "Most uncertain": calibration.most_uncertain(predictions, _SIZE),
     }
 
 
@@ -82,15 +76,10 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> bytes:
     Returns:
       A JPEG file of the image's size.
     """
-    return simplejpeg.encode_jpeg(_blend(image @ _LUMA, heat), quality=85)
-
-
-def legend() -> str:
-    """The colors over middle gray from 0 to 1, as a CSS gradient."""
-    heat = np.linspace(0, 1, _LEGEND_STEPS)
-    colors = _blend(np.full_like(heat, _MIDDLE_GRAY), heat)
-    steps = ", ".join("#{:02x}{:02x}{:02x}".format(*color) for color in colors)
-    return f"linear-gradient(to right, {steps})"
+    gray = (image @ _LUMA)[..., None]
+    mixed = (1 - _OPACITY) * gray + _OPACITY * 255 * _COLORS(heat)[..., :3]
+    pixels = np.ascontiguousarray(np.round(mixed).astype(np.uint8))
+    return simplejpeg.encode_jpeg(pixels, quality=85)
 
 
 def groups(predictions: pd.DataFrame, images: Images | None) -> list[dict[str, Any]]:
@@ -104,7 +93,7 @@ def groups(predictions: pd.DataFrame, images: Images | None) -> list[dict[str, A
         return []
     return [
         {
-            "heading": HEADINGS[group],
+            "heading": heading,
             "images": [
                 {
                     "image_id": row.image_id,
@@ -117,16 +106,9 @@ def groups(predictions: pd.DataFrame, images: Images | None) -> list[dict[str, A
                 if row.image_id in images.jpegs
             ],
         }
-        for group, rows in choose(predictions).items()
+        for heading, rows in choose(predictions).items()
     ]
 
 
 def _source(jpeg: bytes | None) -> str | None:
     return None if jpeg is None else page.data_uri("image/jpeg", jpeg)
-
-
-def _blend(gray: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """(...) gray, 0..255, and heat, 0..1, to (..., 3) uint8 RGB."""
-    colors = 255 * _COLORS(heat)[..., :3]
-    mixed = (1 - _OPACITY) * gray[..., None] + _OPACITY * colors
-    return np.ascontiguousarray(np.round(mixed).astype(np.uint8))

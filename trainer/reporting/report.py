@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from support import figures, files
 from support.text import PERCENT, decimal, estimate, interval, percent
-from trainer.evaluation import calibration
+from trainer.evaluation import calibration, metrics
 from trainer.evaluation.loading import Run, load_run
 from trainer.reporting import gallery, plots, subgroup_section, template
 from trainer.reporting.gallery import Images
@@ -29,8 +29,6 @@ METRICS = {
     "brier": ("Brier score", "mean squared error; a coin toss has 0.25", decimal),
     "ece": ("Calibration error", "mean |confidence − accuracy| of 15 bins", percent),
 }
-#: Those of both labels, in `per_class`.
-_PER_CLASS = ("precision", "recall", "f1")
 
 #: How the splits were made -> the consequence for the numbers.
 SPLITS = {
@@ -46,7 +44,6 @@ _FILES = {
     "roc.png": ("roc",),
     "precision_recall.png": ("precision_recall",),
 }
-_LISTED = 20
 
 
 def write_report(
@@ -86,13 +83,7 @@ def summary(run: Run) -> list[str]:
     value = percent(accuracy["value"])
     correct = f"{run.model_name} classifies {value} of {n:,} {run.split} images of "
     correct += f"{people:,} people correctly"
-    if fp + fn == 0:
-        # Resampling cannot see errors that did not occur; the rule of three can
-        # (Hanley and Lippman-Hand, JAMA 1983).
-        bound = percent(min(1, 3 / people))
-        correct += f": no mistake. An error rate of up to about {bound} still cannot "
-        correct += "be ruled out with so many people."
-    elif accuracy["interval"]:
+    if accuracy["interval"]:
         low_high = interval(accuracy["interval"], percent)
         correct += f" (95{PERCENT} interval {low_high}, resampling people)."
     else:
@@ -137,8 +128,8 @@ def metric_rows(run: Run) -> list[dict[str, str]]:
     known = [key for key in METRICS if key in run.metrics]
     rows = [_row(run.positive, key, run.metrics[key]) for key in known]
     if "per_class" in run.metrics:
-        name, metrics = f"not {run.positive}", run.metrics["per_class"][0]
-        rows += [_row(name, key, metrics[key], f", {name}") for key in _PER_CLASS]
+        name, values = f"not {run.positive}", run.metrics["per_class"][0]
+        rows += [_row(name, key, values[key], f", {name}") for key in metrics.PER_CLASS]
     return rows
 
 
@@ -155,25 +146,19 @@ def _row(
 
 
 def _panels(run: Run) -> dict[str, figures.Panel]:
-    metrics, best = run.metrics, run.record["best_epoch"]
-    label = run.predictions["label"].to_numpy()
-    probability = run.predictions["probability"].to_numpy()
+    best, threshold = run.record["best_epoch"], run.metrics["threshold"]
+    scored = [run.predictions[name].to_numpy() for name in ("label", "probability")]
     names = (f"not {run.positive}", run.positive)
-    scored, threshold = (label, probability), metrics["threshold"]
-    curve = calibration.coverage_curve(*scored)
+    matrix, curve = run.metrics["confusion_matrix"], calibration.coverage_curve(*scored)
     drawn = {
         "loss": (plots.loss, run.history, best),
         "accuracy": (plots.accuracy, run.history, best),
-        "confusion_matrix": (
-            plots.confusion_matrix,
-            metrics["confusion_matrix"],
-            names,
-        ),
+        "confusion_matrix": (plots.confusion_matrix, matrix, names),
         "roc": (plots.roc, *scored, threshold),
         "precision_recall": (plots.precision_recall, *scored, threshold),
         "reliability": (plots.reliability, *scored),
         "probabilities": (plots.probabilities, *scored, names),
-        "coverage": (plots.coverage, curve, metrics.get("abstention")),
+        "coverage": (plots.coverage, curve, run.metrics.get("abstention")),
     }
     return {name: functools.partial(*call) for name, call in drawn.items()}
 
@@ -198,16 +183,8 @@ def _html(run: Run, panels: Mapping[str, figures.Panel], images: Images | None) 
         best=run.history[best_epoch].iloc[0],
         charts=charts,
         calibration=calibration_sentences(run),
-        doubtful={
-            "Likely label errors": calibration.likely_label_errors(run.predictions),
-            "Most uncertain images": calibration.most_uncertain(
-                run.predictions, _LISTED
-            ),
-        },
-        listed=_LISTED,
         gallery=gallery.groups(run.predictions, images),
         cells=images and images.cells,
-        legend=Markup(gallery.legend()),
         subgroups=None
         if run.subgroups is None
         else subgroup_section.section(run.subgroups),

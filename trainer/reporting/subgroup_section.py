@@ -52,19 +52,12 @@ def excluded(table: pd.DataFrame) -> list[str]:
 def section(table: pd.DataFrame) -> Markup:
     """The section as HTML, of a table of `evaluation.subgroups`."""
     shown = subgroups.clearest_gaps(table, _SHOWN)
-    odds = table.drop_duplicates("grouping").dropna(subset="equalized_odds_difference")
-    odds = odds.sort_values(
-        ["equalized_odds_difference_small", "equalized_odds_difference"],
-        ascending=[True, False],
-        kind="stable",
-    )
     return template.render(
         "subgroups.html",
         sentences=[*sentences(table), *excluded(table)],
         note=NOTE,
         figure=Markup(_figure(shown)) if len(shown) else None,
         groups=subgroups.records(table),
-        odds=subgroups.records(odds),
         rates=RATES,
         min_people=MIN_PEOPLE,
         min_images=MIN_IMAGES,

@@ -18,8 +18,8 @@ def render(name: str, **values: Any) -> Markup:
     environment = page.environment(FOLDER)
     environment.filters |= {
         "number": number,
-        "points_range": functools.partial(_range, formatter=points),
-        "range": _range,
+        "points_range": functools.partial(low_to_high, formatter=points),
+        "range": low_to_high,
     }
     return Markup(environment.get_template(name).render(values))
 
@@ -31,7 +31,7 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _range(row: dict[str, Any], name: str, formatter: Callable = percent) -> str:
+def low_to_high(row: dict[str, Any], name: str, formatter: Callable = percent) -> str:
     """NAME_low and NAME_high of a row: "92.8 to 95.6 %"; a dash if undefined."""
     low, high = row[f"{name}_low"], row[f"{name}_high"]
     if low is None:

@@ -148,4 +148,4 @@ def test_results_of_a_split(tmp_path):
     assert (listed["probability"] - 0.5).abs().is_monotonic_increasing
     lines = results.summary(result).splitlines()
     assert lines[0].startswith("validation accuracy ")
-    assert "30.0% and 70.0%" in lines[2]
+    assert "between 30.0 % and 70.0 %" in lines[2]

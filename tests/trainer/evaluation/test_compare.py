@@ -11,16 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from schemas import celeba
 from support import command
 from support.errors import ExitCode, UserError
+from tests.trainer.evaluation import run_folder
 from trainer import compare
 from trainer.config import TrainConfig
-from trainer.evaluation import bootstrap, comparison, group_rates, metrics
+from trainer.evaluation import bootstrap, comparison, group_rates
 from trainer.reporting import comparison_page
 
 PEOPLE, IMAGES = 20, 60
-FILES = ("predictions.csv", "history.csv", "metrics.json", "flags.txt", "run.json")
 
 
 def write_run(folder, wrong=(), record=None, options=None, first_image=0):
@@ -38,45 +37,29 @@ def write_run(folder, wrong=(), record=None, options=None, first_image=0):
             "probability": np.where(correct, label * 0.8 + 0.1, 0.9 - label * 0.8),
         }
     )
-    history = {"epoch": [1], "loss": [0.7], "accuracy": [0.6]}
-    history |= {"val_loss": [0.6], "val_accuracy": [0.7]}
-    folder.mkdir(parents=True)
     # Shuffled: what counts is the image id, not the order.
-    predictions.sample(frac=1, random_state=len(wrong)).to_csv(
-        folder / "predictions.csv", index=False
-    )
-    pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
-    evaluated = metrics.evaluate(predictions, draws=20)
-    (folder / "metrics.json").write_text(json.dumps(evaluated))
-    (folder / "flags.txt").write_text(command.flags_text(config))
+    predictions = predictions.sample(frac=1, random_state=len(wrong))
     run = {
-        "status": "finished",
         "model": config.model,
         "regime": config.regime,
         "seed": config.seed,
-        "attribute": "Male",
-        "manifest_digest": "a" * 64,
         "parameters": 1_000_000,
-        "best_epoch": 1,
-        "epochs": 1,
-        "train_seconds": 60.0,
         "images_per_second": 100.0,
         "inference_images_per_second": 250.0,
-        "device_name": "a <processor>",
-        "data": {
-            "image_shape": [218, 178, 3],
-            "split": "identity",
-            "class_counts": dict.fromkeys(("train", "validation", "test"), [9, 9]),
-            "dataset": dataclasses.asdict(celeba.CELEBA.about),
-            "sources": {},
-        },
     } | (record or {})
-    (folder / "run.json").write_text(json.dumps(run))
-    return folder
+    return run_folder.write(folder, predictions, command.flags_text(config), **run)
 
 
 def options(model="googlenet", seed=0, **more):
     return {"model": model, "seed": seed, **more}
+
+
+def write_runs(folder, wrongs):
+    """A run per (model, seed) with these images wrong."""
+    return [
+        write_run(folder / f"{model}-{seed}", wrong, options=options(model, seed))
+        for (model, seed), wrong in wrongs.items()
+    ]
 
 
 @pytest.fixture
@@ -89,14 +72,11 @@ def runs(tmp_path):
         ("vgg16", 1): [1, 8, 14, 23, 31],
         ("resnet50", 0): range(0, 60, 2),
     }
-    return [
-        write_run(tmp_path / f"{model}-{seed}", wrong, options=options(model, seed))
-        for (model, seed), wrong in wrongs.items()
-    ]
+    return write_runs(tmp_path, wrongs)
 
 
 def compared(folders):
-    return comparison.compare(comparison.group(comparison.load(folders)))
+    return comparison.compare(comparison.load(folders))
 
 
 def test_groups_are_runs_that_differ_in_the_seed_only(tmp_path):
@@ -111,7 +91,7 @@ def test_groups_are_runs_that_differ_in_the_seed_only(tmp_path):
     # An older run, from before there was an option: it had what is now its default.
     old = folders[1] / "flags.txt"
     old.write_text(re.sub("--mixup=.*\n", "", old.read_text()))
-    groups = comparison.group(comparison.load(folders))
+    groups = comparison.load(folders)
     assert [(group.name, group.seeds) for group in groups] == [
         ("GoogLeNet, scratch, ema=0.99", [1, 3]),
         ("GoogLeNet, scratch, ema=0.5", [1]),
@@ -126,7 +106,7 @@ def test_effective_options_separate_groups(tmp_path):
         write_run(tmp_path / "a", options=options(), record={"precision": "float32"}),
         write_run(tmp_path / "b", options=options(), record={"precision": "bfloat16"}),
     ]
-    names = [group.name for group in comparison.group(comparison.load(folders))]
+    names = [group.name for group in comparison.load(folders)]
     assert names == ["GoogLeNet, precision=float32", "GoogLeNet, precision=bfloat16"]
 
 
@@ -211,17 +191,11 @@ def words(texts):
 def test_perfect_accuracy_has_an_interval_with_a_width(tmp_path):
     wrongs = {("vgg16", 0): [], ("vgg16", 1): [], ("vgg19", 0): range(IMAGES)}
     wrongs |= {("resnet50", 0): [3], ("resnet50", 1): []}
-    folders = [
-        write_run(tmp_path / f"{model}-{seed}", wrong, options=options(model, seed))
-        for (model, seed), wrong in wrongs.items()
-    ]
-    result = compared(folders)
+    result = compared(write_runs(tmp_path, wrongs))
     assert [group.name for group in result.groups] == ["VGG16", "ResNet50", "VGG19"]
     assert result.intervals[0].tolist() == [1 - 3 / PEOPLE, 1.0]
     assert result.intervals[2].tolist() == [0.0, 3 / PEOPLE]
-    correct = [
-        np.stack([run.correct for run in one.candidates]) for one in result.groups
-    ]
+    correct = [one.correct for one in result.groups]
     person = np.arange(IMAGES) // 3
     drawn = comparison.draw_accuracies(correct, person, comparison.DRAWS, 0)
     assert result.intervals[1] == pytest.approx(bootstrap.interval(drawn[:, 1]))
@@ -231,14 +205,9 @@ def test_rounding_is_no_difference(tmp_path, monkeypatch):
     # The mean of three equal accuracies of 57 by 60 is rounded to another number.
     third = 57 / 60
     assert np.mean([third] * 3) != third
-    wrong = [3, 20, 41]
-    folders = [
-        write_run(tmp_path / f"a{seed}", wrong, options=options("vgg16", seed))
-        for seed in range(3)
-    ]
-    folders.append(write_run(tmp_path / "b", wrong, options=options("vgg19")))
+    runs = [("vgg16", 0), ("vgg16", 1), ("vgg16", 2), ("vgg19", 0)]
     monkeypatch.setattr(group_rates, "MIN_PEOPLE", 2)
-    result = compared(folders)
+    result = compared(write_runs(tmp_path, dict.fromkeys(runs, [3, 20, 41])))
     assert 0 < np.abs(result.difference).max() < 1e-15
     assert result.radius.max() == 0
     assert not result.better.any() and result.tied == [1]
@@ -249,11 +218,8 @@ def test_rounding_is_no_difference(tmp_path, monkeypatch):
 
 
 def test_equal_best_groups_are_named_together(tmp_path):
-    wrongs = {"googlenet": [1, 2], "vgg16": [3, 40], "vgg19": [5, 9]}
-    folders = [
-        write_run(tmp_path / name, wrong, options=options(name))
-        for name, wrong in wrongs.items()
-    ]
+    wrongs = {("googlenet", 0): [1, 2], ("vgg16", 0): [3, 40], ("vgg19", 0): [5, 9]}
+    folders = write_runs(tmp_path, wrongs)
     assert words(comparison_page.sentences(compared(folders))).startswith(
         "Highest accuracy: GoogLeNet; VGG16; VGG19, 96.7 % of"
     )
@@ -264,10 +230,8 @@ def test_equal_best_groups_are_named_together(tmp_path):
 
 
 def test_differences_of_few_people_have_no_interval(tmp_path, monkeypatch):
-    folders = [
-        write_run(tmp_path / "a", [], options=options("vgg16")),
-        write_run(tmp_path / "b", range(IMAGES), options=options("vgg19")),
-    ]
+    wrongs = {("vgg16", 0): [], ("vgg19", 0): range(IMAGES)}
+    folders = write_runs(tmp_path, wrongs)
     result = compared(named(folders, np.arange(IMAGES) % 2))
     assert result.people == 2 and result.difference[0, 1] == 1
     assert not result.better.any() and result.bounds(0, 1) is None
@@ -280,36 +244,24 @@ def test_differences_of_few_people_have_no_interval(tmp_path, monkeypatch):
     assert "people" not in words(comparison_page.notes(result))
 
 
-def test_random_split_is_noted(tmp_path):
-    about = dataclasses.asdict(celeba.CELEBA.about)
-    data = {"image_shape": [218, 178, 3], "dataset": about, "sources": {}}
-    data["class_counts"] = dict.fromkeys(("train", "validation", "test"), [9, 9])
-    for split, warned in (("random", True), ("official", False), (None, False)):
-        record = {"data": data | {"split": split}}
-        folder = write_run(tmp_path / str(split), [1], record, options())
-        note = "random: the same person can be in training and test, which flatters"
-        assert (note in words(comparison_page.notes(compared([folder])))) == warned
+@pytest.mark.parametrize(
+    ("split", "noted"), [("random", True), ("official", False), (None, False)]
+)
+def test_random_split_is_noted(tmp_path, split, noted):
+    record = {"data": run_folder.data(split=split)}
+    folder = write_run(tmp_path / "run", [1], record, options())
+    note = "random: the same person can be in training and test, which flatters"
+    assert (note in words(comparison_page.notes(compared([folder])))) == noted
 
 
 def test_equal_predictions_or_one_person_are_no_evidence(tmp_path, monkeypatch):
-    folders = [
-        write_run(tmp_path / name, [5, 9], options=options(name))
-        for name in ("vgg16", "vgg19")
-    ]
+    folders = write_runs(tmp_path, {("vgg16", 0): [5, 9], ("vgg19", 0): [5, 9]})
+    monkeypatch.setattr(group_rates, "MIN_PEOPLE", PEOPLE)
     result = compared(folders)
-    assert result.bounds(0, 1) is None  # too few people
-    assert not result.better.any()
-    with monkeypatch.context() as patch:
-        patch.setattr(group_rates, "MIN_PEOPLE", PEOPLE)
-        result = compared(folders)
     assert result.bounds(0, 1) == (0, 0)
     assert not result.better.any()
-    worse = write_run(tmp_path / "worse", range(30), options=options("resnet50"))
-    named([*folders, worse], 1)
-    alone = compared([*folders, worse])
-    assert np.isnan(alone.intervals).all()
-    assert alone.bounds(0, 2) is None
-    assert [alone.ranks(number) for number in range(3)] == [(1, 3)] * 3
+    alone = compared(named(folders, 1))
+    assert np.isnan(alone.intervals).all() and alone.bounds(0, 1) is None
     assert "these images show 1." in comparison_page.terminal(alone)
 
 
@@ -353,14 +305,7 @@ def test_program(runs, tmp_path, capsys):
     assert float(last["difference"]) == pytest.approx(-0.45)
     assert float(last["difference_high"]) < 0
     assert float(last["inference_ms_per_image"]) == 4
-    charts = (
-        "forest",
-        "differences",
-        "train-rate",
-        "parameters",
-        "train-time",
-        "inference",
-    )
+    charts = "forest differences train-rate parameters train-time inference".split()
     names = {f"comparison-{name}.png" for name in charts}
     assert {path.name for path in out.glob("*.png")} == names
     html = (out / "comparison.html").read_text()
@@ -398,7 +343,7 @@ def test_names_are_escaped_and_missing_numbers_are_dashes(tmp_path):
     ("record", "first_image", "message"),
     [
         ({"attribute": "Young"}, 0, "predict other attributes: Male, Young"),
-        ({"manifest_digest": "b" * 64}, 0, "tested on other data .manifests aaaaaaaaa"),
+        ({"manifest_digest": "b" * 64}, 0, "tested on other data .manifests abababab"),
         ({}, 1, "were tested on other images"),
     ],
 )
@@ -414,7 +359,7 @@ def test_one_run_twice_is_refused(tmp_path):
     one = write_run(tmp_path / "one", options=options(seed=7))
     two = write_run(tmp_path / "two", options=options(seed=7))
     with pytest.raises(UserError, match="one run twice: the same .* seed 7") as caught:
-        comparison.group(comparison.load([one, two]))
+        comparison.load([one, two])
     assert caught.value.exit_code == ExitCode.USAGE
 
 
@@ -424,34 +369,22 @@ def test_unfinished_and_damaged_runs_are_named(tmp_path):
     record = json.loads((bad / "run.json").read_text())
     table = pd.read_csv(bad / "predictions.csv")
     flipped = table.assign(probability=1 - table["probability"])
-    measured = json.loads((bad / "metrics.json").read_text())
-    undefined = measured | {"accuracy": {"value": None, "interval": None}}
+    twice = pd.concat([table, table.head(1)])
     without = {key: value for key, value in record.items() if key != "seed"}
-    damages = [
+    for name, content, message in (
         ("run.json", json.dumps(record | {"status": "running"}), "no finished run"),
         ("run.json", "{", "no finished run, or its run.json is damaged"),
         ("run.json", json.dumps(without), "run.json has no 'seed'"),
-        ("metrics.json", "{}", "metrics.json is damaged: n: Field required"),
-        ("metrics.json", json.dumps(undefined), "contradict each other"),
         ("predictions.csv", flipped.to_csv(index=False), "contradict each other"),
         ("predictions.csv", table.head(0).to_csv(index=False), "predictions.csv"),
-    ]
-    twice = pd.concat([table, table.head(1)])
-    damages.append(("predictions.csv", twice.to_csv(index=False), "one of them twice"))
-    for name, content, message in damages:
+        ("predictions.csv", twice.to_csv(index=False), "has an image twice"),
+    ):
         before = (bad / name).read_text()
         (bad / name).write_text(content)
         with pytest.raises(UserError, match=message) as caught:
             comparison.load([good, bad])
         assert caught.value.exit_code == ExitCode.INPUT_DATA
         assert "bad" in caught.value.cause
-        (bad / name).write_text(before)
-    for name in FILES:
-        before = (bad / name).read_text()
-        (bad / name).unlink()
-        with pytest.raises(UserError, match=name) as caught:
-            comparison.load([good, bad])
-        assert caught.value.exit_code == ExitCode.INPUT_DATA
         (bad / name).write_text(before)
     with pytest.raises(UserError, match="nowhere is not a run folder"):
         comparison.load([tmp_path / "nowhere"])

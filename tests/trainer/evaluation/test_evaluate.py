@@ -72,7 +72,7 @@ def test_the_runs_own_results_at_any_batch_size(run_dir, dataset_dir, tmp_path, 
         assert result["n"] == COUNTS["test"] == table["image_id"].nunique()
     printed = capsys.readouterr().out
     assert f"replacing the evaluation in {run_dir}/evaluation-test" in printed
-    assert f"test accuracy {result['accuracy']['value']:.2%}" in printed
+    assert f"test accuracy {100 * result['accuracy']['value']:.1f} %" in printed
     assert "note:" not in printed
     assert result["evaluation"]["notes"] == []
     html = (run_dir / "evaluation-test" / "report.html").read_text()

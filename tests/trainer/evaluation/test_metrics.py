@@ -71,36 +71,6 @@ def test_every_draw_equals_scikit_learn_with_the_same_weights():
             assert samples[f"{name}_0"][number] == pytest.approx(swapped[name])
 
 
-def test_calibration_error_by_hand():
-    # Confidence 0.9: correct, correct, wrong. Confidence 0.55: wrong.
-    label = np.array([1, 0, 1, 1])
-    probability = np.array([0.9, 0.1, 0.1, 0.45])
-    values = metrics.point_values(label, probability, 0.5)
-    assert values["ece"] == pytest.approx((abs(2 - 3 * 0.9) + 0.55) / 4)
-    samples = metrics.draw(label, probability, np.arange(4), 3, 0, 0.5)
-    draws = np.concatenate(list(bootstrap.person_weights(4, 4, 3, 0)))
-    gaps = draws * np.array([1 - 0.9, 1 - 0.9, -0.9, -0.55])
-    expected = (abs(gaps[:, :3].sum(axis=1)) + abs(gaps[:, 3])) / 4
-    np.testing.assert_allclose(samples["ece"], expected)
-
-
-def test_metrics_of_each_label():
-    table = _predictions(300, 90)
-    result = metrics.evaluate(table)
-    swapped = {
-        "label": 1 - table["label"],
-        "probability": np.clip(1 - table["probability"] - 1e-9, 0, 1),
-    }
-    other = metrics.evaluate(table.assign(**swapped))
-    of_label_0, of_label_1 = result["per_class"]
-    assert [row["label"] for row in result["per_class"]] == [0, 1]
-    assert of_label_0["n"] + of_label_1["n"] == 300
-    for name in metrics.PER_CLASS:
-        assert of_label_1[name] == result[name]
-        assert of_label_0[name]["value"] == pytest.approx(other[name]["value"])
-        assert of_label_0[name]["interval"] == pytest.approx(other[name]["interval"])
-
-
 def test_ratio_resamples_people():
     identity = np.array([4, 4, 7, -1])
     part, total = np.array([1, 0, 1, 1]), np.array([1, 1, 2, 1])

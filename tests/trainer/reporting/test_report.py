@@ -1,6 +1,5 @@
 """The report of a run folder made by hand."""
 
-import dataclasses
 import json
 import re
 import shutil
@@ -10,14 +9,14 @@ import pandas as pd
 import pytest
 import simplejpeg
 
-from schemas import celeba
 from support.errors import ExitCode, UserError
+from tests.trainer.evaluation import run_folder
 from trainer import report as command
-from trainer.evaluation import metrics, subgroups
+from trainer.evaluation import subgroups
 from trainer.reporting import gallery, report
 
 
-def _write_run(run_dir, attribute="Male", sure=3.0):
+def _write_run(run_dir, sure=3.0):
     rng = np.random.default_rng(0)
     label = np.arange(60) % 2
     logit = (2 * label - 1) * sure + rng.normal(0, 2 if sure < 9 else 0.1, 60)
@@ -29,33 +28,17 @@ def _write_run(run_dir, attribute="Male", sure=3.0):
             "probability": 1 / (1 + np.exp(-logit)),
         }
     )
-    epochs = {"epoch": [1, 2], "loss": [0.7, 0.4], "accuracy": [0.6, 0.8]}
-    epochs |= {"val_loss": [0.6, 0.5], "val_accuracy": [0.7, 0.85]}
-    counts = {"train": [90, 90], "validation": [20, 20], "test": [30, 30]}
-    record = {
-        "model": "resnet50",
-        "attribute": attribute,
-        "parameters": 23_589_761,
-        "best_epoch": 2,
-        "epochs": 2,
-        "xla": False,
-        "devices": ["CPU:0"],
-        "data": {
-            "image_shape": [218, 178, 3],
-            "split": "identity",
-            "class_counts": counts,
-            "config": {"balance": "exact", "split_fractions": [0.6, 0.4]},
-            "dataset": dataclasses.asdict(celeba.CELEBA.about),
-            "sources": {"a <file>": {"rows": 60}},
-        },
-    }
-    run_dir.mkdir()
-    predictions.to_csv(run_dir / "predictions.csv", index=False)
-    pd.DataFrame(epochs).to_csv(run_dir / "history.csv", index=False)
-    (run_dir / "run.json").write_text(json.dumps(record))
-    (run_dir / "metrics.json").write_text(json.dumps(metrics.evaluate(predictions)))
-    (run_dir / "flags.txt").write_text("--model=resnet50\n--data_dir=<here>\n")
-    return predictions
+    run_folder.write(
+        run_dir,
+        predictions,
+        "--model=resnet50\n--data_dir=<here>\n",
+        xla=False,
+        devices=["CPU:0"],
+        data=run_folder.data(
+            config={"balance": "exact", "split_fractions": [0.6, 0.4]},
+            sources={"a <file>": {"rows": 60}},
+        ),
+    )
 
 
 @pytest.fixture
@@ -135,20 +118,20 @@ def test_summary_sentences(run_dir):
     ]
 
 
-def test_summary_without_mistakes_states_a_bound(tmp_path):
+def test_summary_without_mistakes_has_an_interval_with_a_width(tmp_path):
     _write_run(tmp_path / "run", sure=9.0)
     first = report.summary(report.load_run(tmp_path / "run"))[0]
-    assert "no mistake. An error rate of up to about 15.0" in first
+    assert "interval 85.0–100.0" in first
 
 
 def test_gallery_chooses_confident_and_uncertain_images(run_dir):
     predictions = report.load_run(run_dir).predictions
     groups = gallery.choose(predictions)
-    right, wrong = groups["confident_correct"], groups["confident_wrong"]
+    right, wrong, uncertain = groups.values()
     assert right["label"].tolist() == [1] * 4 + [0] * 4
     assert right["probability"].iloc[0] == predictions["probability"].max()
     assert ((wrong["probability"] >= 0.5) != (wrong["label"] == 1)).all()
-    unsure = (groups["most_uncertain"]["probability"] - 0.5).abs()
+    unsure = (uncertain["probability"] - 0.5).abs()
     assert unsure.tolist() == sorted((predictions["probability"] - 0.5).abs())[:8]
     ids = gallery.image_ids(predictions)
     assert len(ids) == len(set(ids))
@@ -171,21 +154,28 @@ def test_report_embeds_images(run_dir):
     assert "no proof of a cause" in html and "coarse, 3 × 2 cells" in html
 
 
-def test_report_names_missing_and_damaged_files(run_dir, tmp_path):
-    damages = {"run.json": "{", "metrics.json": "{}", "history.csv": "epoch\n1\n"}
-    damages["predictions.csv"] = "image_id,identity,label,probability\na,1,x,0.5\n"
-    for name, content in damages.items():
-        text = (run_dir / name).read_text()
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("run.json", "{"),
+        ("metrics.json", "{}"),
+        ("history.csv", "epoch\n1\n"),
+        ("predictions.csv", "image_id,identity,label,probability\na,1,x,0.5\n"),
+        ("flags.txt", None),
+    ],
+)
+def test_report_names_missing_and_damaged_files(run_dir, name, content):
+    if content:
         (run_dir / name).write_text(content)
         with pytest.raises(UserError, match=name) as caught:
             report.write_report(run_dir)
         assert caught.value.exit_code == ExitCode.INPUT_DATA
-        (run_dir / name).unlink()
-        with pytest.raises(UserError, match=f"holds no {name}"):
-            report.write_report(run_dir)
-        (run_dir / name).write_text(text)
-    with pytest.raises(UserError, match="elsewhere is not a run folder"):
-        report.write_report(tmp_path / "elsewhere")
+    (run_dir / name).unlink()
+    with pytest.raises(UserError, match=f"holds no {name}"):
+        report.write_report(run_dir)
+    shutil.rmtree(run_dir)
+    with pytest.raises(UserError, match="run is not a run folder"):
+        report.write_report(run_dir)
 
 
 def test_report_command(run_dir, tmp_path, capsys):
