@@ -15,13 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
-from absl import flags
 
 from beam_pipelines.sample import faces, people
 from schemas import celeba
 from support import command, files, pool
 from support.command import option, outside_ranges
-from support.errors import ExitCode, UserError, usage_error
+from support.errors import output_error, usage_error
 from support.images import require_local
 
 QUALITY = 88  # files of 5 to 10 kB, as CelebA's are
@@ -57,9 +56,7 @@ class Plan(NamedTuple):
 
 
 def main(argv: list[str]) -> None:
-    command.define_flags(SynthesizeConfig)
-    command.refuse_words(command.parse(argv))
-    synthesize(command.from_flags(SynthesizeConfig, flags.FLAGS))
+    synthesize(command.parse_config(SynthesizeConfig, argv))
 
 
 def synthesize(config: SynthesizeConfig) -> None:
@@ -153,10 +150,9 @@ def _is_there(folder: Path, config: SynthesizeConfig) -> bool:
         if not lost:
             return True
         cause = f"has lost {len(lost)} of its files, such as {lost[0]}"
-    raise UserError(
+    raise output_error(
         f"{config.output_dir} {cause}.",
         "Choose another --output_dir, or delete this one.",
-        ExitCode.OUTPUT,
     )
 
 

@@ -12,7 +12,6 @@ import functools
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 from beam_pipelines import shard_checks
 from beam_pipelines.reporting import dataset_info
@@ -21,7 +20,7 @@ from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest, ManifestError
 from support import command, pool
 from support.command import option
-from support.errors import ExitCode, UserError, usage_error
+from support.errors import UserError, input_error, usage_error
 from support.files import input_errors
 from support.images import require_local
 from support.progress import Progress, Stopwatch
@@ -50,11 +49,7 @@ class VerifyConfig:
 
 def main(argv: list[str]) -> None:
     """Parses flags, verifies, prints one line."""
-    values = flags.FlagValues()
-    command.define_flags(VerifyConfig, values)
-    words = command.parse(argv, values)
-    command.refuse_words(words)
-    config = command.from_flags(VerifyConfig, values)
+    config = command.parse_config(VerifyConfig, argv)
     folder = Path(config.dataset_dir)
     watch = Stopwatch()
     manifest = verify(folder, config.full, config.num_workers)
@@ -150,10 +145,9 @@ def read_manifest(folder: Path) -> Manifest:
     """
     if not folder.is_dir():
         state = "is a file" if folder.exists() else "does not exist"
-        raise UserError(
+        raise input_error(
             f"The dataset folder {folder} {state}.",
             "Build it with python -m beam_pipelines.build.",
-            ExitCode.INPUT_DATA,
         )
     path = folder / FILE_NAME
     try:

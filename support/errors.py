@@ -48,6 +48,10 @@ def input_error(cause: str, remedy: str) -> UserError:
     return UserError(cause, remedy, ExitCode.INPUT_DATA)
 
 
+def output_error(cause: str, remedy: str) -> UserError:
+    return UserError(cause, remedy, ExitCode.OUTPUT)
+
+
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """A remedy for a misspelt name: the nearest candidates, or all of them."""
     candidates = list(candidates)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from support.errors import ExitCode, UserError
+from support.errors import UserError, input_error, output_error
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -111,10 +111,9 @@ class FolderLock:
             self._file.seek(0)
             holder = self._file.read()[:300] or "another process"
             self._file.close()
-            raise UserError(
+            raise output_error(
                 f"{self.folder} is in use by {holder}.",
                 "Wait until it ends, or choose another folder.",
-                ExitCode.OUTPUT,
             ) from None
         except OSError:  # a file system without locks: there nothing is refused
             pass
@@ -175,9 +174,7 @@ def output_errors(folder: str | os.PathLike, needed: int = 0) -> Iterator[None]:
             path = Path(os.path.abspath(os.fsdecode(error.filename or folder)))
             file = next((part for part in (path, *path.parents) if part.is_file()), "")
             cause = f"{file} is a file, not a folder." if file else cause
-        raise UserError(
-            cause, "Choose a folder in which you may write.", ExitCode.OUTPUT
-        ) from error
+        raise output_error(cause, "Choose a folder in which you may write.") from error
 
 
 @contextlib.contextmanager
@@ -193,10 +190,9 @@ def input_errors(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
+        raise input_error(
             f"{os.fsdecode(error.filename or path)} cannot be read: {error.strerror}.",
             "Check its permissions and its disk, then run the same command again.",
-            ExitCode.INPUT_DATA,
         ) from error
 
 
@@ -213,10 +209,9 @@ def check_free_space(folder: str | os.PathLike, needed: int) -> None:
 def full_disk_error(folder: str | os.PathLike, needed: int = 0) -> UserError:
     """The error for a full disk: what the output needs (0 = unknown), what is free."""
     need = f"{megabytes(needed)} needed, " if needed else ""
-    return UserError(
+    return output_error(
         f"The disk of {folder} is full: {need}{megabytes(_free_bytes(folder))} free.",
         "Free some space or choose a folder on another disk; then run it again.",
-        ExitCode.OUTPUT,
     )
 
 

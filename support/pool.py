@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from support.errors import ExitCode, UserError
+from support.errors import ExitCode, UserError, output_error
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -45,10 +45,9 @@ def warm_up(modules: Sequence[str] = ()) -> None:
     try:
         multiprocessing.forkserver.ensure_running()
     except OSError as error:
-        raise UserError(
+        raise output_error(
             f"Worker processes cannot be started: {error}.",
             "Use one worker, or set TMPDIR to a folder with a short path.",
-            ExitCode.OUTPUT,
         ) from error
     finally:
         signal.signal(signal.SIGINT, handler)

@@ -6,7 +6,7 @@ import numpy as np
 
 from beam_pipelines.config import BuildConfig
 from schemas import celeba
-from support.errors import ExitCode, UserError
+from support.errors import UserError, input_error
 
 
 def largest_remainder(total: int, weights: Sequence[float]) -> np.ndarray:
@@ -80,11 +80,10 @@ def check_no_split_is_empty(
         remedy = _own_splits(people_known)
     elif config.num_examples:
         remedy = "Raise --num_examples."
-    raise UserError(
+    raise input_error(
         f"--split={config.split} with --balance={config.balance} leaves "
         f"{' and '.join(empty)} without any example.",
         remedy,
-        ExitCode.INPUT_DATA,
     )
 
 
@@ -103,12 +102,11 @@ def _check_both_classes(
         remedy = "Use --balance=none or more images."
         if config.split == "official":
             remedy = _own_splits(people_known)
-        raise UserError(
+        raise input_error(
             f"No image {'with' if label else 'without'} {config.attribute} is in "
             f"{celeba.SPLITS[split]}{left}, and --balance={config.balance} takes as "
             "many of both.",
             remedy,
-            ExitCode.INPUT_DATA,
         )
 
 
@@ -116,11 +114,10 @@ def ran_out(config: BuildConfig, split: str, label: int, rejected: int) -> UserE
     """The error for a pool whose last replacement was unusable too."""
     sign = "with" if label else "without"
     other = "--balance=undersample" if config.is_balanced else "0"
-    return UserError(
+    return input_error(
         f"--num_examples={config.num_examples}: after {rejected:,} unusable images no "
         f"image {sign} {config.attribute} is left to replace them in {split}.",
         f"Lower --num_examples, or use {other} to take what there is.",
-        ExitCode.INPUT_DATA,
     )
 
 
@@ -136,10 +133,9 @@ def _fill(total: int, weights: np.ndarray, room: np.ndarray) -> np.ndarray:
 def _too_many(available: np.ndarray, possible: int, config: BuildConfig) -> UserError:
     zeros, ones = available.sum(axis=0)
     left = f" under {config.narrowing}" if config.narrowing else ""
-    return UserError(
+    return input_error(
         f"--num_examples={config.num_examples} with --balance={config.balance} and "
         f"--split={config.split} is more than there is: {ones:,} images with and "
         f"{zeros:,} without {config.attribute}{left} allow {possible:,}.",
         f"Use --num_examples={possible}, or 0 to take what there is.",
-        ExitCode.INPUT_DATA,
     )

@@ -16,7 +16,7 @@ from beam_pipelines.sources.annotations import attribute_bits
 from beam_pipelines.sources.rows import Rows
 from schemas import celeba
 from schemas.dataset import DataSet
-from support.errors import ExitCode, UserError
+from support.errors import input_error
 
 #: By default a dataset has about this many shards, each of a size between the two.
 _SHARDS, _SMALLEST_SHARD, _LARGEST_SHARD = 128, 256, 16_384
@@ -181,11 +181,10 @@ def _narrow(
     if not limit:
         return rank
     if len(rows) and (rows.identities < 0).all():
-        raise UserError(
+        raise input_error(
             f"--max_per_identity={limit} needs {config.data_set.identity_file}, which "
             f"is not in {config.celeba_dir}.",
             "Put it there, or leave --max_per_identity out.",
-            ExitCode.INPUT_DATA,
         )
     # By a hash of its own: a random split cuts the rank order, and whoever is first in
     # that is in train.
@@ -208,11 +207,10 @@ def _check_classes(labels: np.ndarray, config: BuildConfig) -> None:
     for label, count in enumerate(np.bincount(labels, minlength=2)):
         if not count:
             sign = "with" if label else "without"
-            raise UserError(
+            raise input_error(
                 f"None of the {len(labels):,} images{left} is {sign} "
                 f"{config.attribute}.",
                 remedy,
-                ExitCode.INPUT_DATA,
             )
 
 

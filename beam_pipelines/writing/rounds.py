@@ -22,7 +22,7 @@ from beam_pipelines.writing import pipeline, progress, runner, shards
 from beam_pipelines.writing.shards import ShardReport
 from beam_pipelines.writing.staging import Rejection, Staging
 from schemas.manifest import Manifest, Shard
-from support.errors import ExitCode, UserError
+from support.errors import ExitCode, UserError, input_error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,11 +193,10 @@ def _check_bad_fraction(
     path = staging.write_rejected(rejected)
     # The images may be fixed before the command is given again.
     staging.forget_rejections(name for name, _, _ in plan.shards())
-    raise UserError(
+    raise input_error(
         f"{len(rejected):,} of {read:,} images are unusable ({reasons(rejected)}); "
         f"--max_bad_fraction={config.max_bad_fraction} does not allow that.",
         f"See {path}; download the images again, or raise the fraction.",
-        ExitCode.INPUT_DATA,
     )
 
 
@@ -216,9 +215,8 @@ def _check_sizes(reports: tuple[ShardReport, ...], staging: Staging) -> None:
     staging.discard()
     common = [f"{size} ({count:,})" for size, count in sizes.most_common(4)]
     more = ", ..." if len(sizes) > 4 else ""
-    raise UserError(
+    raise input_error(
         f"The images have {len(sizes)} sizes, height x width: "
         f"{', '.join(common)}{more}.",
         "Add --image_size=S or --image_size=H,W to bring them to one size.",
-        ExitCode.INPUT_DATA,
     )

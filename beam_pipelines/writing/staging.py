@@ -31,7 +31,7 @@ from beam_pipelines.writing.store import Store
 from schemas.manifest import FILE_NAME as MANIFEST
 from schemas.manifest import FORMAT, VERSION, Manifest, ManifestError
 from support import files
-from support.errors import ExitCode, UserError
+from support.errors import output_error
 
 BUILD_FILE, REJECTED_FILE = "build.json", "rejected.csv"
 
@@ -237,14 +237,14 @@ class RemoteStaging(Staging):
         existing = self.store.sizes()
         if _IDENTITY_FILE not in existing:
             if existing:
-                raise _output_error(
+                raise output_error(
                     f"{self.output} holds other files, such as {min(existing)}.",
                     "Give --output_dir a new prefix.",
                 )
             self.store.write(_IDENTITY_FILE, self._identity)
             return False
         if self.store.read(_IDENTITY_FILE).decode() != self._identity:
-            raise _output_error(
+            raise output_error(
                 f"{self.output} holds an unfinished build of other options or images.",
                 "Give --output_dir a new prefix, or delete this one.",
             )
@@ -284,32 +284,32 @@ def check_output(output: str, overwrite: bool) -> None:
 def _check_prefix(output: str, overwrite: bool) -> None:
     remedy = "Give --output_dir a new prefix."
     if overwrite:
-        raise _output_error(
+        raise output_error(
             f"--overwrite cannot replace {output}: a bucket has no renames.", remedy
         )
     if MANIFEST in Store(output).sizes():
-        raise _output_error(f"{output} already holds a dataset.", remedy)
+        raise output_error(f"{output} already holds a dataset.", remedy)
 
 
 def _check_folder(output: Path, overwrite: bool) -> None:
     if not output.exists():
         return
     if not output.is_dir():
-        raise _output_error(f"{output} is a file.", "Give --output_dir a new folder.")
+        raise output_error(f"{output} is a file.", "Give --output_dir a new folder.")
     if os.path.ismount(output):  # a rename cannot replace it
-        raise _output_error(
+        raise output_error(
             f"{output} is a mount point.", "Give --output_dir a folder inside it."
         )
     entries = sorted(os.listdir(output))
     foreign = [name for name in entries if not OURS.fullmatch(name)]
     if foreign:
-        raise _output_error(
+        raise output_error(
             f"{output} holds other files, such as {foreign[0]}.",
             "Give --output_dir a new or empty folder.",
         )
     if entries and not overwrite:
         what = "a dataset" if MANIFEST in entries else "parts of a dataset"
-        raise _output_error(
+        raise output_error(
             f"{output} already holds {what}{_describe(output)}.",
             "Add --overwrite to replace it, or give another --output_dir.",
         )
@@ -331,7 +331,3 @@ def rejected_csv(rejected: Sequence[Rejection]) -> str:
     writer.writerow(("name", "reason", "detail"))
     writer.writerows(sorted(rejected))
     return text.getvalue()
-
-
-def _output_error(cause: str, remedy: str) -> UserError:
-    return UserError(cause, remedy, ExitCode.OUTPUT)

@@ -16,7 +16,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from beam_pipelines.sources.remote import is_remote
 from support import files
-from support.errors import ExitCode, UserError
+from support.errors import UserError, output_error
 
 #: Beam would unpack a file whose name ends in .gz.
 _AS_IT_IS = {"compression_type": CompressionTypes.UNCOMPRESSED}
@@ -131,8 +131,7 @@ class Store:
             if not self.is_remote:
                 raise
             what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            raise UserError(
+            raise output_error(
                 f"{self.location} cannot be read or written: {what}.",
                 "Check the bucket's name, your permissions and the network.",
-                ExitCode.OUTPUT,
             ) from error

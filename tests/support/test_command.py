@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
 
 from support import command
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
@@ -28,10 +27,7 @@ class Config:
 
 
 def read(*words: str) -> Config:
-    values = flags.FlagValues()
-    command.define_flags(Config, values)
-    command.refuse_words(command.parse(["program", *words], values))
-    return command.from_flags(Config, values)
+    return command.parse_config(Config, ["program", *words])
 
 
 def test_flags_become_the_configuration():
