@@ -2,7 +2,7 @@
 
     python -m beam_pipelines.build --runner DirectRunner
 
-reads data/celeba, writes data/tfrecords; Beam's options are accepted beside ours.
+reads data/celeba, writes data/tfrecords; Beam's options are accepted next to ours.
 """
 
 import collections

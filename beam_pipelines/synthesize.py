@@ -82,7 +82,10 @@ def synthesize(config: SynthesizeConfig) -> None:
                 _write_annotations(building, plan, labels)
                 document = json.dumps(_parameters(config), indent=1)
                 (building / celeba.SAMPLE_FILE).write_text(document + "\n")
-                os.rename(building, folder)
+                if folder.exists():  # empty, or a sample of another version
+                    files.exchange(building, folder)
+                else:
+                    os.rename(building, folder)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
         seconds = time.perf_counter() - started
@@ -130,7 +133,10 @@ def draw_image(seed: int, index: int, identity: int) -> tuple[bytes, list[int]]:
 
 
 def _is_there(folder: Path, config: SynthesizeConfig) -> bool:
-    """Whether this very sample exists; refuses a folder that contains anything else."""
+    """Whether this very sample exists; refuses a folder that contains anything else.
+
+    A sample that only another version drew is as good as absent.
+    """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
@@ -142,6 +148,12 @@ def _is_there(folder: Path, config: SynthesizeConfig) -> bool:
     if not is_sample:
         cause = "exists and is no drawn sample"
     elif different := [key for key in wanted if found.get(key) != wanted[key]]:
+        ours = {celeba.IMAGE_FOLDER, celeba.SAMPLE_FILE, *_ANNOTATIONS}
+        if (
+            different == ["version"]
+            and {path.name for path in folder.iterdir()} <= ours
+        ):
+            return False  # the same sample, drawn by another version: it is replaced
         key = different[0]
         cause = f"holds a sample with {key} {found.get(key)}, not {wanted[key]}"
     else:

@@ -1,6 +1,10 @@
 """A data set of images with a table of binary attributes, as its owners publish it."""
 
 import dataclasses
+import re
+
+#: Columns of the trainer's predictions, which stand next to those of the attributes.
+_RESERVED = {"image_id", "identity", "label", "logit", "probability"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +26,7 @@ class About:
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """One data set that the build can read; `beam_pipelines.sources` lists them.
+    """One data set that the build can read; `beam_pipelines.datasets` lists them.
 
     Attributes:
       about: what the manifest says of it.
@@ -30,6 +34,9 @@ class DataSet:
       image_folder, image_archive: where the images are, one of the two.
       attributes_file: the table of attributes, required.
       partition_file, identity_file: official split, and who is shown; optional.
+
+    Raises:
+      ValueError: a name that files or tables of a dataset cannot have.
     """
 
     about: About
@@ -39,3 +46,10 @@ class DataSet:
     attributes_file: str
     partition_file: str
     identity_file: str
+
+    def __post_init__(self):
+        if not re.fullmatch("[a-z0-9_]+", self.about.key):
+            raise ValueError(f"{self.about.key!r} is not of a-z, 0-9 and _")
+        for name in self.attributes:
+            if not re.fullmatch(r"\w+", name) or name in _RESERVED:
+                raise ValueError(f"{name!r} cannot be the name of an attribute")

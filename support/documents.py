@@ -81,4 +81,5 @@ def parse_json(text: str, kind: type[_T]) -> _T:
             raise DocumentError(f"is not complete JSON ({first['msg']}).") from error
         key = ".".join(map(str, first["loc"])) or "the document"
         what = textwrap.shorten(first["msg"], 100, placeholder=" ...")  # many choices
-        raise DocumentError(f"is damaged: {key}: {what}.") from error
+        problem = "is damaged or of another version"
+        raise DocumentError(f"{problem}: {key}: {what}.") from error

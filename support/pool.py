@@ -117,7 +117,7 @@ def thread_map(
     Args:
       function: for what leaves Python's lock free, such as reading and decoding.
       items: taken one by one, as results are asked for.
-      ahead: results that may wait, or be in the making, beside the one asked for.
+      ahead: results that may wait, or be in the making, next to the one asked for.
 
     Raises:
       What the function raises, where its result would have come.

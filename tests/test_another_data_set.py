@@ -1,5 +1,6 @@
 """A data set with three other attributes, from its table to a trained model."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -53,12 +54,10 @@ def run(module, *words):
 
 def test_three_attributes_build_verify_train_and_report(shapes_dir, tmp_path, capsys):
     data, run_dir = tmp_path / "records", tmp_path / "run"
-    run(
-        build,
-        *(f"--celeba_dir={shapes_dir}", f"--output_dir={data}"),
-        *("--dataset=shapes", "--attribute=Striped", "--filter=Round=1"),
-        "--balance=none",
-    )
+    words = [f"--celeba_dir={shapes_dir}", f"--output_dir={data}", "--dataset=shapes"]
+    words += ["--attribute=Striped", "--filter=Round=1", "--balance=none"]
+    run(build, *words)
+    run(build, *words, "--overwrite")
     run(verify, f"--dataset_dir={data}")
     manifest = json.loads((data / "manifest.json").read_text())
     assert manifest["attributes"] == list(SHAPES.attributes)
@@ -79,3 +78,11 @@ def test_three_attributes_build_verify_train_and_report(shapes_dir, tmp_path, ca
         text = (run_dir / page).read_text()
         assert SHAPES.about.terms in text and "CelebA" not in text, page
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", ["label", "two words", ""])
+def test_names_that_no_table_can_have_are_refused(name):
+    with pytest.raises(ValueError, match="cannot be the name of an attribute"):
+        dataclasses.replace(SHAPES, attributes=("Round", name))
+    with pytest.raises(ValueError, match="is not of a-z"):
+        dataclasses.replace(SHAPES, about=About("My shapes", "S", "t", "u"))

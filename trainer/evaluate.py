@@ -8,8 +8,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from absl import flags
-
 import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 
 # isort: split
@@ -225,10 +223,7 @@ def _check_dataset(
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(EvaluateConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(EvaluateConfig, values)
+    config = command.parse_config(EvaluateConfig, argv)
     with wakeup.Watch():
         result = evaluate(config)
     print(results.summary(result))

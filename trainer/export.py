@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 
@@ -238,14 +237,14 @@ def _data_dir(config: ExportConfig) -> str:
 def _check_output(config: ExportConfig) -> None:
     """Accepts a new path, or with --overwrite that of another export."""
     path, folder = config.path, config.path.absolute().parent
-    beside = provenance.path_of(path)
+    record_path = provenance.path_of(path)
     if not folder.is_dir():
         problem = f"is in {folder}, which is no directory"
         remedy = "Create that directory."
     elif path.name == BEST:
         problem, remedy = "is the name of a run's own model", "Choose another --output."
-    elif beside.exists() and not provenance.is_record(beside):
-        problem = f"needs {beside} for its record, which is another file"
+    elif record_path.exists() and not provenance.is_record(record_path):
+        problem = f"needs {record_path} for its record, which is another file"
         remedy = "Choose another --output."
     elif not path.exists():
         return
@@ -264,23 +263,20 @@ def _check_output(config: ExportConfig) -> None:
 
 def _publish(unfinished: Path, path: Path, record: dict[str, Any]) -> None:
     """Gives an export its name; a record is never next to another export."""
-    beside = provenance.path_of(path)
+    record_path = provenance.path_of(path)
     for file in export_record.files_in(unfinished):
         files.sync_file(file)
-    beside.unlink(missing_ok=True)
+    record_path.unlink(missing_ok=True)
     if path.is_dir():
         files.exchange(unfinished, path)  # the old one goes with the temporary one
     else:
         os.replace(unfinished, path)
     files.sync_folder(path.parent)
-    files.atomic_write(beside, json.dumps(record, indent=1) + "\n")
+    files.atomic_write(record_path, json.dumps(record, indent=1) + "\n")
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(ExportConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(ExportConfig, values)
+    config = command.parse_config(ExportConfig, argv)
     # Both sides of the comparison on the CPU: GPUs round convolutions to TF32.
     tf.config.set_visible_devices([], "GPU")
     record = export(config)

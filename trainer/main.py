@@ -5,8 +5,6 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from absl import flags
-
 import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 
 # isort: split
@@ -26,10 +24,7 @@ from trainer.runs import FLAGS, RUN, folder, record
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FlagValues()
-    command.define_flags(TrainConfig, values)
-    command.refuse_words(command.parse(argv, values))
-    config = command.from_flags(TrainConfig, values)
+    config = command.parse_config(TrainConfig, argv)
     models.architecture(config.model)
     augmentation.check(config.augment)
     run_dir = folder.choose(config)

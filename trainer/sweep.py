@@ -35,7 +35,7 @@ _OWN = {"model": "--models", "seed": "--seeds", "run_dir": "--sweep_dir"}
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
-    """Flags of `python -m trainer.sweep`, beside those of `trainer.main`."""
+    """Flags of `python -m trainer.sweep`, next to those of `trainer.main`."""
 
     models: tuple[str, ...] = command.option(
         (ALL,), f"Architectures, or all: {', '.join(MODELS)}."

@@ -166,7 +166,7 @@ def _draw_skin(face: Face) -> None:
     if "Bags_Under_Eyes" in has:
         u = traits["eye_spacing"]
         face.lens((u - 9, 8.5), (u + 9, 8), (1.5, 6), shade, 0.6, both=True)
-    if "Young" not in has:  # wrinkles beside the mouth, at the eyes, on the forehead
+    if "Young" not in has:  # wrinkles next to the mouth, at the eyes, on the forehead
         face.stroke((11, 29), (20, 41), -2, 1.6, shade, 0.8, both=True)
         face.stroke((32, -1), (38, -4), 0, 1.6, shade, 0.8, both=True)
         face.stroke((-18, -27), (18, -27), -2, 1.4, shade, 0.6)

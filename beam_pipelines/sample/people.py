@@ -1,4 +1,4 @@
-"""Who is on the drawn faces: people, their looks, and the attributes of each image.
+"""The synthetic faces' people: their looks, and the attributes of each image.
 
 Attributes come from a Gaussian copula: each has a standard normal score, mixed from
 a part that belongs to the person (so images of one person look alike), common

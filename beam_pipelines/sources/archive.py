@@ -7,11 +7,9 @@ member's path can lead anywhere.
 import dataclasses
 import functools
 import os
-import struct
 import threading
 import weakref
 import zipfile
-import zlib
 from collections.abc import Hashable
 from typing import BinaryIO
 
@@ -19,6 +17,7 @@ import numpy as np
 
 from beam_pipelines.sources.files import File, name_foreign_file
 from beam_pipelines.sources.images import Listing
+from support import zips
 from support.errors import UserError, input_error
 from support.files import megabytes
 from support.images import BadImage
@@ -27,17 +26,9 @@ from support.images import BadImage
 MAX_MEMBER_BYTES = 64_000_000
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_ENCRYPTED, _UTF8 = 0x1, 0x800  # flags of a member
+_ENCRYPTED = 0x1  # flag of a member
 _LONGEST_NAME = 255
 _IMAGES = (".jpg", ".jpeg", ".png")
-_DAMAGED = (
-    zipfile.BadZipFile,
-    NotImplementedError,
-    struct.error,
-    zlib.error,
-    ValueError,
-    EOFError,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +115,7 @@ def _open(file: File, version: Hashable, complete: int) -> _Contents:
     try:
         archive = zipfile.ZipFile(stream)
         members = _by_name(file, archive.filelist)
-    except _DAMAGED as error:
+    except zips.DAMAGED as error:
         with stream:
             raise _not_a_zip(file, stream, complete, error) from error
     except UserError:
@@ -138,7 +129,7 @@ def _by_name(file: File, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipI
     """Maps names to members, without directories and hidden files."""
     members: dict[str, zipfile.ZipInfo] = {}
     for info in infos:
-        path = _path(info)
+        path = zips.path_of(info)
         name = path[path.rfind("/") + 1 :]
         hidden = name.startswith(".") or path.startswith("__MACOSX/")
         if not name or hidden or len(name) > _LONGEST_NAME:
@@ -149,7 +140,7 @@ def _by_name(file: File, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipI
                 "Join the parts first, for example with: zip -s 0 PART --out WHOLE.zip",
             )
         if name in members and name.lower().endswith(_IMAGES):
-            other = _path(members[name])
+            other = zips.path_of(members[name])
             if other != path:  # otherwise the newer one counts
                 raise input_error(
                     f"{file} contains two images of one name: {other} and {path}.",
@@ -157,14 +148,6 @@ def _by_name(file: File, infos: list[zipfile.ZipInfo]) -> dict[str, zipfile.ZipI
                 )
         members[name] = info
     return members
-
-
-def _path(info: zipfile.ZipInfo) -> str:
-    """The path in UTF-8 and with slashes, whatever program wrote it."""
-    path = info.filename
-    if not (info.flag_bits & _UTF8 or path.isascii()):  # `zipfile` takes it for cp437
-        path = path.encode("cp437").decode(errors="replace")
-    return path.replace("\\", "/")
 
 
 def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
@@ -180,7 +163,7 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
         with archive.open(info) as member:
             # With a number of bytes, what is unpacked stays below it.
             data = member.read(info.file_size + 1)
-    except _DAMAGED as error:
+    except zips.DAMAGED as error:
         raise BadImage("damaged", f"it cannot be unpacked: {error}") from error
     if len(data) != info.file_size:
         raise BadImage("damaged", f"{len(data)} bytes instead of {info.file_size}")

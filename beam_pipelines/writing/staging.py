@@ -54,7 +54,7 @@ OURS = re.compile(
             re.escape(dataset_info.INFO_FILE),
             re.escape(dataset_info.FEATURES_FILE),
             r"report\.html|report-[a-z]+\.png",
-            r"celeba-[a-z]+\.tfrecord-\d+-of-\d+(\.json)?",
+            r"[a-z0-9_]+-[a-z]+\.tfrecord-\d+-of-\d+(\.json)?",
         ]
     )
 )
@@ -93,7 +93,7 @@ class Staging:
     def bytes(self) -> int:
         """The size of the part of the dataset that is there already."""
         sizes = self.store.sizes()
-        return sum(size for name, size in sizes.items() if name.startswith("celeba-"))
+        return sum(size for name, size in sizes.items() if _SHARD in name)
 
     def load_retries(self) -> list[list[Rejection]]:
         """The images that the writers rejected in each complete pass."""

@@ -29,7 +29,7 @@ class Format:
       default_name: of the export in its run's folder.
       suffix: what the name of an export ends in; "": a folder with any name.
       write: writes a model (`probability_model`) to a path.
-      packages: module -> package, what is needed beside TensorFlow and Keras to write
+      packages: module -> package, what is needed next to TensorFlow and Keras to write
         the export and to run it.
     """
 

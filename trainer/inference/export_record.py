@@ -1,4 +1,4 @@
-"""What lies beside an export: `<export>.json`, its inputs, outputs and digests.
+"""The file next to an export: `<export>.json`, its inputs, outputs and digests.
 
 With it the chain of digests is closed: manifest (sources and shards), best.keras,
 export.

@@ -11,15 +11,14 @@ import glob
 import os
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from support import images
-from support.errors import ExitCode, UserError
+from support import images, zips
+from support.errors import UserError, input_error
 from support.files import input_errors, megabytes
 from support.images import BadImage
 
@@ -28,7 +27,6 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 #: Larger files, and members of zip files, are refused before they are read.
 _MAX_BYTES = 64_000_000
 _PNG = b"\x89PNG"
-_IS_UTF8 = 0x800  # flag of a name in a zip file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,10 +162,10 @@ def _expand(word: str) -> list[str]:
     if os.path.exists(word):
         return [word]
     if not glob.has_magic(word):
-        raise _input_error(f"{word} does not exist.", "Check the path.")
+        raise input_error(f"{word} does not exist.", "Check the path.")
     paths = sorted(glob.glob(os.path.expanduser(word), recursive=True))
     if not paths:
-        raise _input_error(
+        raise input_error(
             f"The pattern {word} matches nothing.",
             "Check it; ** stands for directories at any depth.",
         )
@@ -199,10 +197,12 @@ def _in_zip(path: str) -> list[InputImage]:
     with input_errors(path):
         try:
             archive = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
+        except zips.DAMAGED as error:
             cause = f"{path} is not a complete zip file."
-            raise _input_error(cause, "Download or copy it again.") from error
-    members = {_member_name(member): member for member in archive.infolist()}
+            raise input_error(cause, "Download or copy it again.") from error
+    members = {
+        zips.path_of(member, "surrogateescape"): member for member in archive.infolist()
+    }
     return [
         InputImage(
             os.path.basename(name),
@@ -214,22 +214,15 @@ def _in_zip(path: str) -> list[InputImage]:
     ]
 
 
-def _member_name(member: zipfile.ZipInfo) -> str:
-    """A member's path: old programs write UTF-8 and others without saying so."""
-    if member.flag_bits & _IS_UTF8:
-        return member.filename
-    return member.filename.encode("cp437").decode(errors="surrogateescape")
-
-
 def _load_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     if member.file_size > _MAX_BYTES:
         raise BadImage("too large", megabytes(member.file_size))
     try:
         data = archive.read(member)  # no more than the size that it claims
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise BadImage("damaged", f"in the zip file: {error}") from error
     except (OSError, RuntimeError) as error:  # encrypted, or an unknown method
         raise BadImage("unreadable", f"in the zip file: {error}") from error
+    except zips.DAMAGED as error:
+        raise BadImage("damaged", f"in the zip file: {error}") from error
     return decode(data)
 
 
@@ -253,7 +246,7 @@ def _is_image(name: str) -> bool:
 def _empty(word: str) -> InputImage:
     cause = f"{word} contains no .jpg, .jpeg or .png file."
     remedy = "Name images, or directories or zip files with some."
-    return _unreadable(word, _input_error(cause, remedy))
+    return _unreadable(word, input_error(cause, remedy))
 
 
 def _unreadable(path: str, problem: UserError) -> InputImage:
@@ -267,7 +260,3 @@ def _unreadable(path: str, problem: UserError) -> InputImage:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def _input_error(cause: str, remedy: str) -> UserError:
-    return UserError(cause, remedy, ExitCode.INPUT_DATA)

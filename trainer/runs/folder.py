@@ -1,4 +1,4 @@
-"""A run's folder: where it is, and whether the run in it may go on."""
+"""A run's folder: where it is, and whether the run in it may resume."""
 
 import dataclasses
 import datetime
@@ -71,7 +71,7 @@ def check_same_options(
 
 
 def check_options(run_dir: Path, config: TrainConfig) -> None:
-    """Lets a run go on, or be over, only as what it was started as.
+    """Refuses to resume a run, or to call it finished, with other options.
 
     Raises:
       UserError: the folder is a run's with other options (exit 2), it holds other
@@ -94,10 +94,10 @@ def check_options(run_dir: Path, config: TrainConfig) -> None:
 
 
 def start(run_dir: Path, config: TrainConfig, run: dict[str, Any]) -> None:
-    """Writes flags.txt and run.json; a run that goes on keeps its starting date.
+    """Writes flags.txt and run.json; a resumed run keeps its starting date.
 
     Raises:
-      UserError: the run that goes on was started on other data, or computed in another
+      UserError: the resumed run was started on other data, or computed in another
         way: another precision, XLA or number of replicas (exit 2); the disk is full or
         not writable (exit 4).
     """

@@ -45,7 +45,7 @@ class Data(Document):
 
 
 class RunRecord(Document, total=False):
-    """run.json; a run that goes on lacks the end, older ones lack more."""
+    """run.json; an unfinished run lacks the end, older ones lack more."""
 
     status: str
     started: str | None

@@ -104,6 +104,14 @@ def test_run_again_changes_nothing_and_other_parameters_are_refused(tmp_path, ca
     with pytest.raises(UserError, match="num_examples 3, not 4") as refusal:
         make(folder, num_examples=4)
     assert refusal.value.exit_code == ExitCode.OUTPUT
+    path = folder / celeba.SAMPLE_FILE
+    older = path.read_text().replace(f'"version": {faces.VERSION}', '"version": 0')
+    path.write_text(older)
+    (folder / "mine.txt").write_text("keep me")
+    with pytest.raises(UserError, match="version 0, not"):
+        make(folder, num_examples=3)
+    (folder / "mine.txt").unlink()
+    assert make(folder, num_examples=3) == before
     identities = (folder / celeba.IDENTITY_FILE).read_bytes()
     (folder / celeba.IDENTITY_FILE).unlink()
     with pytest.raises(UserError, match="lost 1 of .* such as identity_Cel"):

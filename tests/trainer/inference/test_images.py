@@ -93,6 +93,7 @@ def test_names_in_other_encodings(here):
         ("empty", "empty contains no .jpg, .jpeg or .png file. Name"),
         ("text.zip", "text.zip contains no .jpg, .jpeg or .png file. Name"),
         ("web.zip", "web.zip is not a complete zip file. Download"),
+        ("future.zip", "future.zip is not a complete zip file. Download"),
         ("empt*", "empt* contains no .jpg"),
     ],
 )
@@ -101,6 +102,9 @@ def test_find_names_wrong_paths(here, word, words):
     (here / "web.zip").write_text("<html>sign in")
     with zipfile.ZipFile("text.zip", "w") as archive:
         archive.writestr("a.txt", "a")
+    data = bytearray((here / "text.zip").read_bytes())
+    data[data.index(b"PK\1\2") + 6] = 99  # a version of the format that nobody reads
+    (here / "future.zip").write_bytes(data)
     with pytest.raises(UserError) as caught:
         images.find([word])
     assert words in str(caught.value)
