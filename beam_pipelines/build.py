@@ -43,7 +43,7 @@ def main(argv: list[str]) -> None:
     options = beam_options.parse(words, names)
     beam_options.check_dataflow(options, {name: values[name].value for name in _PLACES})
     config = command.from_flags(BuildConfig, values)
-    for flag in ("celeba_dir", "output_dir"):
+    for flag in _PLACES:
         require_served(getattr(config, flag), flag)
     build(config, options)
 

@@ -4,8 +4,8 @@ A page's template begins with `{% extends "page.html" %}` and fills the blocks `
 and `body`; `page.css` styles plain elements and the classes `eyebrow`, `lead`, `small`,
 `note`, `grid` with `cards` or `charts`, `card`, `chart`, `scroll` (also `dense`),
 `grey`, `facts` and `images` (also `paired`, of figures with a `pair`). The page may
-load nothing: its content security policy allows inline styles and `data:` images only, so a
-name from a data set can neither run a script nor call home.
+load nothing: its content security policy allows inline styles and `data:` images only,
+so a name from a data set can neither run a script nor call home.
 """
 
 import base64

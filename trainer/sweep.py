@@ -2,7 +2,7 @@
 
 `python -m trainer.sweep --flagfile=FILE --models=all --seeds=0,1,2`: every run is a
 process of its own (`python -m trainer.main`) with a folder of its own. The same command
-goes on: finished runs are skipped, a stopped one resumes. The comparison is written
+resumes: finished runs are skipped, a stopped one continues. The comparison is written
 into the sweep's folder at the end.
 """
 
@@ -101,7 +101,7 @@ def train_command(config: TrainConfig) -> list[str]:
 
 
 def sweep_text(sweep: SweepConfig, base: TrainConfig) -> str:
-    """The flagfile that goes on with a sweep: what it sets itself is left out."""
+    """The flagfile that resumes a sweep, without what it sets itself."""
     lines = command.flags_text(base).splitlines(keepends=True)
     own = tuple(f"--{name}=" for name in _OWN)
     return command.flags_text(sweep) + "".join(
@@ -110,7 +110,7 @@ def sweep_text(sweep: SweepConfig, base: TrainConfig) -> str:
 
 
 def check_options(sweep: SweepConfig, base: TrainConfig) -> None:
-    """Lets a sweep go on only with its options; models, seeds and regimes may be added.
+    """Refuses to resume a sweep with other options, except more models, seeds, regimes.
 
     Raises:
       UserError: the folder holds a sweep with other options (exit 2).
@@ -122,7 +122,7 @@ def check_options(sweep: SweepConfig, base: TrainConfig) -> None:
 
 
 def check_same_data(runs: Sequence[TrainConfig]) -> None:
-    """Lets a sweep go on only with the dataset of its finished runs.
+    """Refuses to resume a sweep with another dataset than that of its finished runs.
 
     Otherwise the others train for hours and then cannot be compared with them.
 
@@ -190,12 +190,12 @@ class Runner:
             self._process.send_signal(number)
 
 
-def run_all(runs: Sequence[TrainConfig], go_on: str) -> dict[str, int]:
+def run_all(runs: Sequence[TrainConfig], resume: str) -> dict[str, int]:
     """Trains what is not finished; a failed run does not keep the others.
 
     Args:
       runs: of `plan`.
-      go_on: the command that continues the sweep.
+      resume: the command that continues the sweep.
 
     Returns:
       Run folder -> exit code of the runs that failed, in their order.
@@ -212,7 +212,7 @@ def run_all(runs: Sequence[TrainConfig], go_on: str) -> dict[str, int]:
             print(f"\nrun {number} of {len(runs)}: {run_dir}", flush=True)
             code = 0 if runner.signal else runner.run(train_command(config))
             if runner.signal is not None:
-                raise command.stopped(runner.signal, f"Resume with: {go_on}")
+                raise command.stopped(runner.signal, f"Resume with: {resume}")
             if code:
                 failed[config.run_dir] = code
                 print(f"{run_dir} failed with {_code_text(code)}.", flush=True)
@@ -244,12 +244,12 @@ def main(argv: list[str]) -> None:
 
 def _train_and_compare(sweep: SweepConfig, runs: Sequence[TrainConfig]) -> None:
     path = shlex.quote(str(sweep.folder / FLAGS))
-    go_on = f"python -m trainer.sweep --flagfile={path}"
+    resume = f"python -m trainer.sweep --flagfile={path}"
     done = len(_finished(runs))
     if done < len(runs):
         dataset_manifest(Path(runs[0].data_dir))  # without it every run would fail
     print(f"{len(runs)} runs in {sweep.folder}, {done} of them finished", flush=True)
-    failed = run_all(runs, go_on)
+    failed = run_all(runs, resume)
     finished = _finished(runs)
     if finished:
         # Imported late: scikit-learn and matplotlib take seconds, the first run starts
@@ -262,7 +262,7 @@ def _train_and_compare(sweep: SweepConfig, runs: Sequence[TrainConfig]) -> None:
         codes = [f"{folder} ({_code_text(code)})" for folder, code in failed.items()]
         raise UserError(
             f"{len(failed)} of {len(runs)} runs failed: {', '.join(codes)}.",
-            f"Fix what they name, then resume with: {go_on}",
+            f"Fix what they name, then resume with: {resume}",
             _exit_code(next(iter(failed.values()))),
         )
 
