@@ -56,6 +56,7 @@ setup(
         include=["schemas*", "support*", "beam_pipelines*", "trainer*", "benchmarks*"]
     ),
     package_data={
+        "beam_pipelines.sample": ["*.csv"],
         "support": ["templates/*"],
         "beam_pipelines.reporting": ["templates/*"],
         "trainer.reporting": ["templates/*"],
