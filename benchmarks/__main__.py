@@ -41,11 +41,6 @@ def main(argv: list[str]) -> None:
     print(breakdown.table(results))
     settings = dataclasses.asdict(config) | breakdown.settings(raw)
     settings |= {"rounds": rounds} | _judge(breakdown, results)
-    if breakdown.cached_anyway(raw):
-        print(
-            "note: The disk was read as fast as the page cache, which may have kept "
-            "the shards though it was asked to forget them."
-        )
     if rounds < _ENOUGH_ROUNDS:
         print(
             f"note: measured in {rounds} round(s) only, so a single disturbance can "
