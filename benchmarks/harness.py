@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from support.files import atomic_write
+from support.files import atomic_write, output_errors
 from support.hardware import cpu_info
 
 SCHEMA = "celeba-benchmark"
@@ -69,12 +69,12 @@ class Measurement:
     Attributes:
       name: of the case.
       samples: the rates.
-      facts: other numbers that were measured of it, such as memory; name to value.
+      facts: what else is known of it, such as memory; name to value.
     """
 
     name: str
     samples: tuple[float, ...]
-    facts: dict[str, float] = dataclasses.field(default_factory=dict)
+    facts: dict[str, float | str] = dataclasses.field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -205,6 +205,21 @@ def ratio(one: Sequence[float], other: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
+def report(
+    benchmark: str,
+    unit: str,
+    measurements: Sequence[Measurement],
+    settings: Mapping[str, Any],
+    keep: bool,
+) -> None:
+    """Prints a table of `document`; with `keep` writes it and prints the path."""
+    result = document(benchmark, unit, measurements, settings)
+    print(table(result))
+    if keep:
+        with output_errors(RESULTS):
+            print(write(result))
+
+
 def document(
     benchmark: str,
     unit: str,
@@ -219,24 +234,25 @@ def document(
       measurements: what was measured.
       settings: options and facts; options that are paths are dropped.
     """
+    now = datetime.datetime.now(datetime.UTC)
     return {
         "schema": SCHEMA,
         "version": VERSION,
         "benchmark": benchmark,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": now.isoformat(timespec="seconds"),
         "code": _code_version(),
         "unit": f"{unit}/s",
         "hardware": hardware(),
         "versions": _versions(),
         "settings": {k: v for k, v in settings.items() if k not in _NOT_RECORDED},
         "cases": {
-            measurement.name: {
-                "median": measurement.median,
-                "spread": measurement.spread,
-                "samples": list(measurement.samples),
-                "facts": measurement.facts,
+            one.name: {
+                "median": one.median,
+                "spread": one.spread,
+                "samples": list(one.samples),
+                "facts": one.facts,
             }
-            for measurement in measurements
+            for one in measurements
         },
     }
 
@@ -260,29 +276,15 @@ def write(result: dict[str, Any], folder: Path = RESULTS) -> Path:
     return path
 
 
-def report(
-    benchmark: str,
-    unit: str,
-    measurements: Sequence[Measurement],
-    settings: Mapping[str, Any],
-    keep: bool,
-) -> None:
-    """Prints a table of `document`; with `keep` writes it and prints the path."""
-    result = document(benchmark, unit, measurements, settings)
-    print(table(result))
-    if keep:
-        print(write(result))
-
-
 def table(result: dict[str, Any]) -> str:
     """The cases of a result as a Markdown table."""
     cases = result["cases"].items()
     facts = dict.fromkeys(fact for _, case in cases for fact in case.get("facts", {}))
     rows = []
     for name, case in cases:
-        values = [case.get("facts", {}).get(fact) for fact in facts]
-        numbers = ["" if value is None else f"{value:,.4g}" for value in values]
-        rows.append([name, rate(case["median"]), f"±{case['spread']:.0%}", *numbers])
+        values = [case.get("facts", {}).get(fact, "") for fact in facts]
+        texts = [v if isinstance(v, str) else f"{v:,.4g}" for v in values]
+        rows.append([name, rate(case["median"]), f"±{case['spread']:.0%}", *texts])
     return markdown(["case", result["unit"], "spread", *facts], rows)
 
 

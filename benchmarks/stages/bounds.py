@@ -70,17 +70,14 @@ def sequential_read(paths: Sequence[Path], cold: bool) -> Work:
     )
 
 
-def libjpeg(
-    jpegs: Sequence[bytes], shape: tuple[int, int, int], workers: int = 0
-) -> Work:
-    """Images decoded by libjpeg-turbo, into memory that is used again.
+def libjpeg(jpegs: Sequence[bytes], shape: tuple[int, int, int]) -> Work:
+    """Images decoded by libjpeg-turbo on all cores, into memory that is used again.
 
     Args:
       jpegs: decoded once per unit.
       shape: of each, decoded.
-      workers: threads; 0 is one per core.
     """
-    workers = workers or cores()
+    workers = cores()
 
     def decode(number: int) -> int:
         out = np.empty(shape, np.uint8)

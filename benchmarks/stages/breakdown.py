@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from benchmarks import flops, harness
+from benchmarks import flops
 from benchmarks.harness import Measurement, Work
 from benchmarks.stages import bounds, device, stalls
 from benchmarks.stages.config import StagesConfig
@@ -22,7 +22,7 @@ from trainer.loop import runtime
 from trainer.loop.job import build_job
 
 AGAIN = ", again"
-BOUND, FRACTION = "upper bound", "fraction of it"
+BOUND, NAME, FRACTION = "upper bound", "its name", "fraction of it"
 _FLOAT_BYTES = 4
 #: The fraction of the free memory that decoded images may take.
 _CACHE_FRACTION = 0.6
@@ -94,23 +94,9 @@ class Breakdown:
         for stage in self.stages:
             one = measured[stage.name]
             bound = measured[stage.bound].median / stage.per_image
-            facts = {BOUND: bound, FRACTION: one.median / bound}
+            facts = {BOUND: bound, NAME: stage.bound, FRACTION: one.median / bound}
             results.append(dataclasses.replace(one, facts=facts))
         return [*results, measured[self.doubled + AGAIN]]
-
-    def table(self, results: Mapping[str, Measurement]) -> str:
-        """The stages as a table in Markdown."""
-        rows = [
-            [
-                stage.name,
-                harness.rate((one := results[stage.name]).median),
-                f"±{one.spread:.0%}",
-                f"{harness.rate(one.facts[BOUND])} ({stage.bound})",
-                f"{one.facts[FRACTION]:.0%}",
-            ]
-            for stage in self.stages
-        ]
-        return harness.markdown(["stage", "images/s", "spread", BOUND, FRACTION], rows)
 
     def settings(self, measured: Mapping[str, Measurement]) -> dict[str, Any]:
         """The data, the machine's settings, and the bounds in their own units."""

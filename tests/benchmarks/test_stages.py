@@ -66,5 +66,5 @@ def test_all_stages_are_measured(tmp_path, monkeypatch, capsys):
         assert cases[name]["facts"]["upper bound"] > 0
     assert result["settings"]["suggestion"]
     said = capsys.readouterr().out
-    for line in ("| stage ", "Noise: the train step", "Waiting for input", "Verdict: "):
+    for line in ("its name", "Noise: the train step", "Waiting for input", "Verdict: "):
         assert line in said
