@@ -1,6 +1,5 @@
 """JPEG images: checked, EXIF orientation applied, resized."""
 
-import functools
 import io
 import os
 import re
@@ -30,7 +29,7 @@ _SIGNATURES = {
     b"PK\x03\x04": "a zip file",
     b"<": "a web page or another text",
 }
-_SCAN = b"\xff\xda"  # the marker before the coded image
+_EXIF = b"Exif\0\0"  # begins the segment
 _PNG = b"\x89PNG"
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # on other damaged EXIF tags
@@ -75,9 +74,6 @@ def require_local(path: str, flag: str) -> Path:
 def check_header(data: bytes) -> tuple[int, int, str, int]:
     """Checks a JPEG's header: signature, size, colors.
 
-    Images of one origin often share their header, byte by byte, as CelebA's do: those
-    seen before need no parsing.
-
     Returns:
       height and width in pixels, the color space ("Gray", "RGB" or "YCbCr"), and the
       EXIF orientation, 1 to 8.
@@ -87,17 +83,6 @@ def check_header(data: bytes) -> tuple[int, int, str, int]:
     """
     if data[:2] != b"\xff\xd8":
         raise BadImage(*_what_instead(data))
-    scan = data.find(_SCAN)
-    end = scan + 2 + int.from_bytes(data[scan + 2 : scan + 4])
-    try:
-        # An embedded preview has a scan of its own: then this is no whole header.
-        return _parse_header(data[:end])
-    except BadImage:
-        return _parse_header.__wrapped__(data)
-
-
-@functools.lru_cache(maxsize=64)
-def _parse_header(data: bytes) -> tuple[int, int, str, int]:
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
@@ -209,12 +194,17 @@ def orientation_of(data: bytes) -> int:
     """The EXIF orientation of a JPEG or PNG, 1 if it states none or an invalid one.
 
     Args:
-      data: the file; of a JPEG its header is enough.
+      data: the file.
 
     Returns:
       1 to 8, as `upright` takes it.
     """
-    reader = PngImageFile if data.startswith(_PNG) else JpegImageFile
+    is_png = data.startswith(_PNG)
+    if (
+        not is_png and _EXIF not in data
+    ):  # nearly all images, at a hundredth of the cost
+        return 1
+    reader = PngImageFile if is_png else JpegImageFile
     try:
         exif = Image.Exif()
         exif.load(reader(io.BytesIO(data)).info.get("exif"))
