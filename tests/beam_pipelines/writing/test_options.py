@@ -70,7 +70,8 @@ def test_a_worker_needs_nothing_but_the_wheel(small_celeba, tmp_path):
         shutil.copytree(ROOT / name, tree / name)
     for name in ("setup.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tree)
-    modules = {path.relative_to(tree) for path in tree.glob("*/**/*.py")}
+    sources = [*tree.glob("*/**/*.py"), *tree.glob("*/**/*.csv")]
+    modules = {path.relative_to(tree) for path in sources}
     modules = {path for path in modules if path.parent.name != "peers"}
     wheel, installed = tmp_path / "wheel", tmp_path / "installed"
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
@@ -79,7 +80,7 @@ def test_a_worker_needs_nothing_but_the_wheel(small_celeba, tmp_path):
     (built,) = wheel.iterdir()
     subprocess.run([*pip, "install", *options, "-t", installed, built], check=True)
 
-    found = {path.relative_to(installed) for path in installed.rglob("*.py")}
+    found = {path.relative_to(installed) for path in installed.rglob("*.*")}
     assert modules and modules <= found
 
     plan = shards.ShardPlan(
