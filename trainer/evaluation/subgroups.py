@@ -146,15 +146,11 @@ def write(folder: Path, table: pd.DataFrame, **settings: Any) -> None:
     Raises:
       UserError: exit 4, the folder cannot be written.
     """
-    lowest = lowest_accuracy(table)
-    document = settings | {
-        "level": bootstrap.LEVEL,
-        "min_people": MIN_PEOPLE,
-        "min_images": MIN_IMAGES,
-        "tested": tested(table),
-        "worst": None if lowest is None else lowest["group"],
-        "groups": records(table),
-    }
+    facts = summary(table)
+    lowest = facts.pop("lowest")
+    names = ("level", "min_people", "min_images", "tested")
+    document = settings | {name: facts[name] for name in names}
+    document |= {"worst": lowest and lowest["group"], "groups": facts["groups"]}
     with files.output_errors(folder):
         text = json.dumps(document, indent=1, allow_nan=False)
         files.atomic_write(folder / JSON_NAME, text + "\n")
@@ -194,16 +190,29 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
-def lowest_accuracy(table: pd.DataFrame) -> pd.Series | None:
-    """The row of the lowest accuracy among the groups that are not small."""
+def summary(table: pd.DataFrame) -> dict[str, Any]:
+    """What templates/subgroups.txt and subgroups.json say of all groups.
+
+    Returns:
+      The constants of the method; `groups`: see `records`; `lowest`: the one of lowest
+      accuracy that is not small, or None; `small`: how many are; `tested` and
+      `surviving`: numbers of gaps, those of an attribute's two mirrored groups once;
+      `excluded`: external column -> images that it has no value of.
+    """
     large = table[(table["kind"] != OVERALL) & (table["small"] == 0)]
-    return None if large.empty else large.loc[large["accuracy"].idxmin()]
-
-
-def tested(table: pd.DataFrame) -> int:
-    """Gaps that were tested, those of an attribute's two mirrored groups once."""
-    rows = table[~_mirrored(table)]
-    return int(sum(rows[f"{rate}_gap_p"].count() for rate in RATES))
+    p_values = table.loc[~_mirrored(table), [f"{rate}_gap_p" for rate in RATES]]
+    outside = table["n"][0] - table.groupby("grouping", sort=False)["n"].sum()
+    return {
+        "level": bootstrap.LEVEL,
+        "min_people": MIN_PEOPLE,
+        "min_images": MIN_IMAGES,
+        "groups": records(table),
+        "lowest": next(iter(records(large.nsmallest(1, "accuracy"))), None),
+        "small": int(table["small"][1:].sum()),
+        "tested": int(p_values.count().sum()),
+        "surviving": len(surviving_gaps(table)),
+        "excluded": outside[outside > 0].to_dict(),
+    }
 
 
 def surviving_gaps(table: pd.DataFrame) -> pd.DataFrame:

@@ -10,17 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import pandas as pd
 import yaml
 
 from schemas import celeba
-from support import files, text
+from support import files
 from support.errors import ExitCode, UserError
-from trainer.evaluation import calibration, loading, subgroups
+from trainer.evaluation import calibration, loading
 from trainer.evaluation.loading import Run, load_run
-from trainer.reporting import markdown, report, subgroup_section, template
-from trainer.reporting.markdown import printable
+from trainer.reporting import report, template
+from trainer.reporting.template import printable
 from trainer.runs import METRICS, provenance
 from trainer.runs.folder import read_options
 
@@ -76,24 +74,19 @@ def write_card(
             ExitCode.INPUT_DATA,
         )
     others = _evaluations(run_dir, run, model_sha256, evaluations)
-    header = yaml.safe_dump(
-        _metadata(_name(run_dir), run, list(others.values())),
-        sort_keys=False,
-        width=float("inf"),
-    )
-    body = (
-        _environment()
-        .get_template(_TEMPLATE)
-        .render(
-            **_values(run_dir, run),
-            evaluations=others,
-            exports=provenance.find_exports(run_dir, exports),
-            model_sha256=model_sha256,
-        )
+    metadata = _metadata(_name(run_dir), run, list(others.values()))
+    header = yaml.safe_dump(metadata, sort_keys=False, width=float("inf"))
+    body = template.markdown(
+        _TEMPLATE,
+        **report.values(run, _GROUPS),
+        **_values(run_dir, run),
+        evaluations=others,
+        datasets={name: _dataset(one)[1] for name, one in others.items()},
+        exports=provenance.find_exports(run_dir, exports),
+        model_sha256=model_sha256,
     )
     path = run_dir / FILE_NAME
     with files.output_errors(run_dir):
-        body = body.replace("\u00a0", " ")
         files.atomic_write(path, f"---\n{header}---\n\n{body}")
     return path
 
@@ -184,60 +177,23 @@ def _dataset(run: Run) -> tuple[str, str, str | None]:
     return key, *_DATASETS[key]
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.FOLDER),
-        autoescape=False,  # that is for HTML; `escape` does it for Markdown
-        finalize=markdown.escape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= text.FILTERS | {
-        "code": markdown.code,
-        "block": markdown.block,
-        "dataset_name": lambda run: _dataset(run)[1],
-    }
-    return environment
-
-
 def _values(run_dir: Path, run: Run) -> dict[str, Any]:
-    """The values of the template, except evaluations and exports."""
+    """The values of the template that the report does not have."""
     name = _name(run_dir)
     options = read_options(run.flags)
+    # Paths of the machine of the training tell others nothing.
     weights = Path(options.get("weights", "none")).name
+    options = {key: options[key] for key in options if key not in _PATHS}
+    if "weights" in options:
+        options["weights"] = weights
     return {
-        "run": run,
-        "record": run.record,
-        "data": run.record["data"],
         "dataset": _dataset(run)[0],
-        "sample": (celeba.SAMPLE, celeba.SAMPLE_FILE, celeba.SAMPLE_FORMAT),
-        "summary": report.summary(run),
-        "split_note": report.SPLITS.get(run.record["data"]["split"], ""),
+        "sample": celeba,
         "label_errors": len(calibration.likely_label_errors(run.predictions)),
-        "rows": report.metric_rows(run),
-        "calibration": report.calibration_sentences(run),
-        "percent": text.percent,
-        "subgroups": _subgroups(run.subgroups),
         "weights": "random weights" if weights == "none" else f"weights {weights}",
-        "options": "\n".join(
-            f"--{key}={weights if key == 'weights' else value}"
-            for key, value in options.items()
-            if key not in _PATHS  # those of the machine tell others nothing
-        ),
+        "options": "\n".join(f"--{key}={value}" for key, value in options.items()),
         "example": _EXAMPLE.format(name=json.dumps(name)),
         "verify": _VERIFY.format(name=shlex.quote(name)),
-    }
-
-
-def _subgroups(table: pd.DataFrame | None) -> dict[str, Any] | None:
-    """Sentences and rows of the clearest gaps; None without subgroups."""
-    if table is None:
-        return None
-    return {
-        "sentences": [*subgroup_section.sentences(table), subgroup_section.NOTE],
-        "rows": subgroups.records(subgroups.clearest_gaps(table, _GROUPS)),
     }
 
 

@@ -13,7 +13,7 @@ from support.errors import ExitCode, UserError
 from tests.trainer.evaluation import run_folder
 from trainer import report as command
 from trainer.evaluation import subgroups
-from trainer.reporting import gallery, report
+from trainer.reporting import gallery, report, template
 
 
 def _write_run(run_dir, sure=3.0):
@@ -108,7 +108,7 @@ def test_summary_sentences(run_dir):
     (tn, fp), (fn, tp) = run.metrics["confusion_matrix"]
     value = f"{100 * (tn + tp) / 60:.1f}"
     low, high = (f"{100 * x:.1f}" for x in run.metrics["accuracy"]["interval"])
-    sentences = [text.replace("\u00a0", " ") for text in report.summary(run)]
+    sentences = template.lines("summary.txt", run=run)
     assert sentences == [
         f"ResNet50 classifies {value} % of 60 test images of 20 people correctly "
         f"(95 % interval {low}–{high} %, resampling people).",
@@ -120,7 +120,7 @@ def test_summary_sentences(run_dir):
 
 def test_summary_without_mistakes_has_an_interval_with_a_width(tmp_path):
     _write_run(tmp_path / "run", sure=9.0)
-    first = report.summary(report.load_run(tmp_path / "run"))[0]
+    first = template.lines("summary.txt", run=report.load_run(tmp_path / "run"))[0]
     assert "interval 85.0–100.0" in first
 
 
@@ -197,9 +197,17 @@ def test_report_command(run_dir, tmp_path, capsys):
 def test_report_shows_computed_subgroups(run_dir):
     assert "Accuracy by subgroup" not in report.write_report(run_dir).read_text()
     predictions = report.load_run(run_dir).predictions.assign(Young=[0, 1] * 30)
-    subgroups.write(run_dir, subgroups.evaluate(predictions, "Male", draws=20))
+    external = pd.DataFrame(
+        {"<b>$x$": ["<script>", "_^{"] * 30}, index=predictions["image_id"]
+    )
+    table = subgroups.evaluate(predictions, "Male", groups=external, draws=20)
+    subgroups.write(run_dir, table)
     html = report.write_report(run_dir).read_text()
     assert "Accuracy by subgroup" in html and "not Young" in html
+    assert "<script" not in html and "<b>" not in html
+    assert "&lt;b&gt;$x$: &lt;script&gt;" in html
+    assert html.count('<tr class="grey">') == table["small"].sum()
+    assert html.count("<svg") == 9
     (run_dir / "subgroups.json").write_text("[]")
     with pytest.raises(UserError, match="subgroups.json is not a complete table"):
         report.write_report(run_dir)
