@@ -138,7 +138,7 @@ def test_other_data_than_that_of_finished_runs_is_refused_at_once(
         sweep.main(["sweep", *elsewhere])
     assert caught.value.exit_code == ExitCode.USAGE
     assert f"{digest[:12]}, {made.digest[:12]}" in caught.value.cause
-    assert "another --sweep_dir, or give --data_dir" in caught.value.remedy
+    assert "another --sweep_dir, or the dataset" in caught.value.remedy
     # The flagfile still goes on with the right dataset.
     assert (folder / sweep.FLAGS).read_text() == written
 
@@ -187,10 +187,8 @@ def test_a_flagfiles_model_gives_way_and_other_options_are_refused(tmp_path, cap
 
 def test_runner_returns_the_exit_code_and_shows_errors(capfd):
     program = "import sys; print('why', file=sys.stderr); sys.exit(7)"
-    with sweep.Runner() as runner:
-        assert runner.run([sys.executable, "-c", program]) == 7
+    assert sweep.run_process([sys.executable, "-c", program]) == (7, None)
     assert capfd.readouterr().err == "why\n"
-    assert runner.signal is None
 
 
 def test_a_runner_passes_a_signal_on_once():
@@ -202,9 +200,8 @@ def test_a_runner_passes_a_signal_on_once():
         "time.sleep(60)\n"
         "sys.exit(1)\n"
     )
-    with sweep.Runner() as runner:
-        code = runner.run([sys.executable, "-c", program])
-    assert (code, runner.signal) == (75, signal.SIGTERM)
+    result = sweep.run_process([sys.executable, "-c", program])
+    assert result == (75, signal.SIGTERM)
 
 
 def test_exit_codes_of_runs():

@@ -96,43 +96,27 @@ def evaluate(
     cell = 2 * label + (predictions["probability"].to_numpy() >= threshold)
     person, _ = bootstrap.clusters(predictions["identity"].to_numpy(np.int64))
     measured = group_rates.measure(parts, cell, person, draws, seed)
-    columns = _values(measured, group_rates.adjusted_p_values(measured))
-    table = pd.concat(_descriptions(parts, measured.group), ignore_index=True)
-    return table.assign(**columns)[list(_COLUMNS)].astype(_COLUMNS)
+    table = pd.concat(_descriptions(parts, measured), ignore_index=True)
+    for number, rate in enumerate(RATES):
+        columns = {rate + suffix: measured[suffix][:, number] for suffix in _SUFFIXES}
+        table = table.assign(**columns)
+    for name in ("n", "people", "small"):
+        table[name] = table[f"accuracy_{name}"]
+    return table[list(_COLUMNS)].astype(_COLUMNS)
 
 
 def _descriptions(
-    parts: Sequence[Partition], side: group_rates.Side
+    parts: Sequence[Partition], measured: dict[str, np.ndarray]
 ) -> Iterator[pd.DataFrame]:
     """Names and equalized odds of the groups of each partition."""
     end = 0
     for part in parts:
         start, end = end, end + len(part.names)
-        odds = group_rates.equalized_odds(side, slice(start, end))
+        odds = group_rates.equalized_odds(measured, slice(start, end))
         columns = {"group": part.names, "title": part.titles, "kind": part.kind}
         columns |= {"grouping": part.name, "chosen": part.chosen}
-        suffixes = ("", "_low", "_high", "_small")
-        columns |= {_ODDS + suffix: odds[n] for n, suffix in enumerate(suffixes)}
-        yield pd.DataFrame(columns)
-
-
-def _values(
-    measured: group_rates.Measured, p_values: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The columns of the rates."""
-    side = measured.group
-    arrays = (
-        *(side.rates, *side.intervals, side.sizes, side.people, side.small),
-        *(measured.gaps, *measured.gap_intervals),
-        *(p_values, p_values <= 1 - bootstrap.LEVEL),
-    )
-    columns = {
-        rate + suffix: array[:, number]
-        for number, rate in enumerate(RATES)
-        for suffix, array in zip(_SUFFIXES, arrays, strict=True)
-    }
-    total = {name: columns[f"accuracy_{name}"] for name in ("n", "people", "small")}
-    return columns | total
+        names = [_ODDS + suffix for suffix in ("", "_low", "_high", "_small")]
+        yield pd.DataFrame(columns | dict(zip(names, odds, strict=True)))
 
 
 def write(folder: Path, table: pd.DataFrame, **settings: Any) -> None:
@@ -223,22 +207,18 @@ def surviving_gaps(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
       Columns title, rate (of `RATES`), value, n, gap, gap_low, gap_high.
     """
-    kept = []
-    for rate in RATES:
-        gap = table[f"{rate}_gap"]
-        worse = gap < 0 if rate == "accuracy" else gap > 0
-        rows = table[
-            (table[f"{rate}_gap_survives"] == 1)
-            & (worse | (table["kind"] != ATTRIBUTE))
-        ]
-        names = {rate: "value"}
-        names |= {f"{rate}_{key}": key for key in ("n", "gap", "gap_low", "gap_high")}
-        rows = rows[["title", *names]].rename(columns=names)
-        rows.insert(1, "rate", rate)
-        kept.append(rows)
-    return pd.concat(kept).sort_values(
-        "gap", key=np.abs, ascending=False, kind="stable"
+    names = {"": "value", "_n": "n", "_gap": "gap", "_gap_low": "gap_low"}
+    names |= {"_gap_high": "gap_high", "_gap_survives": "survives"}
+    gaps = pd.concat(
+        table[["title", "kind"]].assign(
+            rate=rate, **{name: table[rate + suffix] for suffix, name in names.items()}
+        )
+        for rate in RATES
     )
+    worse = (gaps["gap"] < 0) == (gaps["rate"] == "accuracy")
+    gaps = gaps[(gaps["survives"] == 1) & (worse | (gaps["kind"] != ATTRIBUTE))]
+    gaps = gaps.sort_values("gap", key=np.abs, ascending=False, kind="stable")
+    return gaps.drop(columns=["kind", "survives"])
 
 
 def clearest_gaps(table: pd.DataFrame, count: int) -> pd.DataFrame:
