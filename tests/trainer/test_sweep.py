@@ -16,6 +16,7 @@ from absl import flags
 from schemas.manifest import Manifest
 from support import command
 from support.errors import ExitCode, UserError
+from tests.trainer.evaluation.run_folder import refused
 from trainer import compare, sweep
 from trainer.config import MODELS, TrainConfig
 from trainer.runs import record
@@ -81,17 +82,15 @@ def test_a_run_is_the_real_program_with_every_option():
 )
 def test_usage_errors_start_nothing(tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=message) as caught:
+    with refused(message, ExitCode.USAGE):
         sweep.main(["sweep", *words])
-    assert caught.value.exit_code == ExitCode.USAGE
     assert not list(tmp_path.iterdir())
 
 
 def test_without_data_no_run_is_started(tmp_path):
     words = [f"--sweep_dir={tmp_path / 's'}", f"--data_dir={tmp_path / 'none'}"]
-    with pytest.raises(UserError, match="no finished dataset") as caught:
+    with refused("no finished dataset"):
         sweep.main(["sweep", *words])
-    assert caught.value.exit_code == ExitCode.INPUT_DATA
 
 
 @pytest.fixture
@@ -134,9 +133,8 @@ def test_other_data_than_that_of_finished_runs_is_refused_at_once(
     made = dataclasses.replace(made, config={"split": "identity", "seed": 1})
     (other / "manifest.json").write_text(made.to_json())
     elsewhere = [*words, f"--data_dir={other}"]
-    with pytest.raises(UserError, match="vgg16-seed0 was trained on other") as caught:
+    with refused("vgg16-seed0 was trained on other", ExitCode.USAGE) as caught:
         sweep.main(["sweep", *elsewhere])
-    assert caught.value.exit_code == ExitCode.USAGE
     assert f"{digest[:12]}, {made.digest[:12]}" in caught.value.cause
     assert "another --sweep_dir, or the dataset" in caught.value.remedy
     # The flagfile still goes on with the right dataset.
@@ -150,17 +148,15 @@ def test_other_data_than_that_of_finished_runs_is_refused_at_once(
     assert no_training == left[:1]
 
     _finish(folder / "vgg16-seed1")
-    with pytest.raises(UserError, match="vgg16-seed1.*no 'manifest_digest'") as caught:
+    with refused("vgg16-seed1.*no 'manifest_digest'"):
         sweep.main(["sweep", *now])
-    assert caught.value.exit_code == ExitCode.INPUT_DATA
 
 
 def test_a_damaged_manifest_is_found_before_the_first_run(tmp_path, no_training):
     words = [f"--sweep_dir={tmp_path / 's'}", f"--data_dir={tmp_path}"]
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match="manifest.json: not complete JSON") as caught:
+    with refused("manifest.json: not complete JSON", ExitCode.INTEGRITY):
         sweep.main(["sweep", *words])
-    assert caught.value.exit_code == ExitCode.INTEGRITY
     assert not no_training
 
 
@@ -180,9 +176,8 @@ def test_a_flagfiles_model_gives_way_and_other_options_are_refused(tmp_path, cap
         sweep.main(["sweep", *words, "--seeds=0,1,2,3"])
     with pytest.raises(UserError, match="no finished dataset"):
         sweep.main(["sweep", f"--flagfile={tmp_path / 's' / sweep.FLAGS}"])
-    with pytest.raises(UserError, match="--epochs was 5, is 6") as caught:
+    with refused("--epochs was 5, is 6", ExitCode.USAGE):
         sweep.main(["sweep", *words, "--epochs=6"])
-    assert caught.value.exit_code == ExitCode.USAGE
 
 
 def test_runner_returns_the_exit_code_and_shows_errors(capfd):

@@ -138,6 +138,6 @@ def _html(run: Run, panels: Mapping[str, figures.Panel], images: Images | None) 
         charts=template.charts(panels),
         subgroup_gaps=subgroup_gaps,
         rates=RATES,
-        gallery=gallery.groups(run.predictions, images),
-        cells=images and images.cells,
+        gallery=gallery.choose(run.predictions),
+        images=images if images and images.jpegs else None,
     )

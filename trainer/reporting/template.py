@@ -57,6 +57,7 @@ def _environment() -> jinja2.Environment:
     environment = page.environment(FOLDER)
     environment.filters |= {"bounds": bounds, "number": number, "records": records}
     environment.filters |= {"code": code, "block": block}
+    environment.filters["jpeg"] = functools.partial(page.data_uri, "image/jpeg")
     environment.globals |= {"percent": text.percent, "points": text.points}
     return environment
 

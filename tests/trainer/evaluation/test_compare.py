@@ -14,6 +14,7 @@ import pytest
 from support import command
 from support.errors import ExitCode, UserError
 from tests.trainer.evaluation import run_folder
+from tests.trainer.evaluation.run_folder import refused
 from trainer import compare
 from trainer.config import TrainConfig
 from trainer.evaluation import bootstrap, comparison, group_rates
@@ -347,17 +348,15 @@ def test_names_are_escaped_and_missing_numbers_are_dashes(tmp_path):
 def test_other_data_is_refused(tmp_path, record, first_image, message):
     one = write_run(tmp_path / "one", options=options())
     two = write_run(tmp_path / "two", (), record, options("vgg16"), first_image)
-    with pytest.raises(UserError, match=f"one and .*two .*{message}") as caught:
+    with refused(f"one and .*two .*{message}", ExitCode.USAGE):
         comparison.load([one, two])
-    assert caught.value.exit_code == ExitCode.USAGE
 
 
 def test_one_run_twice_is_refused(tmp_path):
     one = write_run(tmp_path / "one", options=options(seed=7))
     two = write_run(tmp_path / "two", options=options(seed=7))
-    with pytest.raises(UserError, match="one run twice: the same .* seed 7") as caught:
+    with refused("one run twice: the same .* seed 7", ExitCode.USAGE):
         comparison.load([one, two])
-    assert caught.value.exit_code == ExitCode.USAGE
 
 
 def test_unfinished_and_damaged_runs_are_named(tmp_path):
@@ -378,9 +377,8 @@ def test_unfinished_and_damaged_runs_are_named(tmp_path):
     ):
         before = (bad / name).read_text()
         (bad / name).write_text(content)
-        with pytest.raises(UserError, match=message) as caught:
+        with refused(message) as caught:
             comparison.load([good, bad])
-        assert caught.value.exit_code == ExitCode.INPUT_DATA
         assert "bad" in caught.value.cause
         (bad / name).write_text(before)
     with pytest.raises(UserError, match="nowhere is not a run folder"):

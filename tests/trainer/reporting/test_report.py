@@ -1,6 +1,5 @@
 """The report of a run folder made by hand."""
 
-import json
 import re
 import shutil
 
@@ -11,26 +10,16 @@ import simplejpeg
 
 from support.errors import ExitCode, UserError
 from tests.trainer.evaluation import run_folder
+from tests.trainer.evaluation.run_folder import edit, refused
 from trainer import report as command
 from trainer.evaluation import subgroups
 from trainer.reporting import gallery, report, template
 
 
-def _write_run(run_dir, sure=3.0):
-    rng = np.random.default_rng(0)
-    label = np.arange(60) % 2
-    logit = (2 * label - 1) * sure + rng.normal(0, 2 if sure < 9 else 0.1, 60)
-    predictions = pd.DataFrame(
-        {
-            "image_id": [f"{number:06d}.jpg" for number in range(60)],
-            "identity": np.arange(60) // 3,
-            "label": label,
-            "probability": 1 / (1 + np.exp(-logit)),
-        }
-    )
-    run_folder.write(
+def _write_run(run_dir, **how):
+    return run_folder.write(
         run_dir,
-        predictions,
+        run_folder.predictions(60, **how).drop(columns="logit"),
         "--model=resnet50\n--data_dir=<here>\n",
         xla=False,
         devices=["CPU:0"],
@@ -43,8 +32,7 @@ def _write_run(run_dir, sure=3.0):
 
 @pytest.fixture
 def run_dir(tmp_path):
-    _write_run(tmp_path / "run")
-    return tmp_path / "run"
+    return _write_run(tmp_path / "run", mean=3.0)
 
 
 def test_report_is_one_offline_page_and_four_figures(run_dir):
@@ -68,12 +56,9 @@ def test_report_is_one_offline_page_and_four_figures(run_dir):
 
 
 @pytest.mark.parametrize("key", ["model", "attribute"])
-def test_report_escapes_names(tmp_path, key):
-    _write_run(tmp_path / "run")
-    path = tmp_path / "run" / "run.json"
-    record = json.loads(path.read_text()) | {key: "<script>$x</script>"}
-    path.write_text(json.dumps(record))
-    html = report.write_report(tmp_path / "run").read_text()
+def test_report_escapes_names(run_dir, key):
+    edit(run_dir / "run.json", **{key: "<script>$x</script>"})
+    html = report.write_report(run_dir).read_text()
     assert "<script" not in html
     assert "&lt;script&gt;" in html
 
@@ -83,20 +68,12 @@ def test_report_refuses_results_of_another_model_or_images(run_dir, tmp_path):
     results.mkdir()
     for name in ("metrics.json", "predictions.csv"):
         shutil.copy(run_dir / name, results)
-    metrics = json.loads((results / "metrics.json").read_text())
-    record = json.loads((run_dir / "run.json").read_text())
-    evaluation = {
-        "data": record["data"],
-        "manifest_digest": "1" * 64,
-        "model_sha256": "2" * 64,
-        "notes": [],
-    }
-    (results / "metrics.json").write_text(
-        json.dumps(metrics | {"evaluation": evaluation})
-    )
-    with pytest.raises(UserError, match="results is no evaluation of the") as caught:
+    record = edit(run_dir / "run.json")
+    evaluation = {"data": record["data"], "notes": []}
+    evaluation |= {"manifest_digest": "1" * 64, "model_sha256": "2" * 64}
+    edit(results / "metrics.json", evaluation=evaluation)
+    with refused("results is no evaluation of the", ExitCode.INTEGRITY):
         report.write_report(run_dir, None, results)
-    assert caught.value.exit_code == ExitCode.INTEGRITY
     predictions = report.load_run(run_dir).predictions.assign(Young=[0, 1] * 30)
     subgroups.write(run_dir, subgroups.evaluate(predictions[:40], "Male", draws=20))
     with pytest.raises(UserError, match="about 40 images, not the 60 here"):
@@ -119,9 +96,8 @@ def test_summary_sentences(run_dir):
 
 
 def test_summary_without_mistakes_has_an_interval_with_a_width(tmp_path):
-    _write_run(tmp_path / "run", sure=9.0)
-    first = template.lines("summary.txt", run=report.load_run(tmp_path / "run"))[0]
-    assert "interval 85.0–100.0" in first
+    run = report.load_run(_write_run(tmp_path / "run", mean=9.0, spread=0.1))
+    assert "interval 85.0–100.0" in template.lines("summary.txt", run=run)[0]
 
 
 def test_gallery_chooses_confident_and_uncertain_images(run_dir):
@@ -167,9 +143,8 @@ def test_report_embeds_images(run_dir):
 def test_report_names_missing_and_damaged_files(run_dir, name, content):
     if content:
         (run_dir / name).write_text(content)
-        with pytest.raises(UserError, match=name) as caught:
+        with refused(name):
             report.write_report(run_dir)
-        assert caught.value.exit_code == ExitCode.INPUT_DATA
     (run_dir / name).unlink()
     with pytest.raises(UserError, match=f"holds no {name}"):
         report.write_report(run_dir)
