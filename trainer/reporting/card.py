@@ -1,4 +1,4 @@
-"""The model card of a run: `templates/model_card.md`, its values and its header.
+"""The model card of a run: `templates/model_card.md` and its values.
 
 Header: https://huggingface.co/docs/hub/model-cards; contents: Mitchell et al., "Model
 Cards for Model Reporting", 2019.
@@ -9,8 +9,6 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from schemas import celeba
 from support import files
@@ -37,12 +35,6 @@ _DATASETS = {
     celeba.SAMPLE_FORMAT: ("Synthetic faces in CelebA's layout", None),
     _CELEBA: ("CelebA", "celeba-non-commercial-research"),
     _LAYOUT: ("Images in CelebA's layout, not its official files", "terms-of-the-data"),
-}
-#: Key of `metrics.json` -> Hugging Face's identifier, where they differ.
-_METRIC_IDS = {
-    "auc": "roc_auc",
-    "brier": "brier_score",
-    "ece": "expected_calibration_error",
 }
 #: Options with paths on the machine of the training.
 _PATHS = ("data_dir", "run_dir")
@@ -74,90 +66,35 @@ def write_card(
             ExitCode.INPUT_DATA,
         )
     others = _evaluations(run_dir, run, model_sha256, evaluations)
-    metadata = _metadata(_name(run_dir), run, list(others.values()))
-    header = yaml.safe_dump(metadata, sort_keys=False, width=float("inf"))
-    body = template.markdown(
+    text = template.markdown(
         _TEMPLATE,
         **report.values(run, _GROUPS),
         **_values(run_dir, run),
         evaluations=others,
-        datasets={name: _dataset(one)[1] for name, one in others.items()},
         exports=provenance.find_exports(run_dir, exports),
         model_sha256=model_sha256,
     )
     path = run_dir / FILE_NAME
     with files.output_errors(run_dir):
-        files.atomic_write(path, f"---\n{header}---\n\n{body}")
+        files.atomic_write(path, text)
     return path
 
 
 def _evaluations(
     run_dir: Path, run: Run, model_sha256: str, named: Sequence[str]
-) -> dict[str, Run]:
-    """Name of the directory -> the results, of evaluations of this very model."""
+) -> dict[str, tuple[Run, tuple]]:
+    """Name of the directory -> results and data of evaluations of this very model."""
     found = {}
     inside = sorted(run_dir.glob(f"evaluation-*/{METRICS}"))
     outside = [Path(name) for name in named]
     for folder in [*(path.parent for path in inside), *outside]:
         metrics = loading.read_metrics(folder)
         if metrics.get("evaluation", {}).get("model_sha256") == model_sha256:
-            found[_name(folder)] = loading.evaluated(run, metrics)
+            other = loading.evaluated(run, metrics)
+            found[_name(folder)] = other, _dataset(other)
         elif folder in outside:
             raise loading.foreign(folder, f"no evaluation of the model in {run_dir}")
     return found
-
-
-def _metadata(name: str, run: Run, evaluations: Sequence[Run]) -> dict[str, Any]:
-    """The header: plain strings, numbers, lists and dicts only."""
-    identifier, _, license_name = _dataset(run)
-    terms = {"license": "apache-2.0"}
-    if license_name:
-        terms = {
-            "license": "other",
-            "license_name": license_name,
-            "license_link": run.record["data"]["dataset"]["home_page"],
-        }
-    return {
-        **terms,
-        "library_name": "keras",
-        "pipeline_tag": "image-classification",
-        "tags": ["face-attributes", "perceived-attribute", run.record["model"]],
-        "datasets": [identifier],
-        "metrics": [
-            _METRIC_IDS.get(key, key) for key in report.METRICS if key in run.metrics
-        ],
-        "model-index": [
-            {"name": name, "results": [_result(one) for one in (run, *evaluations)]}
-        ],
-    }
-
-
-def _result(run: Run) -> dict[str, Any]:
-    """One entry of model-index: a task, a dataset, metrics."""
-    dataset, dataset_name, _ = _dataset(run)
-    metrics = []
-    for key, (title, *_) in report.METRICS.items():
-        metric = run.metrics.get(key, {"value": None})
-        if metric["value"] is None:
-            continue
-        if metric["interval"]:
-            low, high = (f"{bound:.4f}" for bound in metric["interval"])
-            title += f" (95 % interval {low} to {high}, by people)"
-        identifier = _METRIC_IDS.get(key, key)
-        metrics.append({"type": identifier, "value": metric["value"], "name": title})
-    return {
-        "task": {
-            "type": "image-classification",
-            "name": f"Perceived attribute {printable(run.positive)}",
-        },
-        "dataset": {
-            "type": dataset,
-            "name": dataset_name,
-            "split": run.split,
-            "revision": printable(run.record["manifest_digest"]),
-        },
-        "metrics": metrics,
-    }
 
 
 def _dataset(run: Run) -> tuple[str, str, str | None]:
@@ -187,7 +124,9 @@ def _values(run_dir: Path, run: Run) -> dict[str, Any]:
     if "weights" in options:
         options["weights"] = weights
     return {
-        "dataset": _dataset(run)[0],
+        "name": name,
+        "dataset": _dataset(run),
+        "metrics": report.METRICS,
         "sample": celeba,
         "label_errors": len(calibration.likely_label_errors(run.predictions)),
         "weights": "random weights" if weights == "none" else f"weights {weights}",

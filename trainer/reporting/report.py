@@ -90,25 +90,23 @@ def values(run: Run, shown: int) -> dict[str, Any]:
 
 def metric_rows(run: Run) -> list[dict[str, str]]:
     """Name, meaning, value and interval of every metric that there is."""
+    positive, negative = run.positive, f"not {run.positive}"
     # Runs made by earlier versions lack the newer metrics.
-    known = [key for key in METRICS if key in run.metrics]
-    rows = [_row(run.positive, key, run.metrics[key]) for key in known]
+    known = [(key, positive, run.metrics) for key in METRICS if key in run.metrics]
     if "per_class" in run.metrics:
-        name, values = f"not {run.positive}", run.metrics["per_class"][0]
-        rows += [_row(name, key, values[key], f", {name}") for key in metrics.PER_CLASS]
+        of_label_0 = run.metrics["per_class"][0]
+        known += [(key, negative, of_label_0) for key in metrics.PER_CLASS]
+    rows = []
+    for key, name, values in known:
+        title, meaning, formatter = METRICS[key]
+        row = {
+            "name": title if name == positive else f"{title}, {name}",
+            "meaning": meaning.format(name=name),
+            "value": formatter(values[key]["value"]),
+            "interval": interval(values[key]["interval"], formatter),
+        }
+        rows.append(row)
     return rows
-
-
-def _row(
-    name: str, key: str, metric: Mapping[str, Any], suffix: str = ""
-) -> dict[str, str]:
-    title, meaning, formatter = METRICS[key]
-    return {
-        "name": f"{title}{suffix}",
-        "meaning": meaning.format(name=name),
-        "value": formatter(metric["value"]),
-        "interval": interval(metric["interval"], formatter),
-    }
 
 
 def _panels(run: Run) -> dict[str, figures.Panel]:

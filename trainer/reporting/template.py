@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 from markupsafe import Markup
 
 from support import figures, page, text
@@ -32,12 +33,12 @@ class Markdown(str):
     """Text that is Markdown already: `escape` leaves it as it is."""
 
 
-def html(name: str, **values: Any) -> Markup:
+def html(name: str, /, **values: Any) -> Markup:
     """Renders `templates/NAME`; every value that is not Markup is escaped."""
     return Markup(_environment().get_template(name).render(values))
 
 
-def markdown(name: str, **values: Any) -> str:
+def markdown(name: str, /, **values: Any) -> str:
     """Renders `templates/NAME`; every value that is not Markdown is escaped."""
     plain = _environment().overlay(
         autoescape=False, finalize=escape, keep_trailing_newline=True
@@ -45,7 +46,7 @@ def markdown(name: str, **values: Any) -> str:
     return plain.get_template(name).render(values).replace("\u00a0", " ")
 
 
-def lines(name: str, **values: Any) -> list[str]:
+def lines(name: str, /, **values: Any) -> list[str]:
     """Renders `templates/NAME`, a sentence a line, as plain text."""
     plain = _environment().overlay(autoescape=False)
     rendered = plain.get_template(name).render(values).replace("\u00a0", " ")
@@ -56,7 +57,7 @@ def lines(name: str, **values: Any) -> list[str]:
 def _environment() -> jinja2.Environment:
     environment = page.environment(FOLDER)
     environment.filters |= {"bounds": bounds, "number": number, "records": records}
-    environment.filters |= {"code": code, "block": block}
+    environment.filters |= {"code": code, "block": block, "yaml": yaml_scalar}
     environment.filters["jpeg"] = functools.partial(page.data_uri, "image/jpeg")
     environment.globals |= {"percent": text.percent, "points": text.points}
     return environment
@@ -102,6 +103,13 @@ def block(value: str, language: str = "") -> Markdown:
     shown = [printable(line) for line in value.splitlines()]
     fence = "`" * max(3, _longest_run(value) + 1)
     return Markdown("\n".join([f"{fence}{language}", *shown, fence]))
+
+
+def yaml_scalar(value: str | float) -> Markdown:
+    """A value for the header of a card."""
+    shown = printable(value) if isinstance(value, str) else value
+    document = yaml.safe_dump(shown, width=float("inf"))
+    return Markdown(document.removesuffix("...\n").removesuffix("\n"))
 
 
 def printable(value: str) -> str:
