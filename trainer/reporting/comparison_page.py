@@ -1,7 +1,6 @@
 """A comparison as a table in the terminal, as CSV, and as an HTML page."""
 
 import functools
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +76,7 @@ def leaderboard(comparison: Comparison) -> pd.DataFrame:
         "difference_low": comparison.bounds[:, 0, 0],
         "difference_high": comparison.bounds[:, 0, 1],
     }
-    means = pd.DataFrame(map(_means, groups))
-    parameters = [record["parameters"] for record in firsts]
-    means.insert(2, "parameters", parameters)
+    means = pd.DataFrame(map(_means, groups)).astype({"parameters": int})
     return pd.DataFrame(columns).join(means)
 
 
@@ -89,6 +86,7 @@ def _means(group: Group) -> pd.Series:
         {
             "auc": run.metrics["auc"]["value"],
             "log_loss": run.metrics["log_loss"]["value"],
+            "parameters": run.record["parameters"],
             "train_seconds": run.record.get("train_seconds"),
             "train_images_per_second": run.record.get("images_per_second"),
             "inference": run.record.get("inference_images_per_second"),
@@ -120,11 +118,9 @@ def terminal(comparison: Comparison) -> str:
 
 def sentences(comparison: Comparison) -> list[str]:
     """The result and its limits."""
+    names = ("comparison.txt", "limits.txt")
     values = _values(comparison)
-    return [
-        *template.lines("comparison.txt", **values),
-        *template.lines("limits.txt", **values),
-    ]
+    return [line for name in names for line in template.lines(name, **values)]
 
 
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -171,25 +167,13 @@ def _panels(comparison: Comparison, table: pd.DataFrame) -> dict[str, figures.Pa
     groups = comparison.groups
     names = [group.name for group in groups]
     colors = [MUTED if worse else PRIMARY for worse in comparison.better[0]]
-    panels = {
-        "forest": forest(
-            "Test accuracy",
-            names,
-            comparison.accuracy,
-            comparison.intervals,
-            colors,
-            ticks=[one.accuracies if len(one.seeds) > 1 else () for one in groups],
-        )
-    }
+    ticks = [one.accuracies if len(one.seeds) > 1 else () for one in groups]
+    measured = comparison.accuracy, comparison.intervals, colors
+    panels = {"forest": forest("Test accuracy", names, *measured, ticks=ticks)}
     if len(groups) > 1:
-        panels["differences"] = forest(
-            "Difference to the best",
-            names[1:],
-            comparison.difference[1:, 0],
-            comparison.bounds[1:, 0],
-            colors[1:],
-            zero=True,
-        )
+        others = comparison.difference[1:, 0], comparison.bounds[1:, 0], colors[1:]
+        title = "Difference to the best"
+        panels["differences"] = forest(title, names[1:], *others, zero=True)
     for name, (column, factor, label) in _COSTS.items():
         costs = factor * table[column]
         panels[name] = functools.partial(_draw_cost, comparison, costs, colors, label)
@@ -197,33 +181,23 @@ def _panels(comparison: Comparison, table: pd.DataFrame) -> dict[str, figures.Pa
 
 
 def _draw_cost(
-    comparison: Comparison,
-    costs: pd.Series,
-    colors: Sequence[str],
-    label: str,
-    axes: Axes,
+    comparison: Comparison, costs: pd.Series, colors: list[str], label: str, axes: Axes
 ) -> None:
     """Accuracy with its interval against a cost; a line of text if none is known."""
-    axes.set_title(f"Accuracy and {label}")
+    axes.set(title=f"Accuracy and {label}", xlabel=label)
     if costs.isna().all():
         axes.text(0.5, 0.5, "not recorded", ha="center", color=MUTED)
-        axes.set(xticks=[], yticks=[])
+        axes.set(xticks=[], yticks=[], xlabel="")
         return
     for row, cost in costs.dropna().items():
-        axes.plot(
-            cost,
-            comparison.accuracy[row],
-            color=colors[row],
-            marker=_MARKERS[row % len(_MARKERS)],
-            markersize=7,
-            linestyle="",
-            label=wrapped(comparison.groups[row].name),
-        )
-        axes.vlines(cost, *comparison.intervals[row], colors[row], alpha=0.6)
+        marker, color = _MARKERS[row % len(_MARKERS)], colors[row]
+        name = wrapped(comparison.groups[row].name)
+        point = cost, comparison.accuracy[row]
+        axes.plot(*point, marker, color=color, markersize=7, label=name)
+        axes.vlines(cost, *comparison.intervals[row], color, alpha=0.6)
     axes.margins(x=0.15)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axes.set_xlabel(label)
     for text in axes.legend(fontsize=8).get_texts():
         text.set_parse_math(False)
