@@ -69,15 +69,11 @@ def evaluate(
     """Computes every group's rates, gaps, intervals and tests.
 
     Args:
-      predictions: columns `image_id`, `identity` (int, -1 = unknown: a cluster of its
-        own), `label` (0 or 1), `probability` (of label 1, 0..1) and one column of 0
-        and 1 per attribute, one row per example.
+      predictions: see `metrics.evaluate`, and `groups.partitions` for the others.
       attribute: the label's.
       slices: attributes to show in any case, and crossings: `Male*Eyeglasses`.
-      groups: categories by image id, see `trainer.evaluation.groups.read_group_csv`.
-      draws: bootstrap draws.
-      seed: seed of the draws.
-      threshold: lowest probability of predicted label 1.
+      groups: categories by image id.
+      draws, seed, threshold: see `metrics.evaluate`.
 
     Returns:
       One row per group, see the module, and in addition `title`, `chosen` (1 if asked
