@@ -120,29 +120,26 @@ def test_crossed_slices_also_with_the_label():
     assert crossed[0]["equalized_odds_difference"] == pytest.approx(2 / 3)
 
 
+def _rates(predictions, rows) -> list[float]:
+    """The three rates of images by their numbers, which may repeat."""
+    label = predictions["label"].to_numpy()[rows]
+    wrong = (predictions["probability"].to_numpy()[rows] >= 0.5) != (label == 1)
+    return [1 - wrong.mean(), wrong[label == 0].mean(), wrong[label == 1].mean()]
+
+
 def _loop(predictions, draws, seed):
-    """Per group and draw the three rates of group and rest, one image at a time."""
+    """(attribute, value) -> (draws, 3) rates."""
     person, people = bootstrap.clusters(predictions["identity"].to_numpy())
     n = len(predictions)
     weights = np.concatenate(list(bootstrap.person_weights(people, n, draws, seed)))
-    label = predictions["label"].to_numpy()
-    correct = (predictions["probability"] >= 0.5).to_numpy() == label
+    drawn = [np.repeat(np.arange(n), draw[person].astype(int)) for draw in weights]
     samples = {}
     for name in set(celeba.ATTRIBUTES) - {"Male"}:
-        inside = predictions[name].to_numpy() == 1
-        for side, members in ((1, inside), (0, ~inside)):
-            rows = []
-            for draw in weights:
-                w = draw[person] * members
-                wrong = w * ~correct
-                rows.append(
-                    [
-                        1 - wrong.sum() / w.sum(),
-                        wrong[label == 0].sum() / w[label == 0].sum(),
-                        wrong[label == 1].sum() / w[label == 1].sum(),
-                    ]
-                )
-            samples[name, side] = np.array(rows)
+        values = predictions[name].to_numpy()
+        for value in (0, 1):
+            own = [rows[values[rows] == value] for rows in drawn]
+            rates = [_rates(predictions, rows) for rows in own]
+            samples[name, value] = np.array(rates)
     return samples
 
 
@@ -175,10 +172,9 @@ def test_intervals_and_p_values_equal_a_loop_over_the_draws(nothing_is_small):
 
 
 def _pooled_error(predictions, name, column):
-    of = {0: [0, 1], 1: [0], 2: [1]}[column]
-    rows = predictions[predictions["label"].isin(of)]
-    pooled = ((rows["probability"] >= 0.5) != (rows["label"] == 1)).mean()
-    n = rows[name].value_counts()
+    inside = predictions["label"].isin({0: [0, 1], 1: [0], 2: [1]}[column])
+    n = predictions[name][inside].value_counts()
+    pooled = _rates(predictions, slice(None))[column]
     return np.sqrt(pooled * (1 - pooled) * (1 / n[0] + 1 / n[1]))
 
 
