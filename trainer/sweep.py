@@ -1,9 +1,9 @@
 """Trains several architectures and seeds, one run after another, and compares them.
 
 `python -m trainer.sweep --flagfile=FILE --models=all --seeds=0,1,2`: every run is a
-process of its own (`python -m trainer.main`) with a folder of its own. The same command
+process of its own (`python -m trainer.main`) with a directory of its own. The same command
 resumes: finished runs are skipped, a stopped one continues. The comparison is written
-into the sweep's folder at the end.
+into the sweep's directory at the end.
 """
 
 import dataclasses
@@ -46,7 +46,7 @@ class SweepConfig:
         (), "Regimes, a run of each; empty: --regime. scratch ignores --weights."
     )
     sweep_dir: str = command.option(
-        "runs/sweep", "Folder of the runs' folders and of the comparison."
+        "runs/sweep", "Directory of the runs' directories and of the comparison."
     )
 
     def __post_init__(self):
@@ -105,7 +105,7 @@ def check_options(sweep: SweepConfig, base: TrainConfig) -> None:
     """Refuses to resume a sweep with other options, except more models, seeds, regimes.
 
     Raises:
-      UserError: the folder holds a sweep with other options (exit 2).
+      UserError: the directory contains a sweep with other options (exit 2).
     """
     path = sweep.folder / FLAGS
     if path.is_file():
@@ -132,7 +132,7 @@ def check_same_data(runs: Sequence[TrainConfig]) -> None:
         require(folder, record, ("manifest_digest",))
         if record["manifest_digest"] != digest:
             raise usage_error(
-                f"{folder} was trained on other data than {data_dir} holds (manifests "
+                f"{folder} was trained on other data than that in {data_dir} (manifests "
                 f"{record['manifest_digest'][:12]}, {digest[:12]}).",
                 "Choose another --sweep_dir, or the dataset of that run as --data_dir.",
             )
