@@ -1,7 +1,7 @@
 """Trains several architectures and seeds, one run after another, and compares them.
 
 `python -m trainer.sweep --flagfile=FILE --models=all --seeds=0,1,2`: every run is a
-process of its own (`python -m trainer.main`) with a directory of its own. The same command
+process of its own (`python -m trainer.main`) in its own directory. The same command
 resumes: finished runs are skipped, a stopped one continues. The comparison is written
 into the sweep's directory at the end.
 """
@@ -132,7 +132,7 @@ def check_same_data(runs: Sequence[TrainConfig]) -> None:
         require(folder, record, ("manifest_digest",))
         if record["manifest_digest"] != digest:
             raise usage_error(
-                f"{folder} was trained on other data than that in {data_dir} (manifests "
+                f"{folder} was trained on other data than {data_dir} (manifests "
                 f"{record['manifest_digest'][:12]}, {digest[:12]}).",
                 "Choose another --sweep_dir, or the dataset of that run as --data_dir.",
             )

@@ -8,7 +8,7 @@ import pytest
 
 from schemas import celeba
 from support.errors import ExitCode, UserError
-from tests.trainer.evaluation.run_folder import refused
+from tests.trainer.evaluation.run_folder import edit, refused
 from trainer import subgroups as program
 from trainer.evaluation import bootstrap, group_rates, groups, metrics, subgroups
 from trainer.evaluation.group_rates import RATES
@@ -361,20 +361,11 @@ def test_missing_run_is_refused(run_dir):
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [
-        lambda document: [],
-        lambda document: {"groups": document["groups"][1:]},
-        lambda document: {"groups": [row | {"n": "x"} for row in document["groups"]]},
-        lambda document: {
-            "groups": [row | {"accuracy": float("inf")} for row in document["groups"]]
-        },
-        lambda document: {"groups": [{"group": "all"}]},
-    ],
+    "change", [lambda rows: rows[1:], lambda rows: [rows[0] | {"accuracy": np.inf}]]
 )
-def test_damaged_subgroups_are_refused(tmp_path, damage):
+def test_subgroups_of_no_image_or_infinite_rates_are_refused(tmp_path, change):
     subgroups.write(tmp_path, subgroups.evaluate(_many(), "Male", draws=10))
     path = tmp_path / "subgroups.json"
-    path.write_text(json.dumps(damage(json.loads(path.read_text()))))
+    edit(path, groups=change(json.loads(path.read_text())["groups"]))
     with refused("not a complete table of subgroups"):
         subgroups.read(tmp_path)
