@@ -23,42 +23,25 @@ from trainer.reporting import comparison_page
 PEOPLE, IMAGES = 20, 60
 
 
-def write_run(folder, wrong=(), record=None, options=None, first_image=0):
+def write_run(folder, wrong=(), record=None, first_image=0, **options):
     """Writes a finished run whose predictions of the images `wrong` are wrong."""
-    options = options or {}
-    config = TrainConfig(run_dir=str(folder), **options)
-    numbers = np.arange(IMAGES)
-    label = numbers % 2
-    correct = ~np.isin(numbers, list(wrong))
-    predictions = pd.DataFrame(
-        {
-            "image_id": [f"{number + first_image:06d}.jpg" for number in numbers],
-            "identity": numbers // 3,
-            "label": label,
-            "probability": np.where(correct, label * 0.8 + 0.1, 0.9 - label * 0.8),
-        }
-    )
+    config = TrainConfig(run_dir=str(folder), **{"model": "googlenet"} | options)
+    table = run_folder.predictions(IMAGES).drop(columns="logit")
+    table["image_id"] = [f"{number + first_image:06d}.jpg" for number in table.index]
+    predicted = table["label"] ^ table.index.isin(list(wrong))
+    table["probability"] = 0.8 * predicted + 0.1
     # Shuffled: what counts is the image id, not the order.
-    predictions = predictions.sample(frac=1, random_state=len(wrong))
-    run = {
-        "model": config.model,
-        "regime": config.regime,
-        "seed": config.seed,
-        "parameters": 1_000_000,
-        "images_per_second": 100.0,
-        "inference_images_per_second": 250.0,
-    } | (record or {})
-    return run_folder.write(folder, predictions, command.flags_text(config), **run)
-
-
-def options(model="googlenet", seed=0, **more):
-    return {"model": model, "seed": seed, **more}
+    table = table.sample(frac=1, random_state=len(wrong))
+    run = {key: getattr(config, key) for key in ("model", "regime", "seed")}
+    run |= {"parameters": 1_000_000, "images_per_second": 100.0}
+    run |= {"inference_images_per_second": 250.0} | (record or {})
+    return run_folder.write(folder, table, command.flags_text(config), **run)
 
 
 def write_runs(folder, wrongs):
     """A run per (model, seed) with these images wrong."""
     return [
-        write_run(folder / f"{model}-{seed}", wrong, options=options(model, seed))
+        write_run(folder / f"{model}-{seed}", wrong, model=model, seed=seed)
         for (model, seed), wrong in wrongs.items()
     ]
 
@@ -82,13 +65,13 @@ def compared(folders):
 
 def test_groups_are_runs_that_differ_in_the_seed_only(tmp_path):
     made = {
-        "a": options(seed=3),
-        "b": options(seed=1, data_dir="elsewhere", report_images=False),
-        "c": options(seed=1, ema=0.5),
-        "d": options("vgg16"),
-        "e": options(seed=2, regime="finetune", weights="imagenet"),
+        "a": {"seed": 3},
+        "b": {"seed": 1, "data_dir": "elsewhere", "report_images": False},
+        "c": {"seed": 1, "ema": 0.5},
+        "d": {"model": "vgg16"},
+        "e": {"seed": 2, "regime": "finetune", "weights": "imagenet"},
     }
-    folders = [write_run(tmp_path / name, options=one) for name, one in made.items()]
+    folders = [write_run(tmp_path / name, **one) for name, one in made.items()]
     # An older run, from before there was an option: it had what is now its default.
     old = folders[1] / "flags.txt"
     old.write_text(re.sub("--mixup=.*\n", "", old.read_text()))
@@ -104,8 +87,8 @@ def test_groups_are_runs_that_differ_in_the_seed_only(tmp_path):
 
 def test_effective_options_separate_groups(tmp_path):
     folders = [
-        write_run(tmp_path / "a", options=options(), record={"precision": "float32"}),
-        write_run(tmp_path / "b", options=options(), record={"precision": "bfloat16"}),
+        write_run(tmp_path / "a", record={"precision": "float32"}),
+        write_run(tmp_path / "b", record={"precision": "bfloat16"}),
     ]
     names = [group.name for group in comparison.load(folders)]
     assert names == ["GoogLeNet, precision=float32", "GoogLeNet, precision=bfloat16"]
@@ -224,7 +207,7 @@ def test_equal_best_groups_are_named_together(tmp_path):
     assert words(compared(folders)).startswith(
         "Highest accuracy: GoogLeNet; VGG16; VGG19, 96.7 % of"
     )
-    worse = write_run(tmp_path / "worse", range(9), options=options("resnet50"))
+    worse = write_run(tmp_path / "worse", range(9), model="resnet50")
     text = words(compared([*folders[:2], worse]))
     assert text.startswith("Highest accuracy: GoogLeNet; VGG16, ")
     assert "Cannot be told apart from it: ResNet50. " in text
@@ -250,7 +233,7 @@ def test_differences_of_few_people_have_no_interval(tmp_path, monkeypatch):
 )
 def test_random_split_is_noted(tmp_path, split, noted):
     record = {"data": run_folder.data(split=split)}
-    folder = write_run(tmp_path / "run", [1], record, options())
+    folder = write_run(tmp_path / "run", [1], record)
     note = "random: the same person can be in training and test, which flatters"
     assert (note in words(compared([folder]))) == noted
 
@@ -323,8 +306,8 @@ def test_names_are_escaped_and_missing_numbers_are_dashes(tmp_path):
     record = {"regime": "<b>$x$</b>", "inference_images_per_second": None}
     evil = {"model": "<script>$y", "images_per_second": None, "train_seconds": None}
     folders = [
-        write_run(tmp_path / "<i>", [3], record | evil, options("vgg16")),
-        write_run(tmp_path / "b", [4], record, options("vgg19")),
+        write_run(tmp_path / "<i>", [3], record | evil, model="vgg16"),
+        write_run(tmp_path / "b", [4], record, model="vgg19"),
     ]
     compare.compare_runs(folders, tmp_path / "out")
     html = (tmp_path / "out" / "comparison.html").read_text()
@@ -346,22 +329,22 @@ def test_names_are_escaped_and_missing_numbers_are_dashes(tmp_path):
     ],
 )
 def test_other_data_is_refused(tmp_path, record, first_image, message):
-    one = write_run(tmp_path / "one", options=options())
-    two = write_run(tmp_path / "two", (), record, options("vgg16"), first_image)
+    one = write_run(tmp_path / "one")
+    two = write_run(tmp_path / "two", (), record, first_image, model="vgg16")
     with refused(f"one and .*two .*{message}", ExitCode.USAGE):
         comparison.load([one, two])
 
 
 def test_one_run_twice_is_refused(tmp_path):
-    one = write_run(tmp_path / "one", options=options(seed=7))
-    two = write_run(tmp_path / "two", options=options(seed=7))
+    one = write_run(tmp_path / "one", seed=7)
+    two = write_run(tmp_path / "two", seed=7)
     with refused("one run twice: the same .* seed 7", ExitCode.USAGE):
         comparison.load([one, two])
 
 
 def test_unfinished_and_damaged_runs_are_named(tmp_path):
-    good = write_run(tmp_path / "good", options=options())
-    bad = write_run(tmp_path / "bad", options=options("vgg16"))
+    good = write_run(tmp_path / "good")
+    bad = write_run(tmp_path / "bad", model="vgg16")
     record = json.loads((bad / "run.json").read_text())
     table = pd.read_csv(bad / "predictions.csv")
     flipped = table.assign(probability=1 - table["probability"])
