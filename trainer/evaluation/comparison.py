@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from support.errors import ExitCode, UserError, usage_error
+from support.errors import input_error, usage_error
 from trainer.config import NOT_COMPARED
 from trainer.evaluation import bootstrap, group_rates, loading
 from trainer.runs import FLAGS, RUN
@@ -284,22 +284,24 @@ def _seed_weights(seeds: int, draws: int, rng: np.random.Generator) -> np.ndarra
 
 def _load(folder: Path) -> loading.Run:
     if (folder / RUN).is_file() and not is_finished(folder):
-        raise UserError(
+        raise input_error(
             f"{folder} has no finished run, or its {RUN} is damaged.",
             "Exclude it, or finish it: python -m trainer.main "
             f"--flagfile={folder / FLAGS}",
-            ExitCode.INPUT_DATA,
         )
     run = loading.load_run(folder)
     require(folder, run.record, _KEYS)
     predictions = run.predictions.sort_values("image_id", ignore_index=True)
-    if predictions["image_id"].duplicated().any():
-        raise _damaged(folder, "predictions.csv has an image twice")
     run = dataclasses.replace(run, predictions=predictions)
     accuracy = run.metrics["accuracy"]["value"]
-    if accuracy is None or not np.isclose(_correct(run).mean(), accuracy):
-        raise _damaged(folder, "predictions.csv and metrics.json contradict each other")
-    return run
+    if predictions["image_id"].duplicated().any():
+        problem = "predictions.csv has an image twice"
+    elif accuracy is None or not np.isclose(_correct(run).mean(), accuracy):
+        problem = "predictions.csv and metrics.json contradict each other"
+    else:
+        return run
+    remedy = "Restore it from a copy, train it again, or exclude it."
+    raise input_error(f"{folder}: {problem}.", remedy)
 
 
 def _correct(run: loading.Run) -> np.ndarray:
@@ -310,11 +312,8 @@ def _correct(run: loading.Run) -> np.ndarray:
 def _options(run: loading.Run) -> dict[str, str]:
     options = all_options(run.flags)
     options |= {key: str(run.record[key]) for key in _EFFECTIVE if key in run.record}
-    return {
-        name: value
-        for name, value in options.items()
-        if name not in ("seed", *NOT_COMPARED)
-    }
+    compared = options.keys() - {"seed", *NOT_COMPARED}
+    return {name: options[name] for name in compared}
 
 
 def _check_comparable(names: str, first: loading.Run, other: loading.Run) -> None:
@@ -331,12 +330,4 @@ def _check_comparable(names: str, first: loading.Run, other: loading.Run) -> Non
         return
     raise usage_error(
         f"{names} {problem}.", "Compare runs of one dataset and one attribute only."
-    )
-
-
-def _damaged(folder: Path, what: str) -> UserError:
-    return UserError(
-        f"{folder}: {what}.",
-        "Restore it from a copy, train it again, or exclude it.",
-        ExitCode.INPUT_DATA,
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from support.errors import ExitCode, UserError, did_you_mean, usage_error
+from support.errors import UserError, did_you_mean, input_error, usage_error
 
 ATTRIBUTE, CROSSING, TABLE = "attribute", "crossing", "table"
 IMAGE_ID = "image_id"
@@ -186,10 +186,9 @@ def read_group_csv(path: Path, predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _error(place: Path | str, what: str) -> UserError:
-    return UserError(
+    return input_error(
         f"{place} {what}.",
         f"It must be a UTF-8 CSV file with one line per image: {IMAGE_ID} as in "
         f"predictions.csv, and columns of up to {_MOST_CATEGORIES} categories that are "
         "not named like an attribute.",
-        ExitCode.INPUT_DATA,
     )

@@ -25,7 +25,7 @@ import pandas as pd
 
 from support import files
 from support.documents import MOST_JSON_BYTES, read_text
-from support.errors import ExitCode, UserError
+from support.errors import input_error
 from trainer.evaluation import bootstrap, group_rates, metrics
 from trainer.evaluation.group_rates import MIN_IMAGES, MIN_PEOPLE, RATES
 from trainer.evaluation.groups import ATTRIBUTE, Partition, partitions
@@ -158,10 +158,9 @@ def read(folder: Path) -> pd.DataFrame | None:
         *(ValueError, KeyError, IndexError, TypeError, AttributeError),
         *(RecursionError, OverflowError, OSError),
     ) as error:
-        raise UserError(
+        raise input_error(
             f"{path} is not a complete table of subgroups.",
             f"`python -m trainer.subgroups --run_dir={folder}` makes it again.",
-            ExitCode.INPUT_DATA,
         ) from error
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from schemas import celeba
 from support import files
-from support.errors import ExitCode, UserError
+from support.errors import input_error
 from trainer.evaluation import calibration, loading
 from trainer.evaluation.loading import Run, load_run
 from trainer.reporting import report, template
@@ -60,11 +60,8 @@ def write_card(
     run = load_run(run_dir)
     model_sha256 = provenance.model_sha256(run.record)
     if model_sha256 is None or "manifest_digest" not in run.record:
-        raise UserError(
-            f"{run_dir} is not a finished run.",
-            "Train it to its end first.",
-            ExitCode.INPUT_DATA,
-        )
+        cause = f"{run_dir} is not a finished run."
+        raise input_error(cause, "Train it to its end first.")
     others = _evaluations(run_dir, run, model_sha256, evaluations)
     text = template.markdown(
         _TEMPLATE,
