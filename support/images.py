@@ -204,13 +204,13 @@ def orientation_of(data: bytes) -> int:
     return value if value in range(1, 9) else 1
 
 
-def png_chunk(data: bytes, wanted: bytes) -> bytes | None:
+def png_chunk(data: bytes, expected: bytes) -> bytes | None:
     """The content of a PNG's first chunk of a kind, before or behind the pixels."""
     at = 8
     while at + _CHUNK.size <= len(data):
         length, kind = _CHUNK.unpack_from(data, at)
         at += _CHUNK.size
-        if kind == wanted:
+        if kind == expected:
             return data[at : at + length]
         at += length + 4
     return None
@@ -221,7 +221,7 @@ def _exif_of_jpeg(data: bytes) -> bytes | None:
     at = 2
     while True:
         mark, kind, length = _SEGMENT.unpack_from(data, at)
-        if kind == _FILL:  # any number of them may stand before a kind
+        if kind == _FILL:  # any number of them may precede a kind
             at += 1
         elif mark != _FILL or kind == _SCAN:
             return None

@@ -74,7 +74,7 @@ def decode(data: bytes) -> np.ndarray:
       support.images.BadImage: not an image of these kinds, damaged, or too large.
     """
     if not data.startswith(images.PNG):
-        # An image that must be turned is encoded again first, as the build does.
+        # One with an EXIF orientation is encoded again first, as the build does.
         jpeg, _, _ = images.prepare_jpeg(data)
         return images.decode_rgb(jpeg)
     # The header comes first, so that a forged size is never allocated.

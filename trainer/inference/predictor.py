@@ -56,7 +56,7 @@ class Predictor:
         """Loads the model by its name and weights; no code is read from the run.
 
         Args:
-          run_dir: folder of a finished run.
+          run_dir: directory of a finished run.
           abstain: 0..0.5; None is what the run's own test used, else
             `calibration.ABSTAIN`.
 
