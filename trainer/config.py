@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from support.command import option, outside_ranges
 from support.errors import did_you_mean, usage_error
@@ -35,6 +36,20 @@ NOT_COMPARED = (
     "tensorboard",
     "profile_steps",
 )
+
+
+def check_numbers(config: Any) -> None:
+    """Raises exit 2 if an option is no finite number, or not within its range."""
+    for name, value in dataclasses.asdict(config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise usage_error(f"--{name}={value} is not a number.", "Give a number.")
+    for name, low, high in outside_ranges(config):
+        value, at_least = getattr(config, name), high == math.inf
+        raise usage_error(
+            f"--{name}={value} is "
+            + (f"below {low}." if at_least else f"not between {low} and {high}."),
+            f"Choose {low} or more." if at_least else f"Choose from {low}..{high}.",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,18 +158,7 @@ class TrainConfig(Augmentation):
         require_local(self.data_dir, "data_dir")
         if self.run_dir:
             require_local(self.run_dir, "run_dir")
-        for name, value in dataclasses.asdict(self).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise usage_error(
-                    f"--{name}={value} is not a number.", "Give a number."
-                )
-        for name, low, high in outside_ranges(self):
-            value, at_least = getattr(self, name), high == math.inf
-            raise usage_error(
-                f"--{name}={value} is "
-                + (f"below {low}." if at_least else f"not between {low} and {high}."),
-                f"Choose {low} or more." if at_least else f"Choose from {low}..{high}.",
-            )
+        check_numbers(self)
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices:

@@ -143,9 +143,9 @@ class Loop:
 
             predictions = predict_split(
                 job.evaluation_step,
-                job.dataset.iterate("validation", job.validation),
-                job.runtime.strategy,
-                job.dataset.manifest.attributes,
+                job.dataset,
+                "validation",
+                job.validation,
                 between_batches,
             )
         logits, labels = predictions[LOGIT], predictions["label"]

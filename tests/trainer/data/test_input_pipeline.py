@@ -2,10 +2,12 @@
 
 import collections
 import dataclasses
+import errno
 import hashlib
 import io
 import itertools
 import os
+import resource
 import shutil
 
 import keras
@@ -15,7 +17,7 @@ import tensorflow as tf
 from PIL import Image
 
 from schemas import example as example_schema
-from support import framing, images
+from support import documents, files, framing, images
 from support.errors import ExitCode, UserError
 from tests.trainer.conftest import COUNTS, HEIGHT, WIDTH, write_dataset
 from trainer.augmentation import Warp
@@ -460,6 +462,46 @@ def test_damage_after_opening_names_the_shard(tmp_path, split, damage, words):
         list(dataset.iterate(split, batches))
     assert raised.value.exit_code == ExitCode.INTEGRITY
     assert str(path) in raised.value.cause
+
+
+def test_few_shards_are_open_at_once(tmp_path):
+    write_dataset(tmp_path / "data", num_shards=40)
+    dataset = open_dataset(tmp_path / "data")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 24, hard))
+    try:
+        dataset.check()
+        assert len(train_rows(dataset)) == COUNTS["train"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("kind", ["PermissionDenied", "ResourceExhausted"])
+def test_shard_that_the_system_refuses_is_not_damaged(dataset, kind):
+    def batches():
+        error = getattr(tf.errors, f"{kind}Error")
+        raise error(None, None, "/data/shard-3; Too many open files\n[[node]]")
+        yield
+
+    with pytest.raises(UserError, match="shard-3; Too many open files[.]") as raised:
+        list(dataset.iterate("train", batches()))
+    assert raised.value.exit_code == ExitCode.INPUT_DATA
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "celeba-test.tfrecord-00001-of"])
+def test_unreadable_file_is_named_with_the_reason(dataset_dir, monkeypatch, name):
+    def refuse(path, *arguments, **options):
+        if name in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open(path, *arguments, **options)
+
+    monkeypatch.setattr(documents, "open", refuse, raising=False)
+    monkeypatch.setattr(files, "open", refuse, raising=False)
+    with pytest.raises(UserError, match=f"{name}.* cannot be read: Perm") as raised:
+        open_dataset(dataset_dir)
+    assert raised.value.exit_code == ExitCode.INPUT_DATA
 
 
 def test_undecodable_image_of_an_undamaged_shard_is_named(tmp_path):

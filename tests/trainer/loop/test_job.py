@@ -127,9 +127,9 @@ def test_evaluation_does_not_depend_on_the_batch_size(config):
     logits = [
         predict_split(
             built.evaluation_step,
+            built.dataset,
+            "test",
             evaluation_dataset(built.dataset, "test", size, as_supervised=False),
-            built.runtime.strategy,
-            built.dataset.manifest.attributes,
         )["logit"]
         for size in (1, 8, 64)
     ]

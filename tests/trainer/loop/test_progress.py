@@ -142,17 +142,20 @@ def test_tensorboard_shows_the_history_once(changed, tmp_path):
     assert list(folder.glob("tensorboard/plugins/profile/*/*.xplane.pb"))
 
 
-def test_a_full_disk_is_not_a_lack_of_memory():
-    error = tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")
-    assert not runtime.is_out_of_memory(error)
-    error = tf.errors.ResourceExhaustedError(None, None, "x; Too many open files")
-    assert not runtime.is_out_of_memory(error)
-    assert runtime.is_out_of_memory(MemoryError())
-    error = tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of")
-    assert runtime.is_out_of_memory(error)
-    assert not runtime.is_out_of_memory(
-        tf.errors.DataLossError(None, None, "corrupted")
-    )
+@pytest.mark.parametrize(
+    ("error", "ran_out"),
+    [
+        (tf.errors.ResourceExhaustedError(None, None, "x; No space left on"), False),
+        (tf.errors.ResourceExhaustedError(None, None, "x; Too many open files"), False),
+        (tf.errors.DataLossError(None, None, "corrupted"), False),
+        (tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out"), True),
+        (MemoryError(), True),
+    ],
+)
+def test_a_full_disk_is_not_a_lack_of_memory(error, ran_out):
+    with pytest.raises(UserError if ran_out else type(error)):
+        with runtime.memory_errors(8):
+            raise error
 
 
 @pytest.mark.parametrize(

@@ -74,9 +74,9 @@ def check_equal(one, two, examples, tolerance):
     probabilities = [
         predict_split(
             job.evaluation_step,
+            job.dataset,
+            "test",
             evaluation_dataset(job.dataset, "test", examples, as_supervised=False),
-            job.runtime.strategy,
-            job.dataset.manifest.attributes,
         )["probability"]
         for job in (one, two)
     ]

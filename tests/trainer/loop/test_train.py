@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from schemas import celeba
-from support import command
+from support import command, figures
 from support.errors import ExitCode, UserError
 from tests.trainer.conftest import COUNTS
 from tests.trainer.running import check_same_outcome, job, run
@@ -19,6 +19,7 @@ from trainer import main, models
 from trainer.data import dataset as data_module
 from trainer.loop import checkpoint, steps
 from trainer.loop import job as jobs
+from trainer.reporting import card
 
 
 @pytest.fixture(autouse=True)
@@ -248,7 +249,32 @@ def test_printed_command_resumes(changed, tmp_path, monkeypatch, capsys):
         patch.setattr(steps.TrainStep, "__call__", interrupt)
         assert run(changed(run_dir="")) == ExitCode.INTERRUPTED
     printed = capsys.readouterr().err.partition("python -m trainer.main")[2].split()
-    assert command.guard(main.main, ["main", *printed]) == ExitCode.OK
+    (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    assert printed == [f"--flagfile={folder}/flags.txt"]
+    # It was moved, and the command is given elsewhere: the run is where its flags are.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    folder.rename(tmp_path / "moved")
+    assert command.guard(main.main, ["main", "--flagfile=../moved/flags.txt"]) == 0
     assert "resuming in epoch 1 after step 1" in capsys.readouterr().out
-    folders = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
-    assert len(folders) == 1
+    assert (tmp_path / "moved" / "report.html").exists()
+    assert not folder.exists()
+
+
+def test_a_report_that_cannot_be_drawn_leaves_the_run_finished(
+    changed, tmp_path, monkeypatch, capsys
+):
+    def fail(*_):
+        raise RuntimeError("no font\nof this name")
+
+    monkeypatch.setattr(figures, "png", fail)
+    monkeypatch.setattr(card, "write_card", fail)
+    assert run(changed(epochs=1)) == ExitCode.OK
+    folder = tmp_path / "run"
+    notes = capsys.readouterr().err
+    for name, program in (("report.html", "report"), ("MODEL_CARD.md", "model_card")):
+        assert not (folder / name).exists()
+        assert f"note: {folder}/{name} could not be made (RuntimeError: no" in notes
+        assert f"python -m trainer.{program} --run_dir={folder}\n" in notes
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    assert (folder / "metrics.json").exists()
