@@ -13,7 +13,7 @@ from trainer.config import TrainConfig
 from trainer.data import Dataset, open_dataset
 from trainer.data.dataset import splits_that_fit
 from trainer.loop import checkpoint, runtime, train, wakeup
-from trainer.loop.job import build_job
+from trainer.loop.job import Job
 from trainer.loop.progress import stopped
 from trainer.runs import FLAGS, RUN, folder, record
 
@@ -62,7 +62,7 @@ def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:
         cached = tuple(run["decoded_in_memory"])
         if checkpoint.exists(run_dir):
             preprocessing = run["preprocessing"]
-    job = build_job(config, effective, dataset, preprocessing, cached)
+    job = Job(config, effective, dataset, preprocessing, cached)
     run = record.describe(config, dataset.manifest) | effective.describe()
     run |= {
         "parameters": job.model.count_params(),

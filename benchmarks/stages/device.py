@@ -15,7 +15,7 @@ from trainer.config import TrainConfig
 from trainer.data import Dataset, train_dataset
 from trainer.data.input_pipeline import IMAGES, INDEX, STEP, WEIGHTS
 from trainer.loop import runtime
-from trainer.loop.job import Job, build_job
+from trainer.loop.job import Job
 from trainer.models import training_model
 
 Batch = dict[str, Any]
@@ -45,7 +45,7 @@ class Parts:
         Raises:
           UserError: the batch is larger than the training split (exit 2).
         """
-        job = build_job(config, runtime.prepare(config), dataset)
+        job = Job(config, runtime.prepare(config), dataset)
         batch = next(iter(long_run(job)))
         augmenter = Augmenter(
             config.augment, config.augmentation, config.input_size, config.seed

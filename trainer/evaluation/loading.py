@@ -208,9 +208,9 @@ def read_csv(run_dir: Path, name: str, attribute: str | None = None) -> pd.DataF
     except (ValueError, OverflowError) as error:  # pandas' own are ValueErrors
         raise _input_error(f"{path} is not a complete CSV file.") from error
     columns = _HISTORY if name == HISTORY else [*_PREDICTED, *filter(None, [attribute])]
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise _input_error(f"{path}:1 has no column {missing[0]}.")
+    for column in columns:
+        if column not in table:
+            raise _input_error(f"{path}:1 has no column {column}.")
     if table.empty:
         raise _input_error(f"{path} has no rows.")
     numbers = table.drop(columns="image_id", errors="ignore")
@@ -222,8 +222,7 @@ def read_csv(run_dir: Path, name: str, attribute: str | None = None) -> pd.DataF
         identity = numbers["identity"]
         wrong["identity"] = (identity % 1 != 0) | ~identity.between(-1, 2**53)
         wrong["probability"] = ~numbers["probability"].between(0, 1)
-    if wrong.any(axis=None):
-        column = wrong.any().idxmax()
+    for column in wrong.columns[wrong.any()]:
         row = wrong[column].idxmax()
         value = str(table[column][row])
         raise _input_error(f"{path}:{row + 2} {column} is {value!r}.")

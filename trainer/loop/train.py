@@ -50,7 +50,8 @@ def train(job: Job, run_dir: Path) -> Progress:
             events = stack.enter_context(
                 Events(run_dir, job.config, started, progress.history)
             )
-        trace = stack.enter_context(Trace(run_dir, job.config))
+        trace = Trace(run_dir, job.config)
+        stack.callback(trace.stop)
         loop = Loop(job, run_dir, progress, stop, events, trace)
         if resumed and loop.is_over():
             print("all epochs are done: resuming with the evaluation")

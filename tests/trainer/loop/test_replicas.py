@@ -36,7 +36,7 @@ def plain(monkeypatch):
 def build(config):
     keras.utils.clear_session()
     dataset = open_dataset(config.data_dir)
-    return jobs.build_job(config, runtime.prepare(config), dataset)
+    return jobs.Job(config, runtime.prepare(config), dataset)
 
 
 def gradients_of(job, batch):
@@ -117,7 +117,7 @@ def test_mirrored_strategy_on_one_device_is_bit_equal_to_the_default(changed):
     plain = dataclasses.replace(
         runtime.prepare(config), strategy=tf.distribute.get_strategy()
     )
-    default = jobs.build_job(config, plain, mirrored.dataset)
+    default = jobs.Job(config, plain, mirrored.dataset)
     keras.mixed_precision.set_global_policy("float32")
     for got, want in zip(weights, trained_weights(default), strict=True):
         np.testing.assert_array_equal(got, want)

@@ -1,17 +1,15 @@
 """Runs that are asked to stop, at every stage; and what must not stop a run."""
 
 import json
-import os
 import shutil
 import signal
 
-import keras
 import pytest
 
 from support import command
 from support.errors import ExitCode
 from support.files import FolderLock
-from tests.trainer.running import check_same_outcome
+from tests.trainer.running import check_same_outcome, signal_in
 from trainer import main
 from trainer.loop import checkpoint, job, train
 from trainer.loop.steps import EvaluationStep
@@ -24,7 +22,6 @@ def plain_state():
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
-    keras.mixed_precision.set_global_policy("float32")
 
 
 def run(config):
@@ -32,19 +29,6 @@ def run(config):
     with pytest.raises(SystemExit) as ended:
         command.run(main.main, ["main", *command.flags_text(config).split()])
     return ended.value.code
-
-
-def signal_in(patch, owner, name, number, call=1):
-    """Sends a signal when a function is called for the nth time."""
-    function, calls = getattr(owner, name), []
-
-    def interrupt(*args, **kwargs):
-        calls.append(name)
-        if len(calls) == call:
-            os.kill(os.getpid(), number)
-        return function(*args, **kwargs)
-
-    patch.setattr(owner, name, interrupt)
 
 
 #: Two batches of validation an epoch, three of the test split.
@@ -79,7 +63,7 @@ def test_stopped_run_resumes_with_the_printed_command(
 
 def test_a_stop_before_there_is_a_run_promises_nothing(config, monkeypatch, capsys):
     with monkeypatch.context() as patch:
-        signal_in(patch, main, "build_job", signal.SIGTERM)
+        signal_in(patch, main, "Job", signal.SIGTERM)
         assert run(config) == ExitCode.STOPPED
     assert "Run the same command again" in capsys.readouterr().err
 

@@ -2,10 +2,8 @@
 
 import csv
 import json
-import os
 import signal
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,19 +12,12 @@ from schemas import celeba
 from support import command, figures
 from support.errors import ExitCode, UserError
 from tests.trainer.conftest import COUNTS
-from tests.trainer.running import check_same_outcome, job, run
+from tests.trainer.running import check_same_outcome, job, run, signal_in
 from trainer import main, models
 from trainer.data import dataset as data_module
 from trainer.loop import checkpoint, steps
 from trainer.loop import job as jobs
 from trainer.reporting import card
-
-
-@pytest.fixture(autouse=True)
-def plain_precision():
-    yield
-    keras.mixed_precision.set_global_policy("float32")
-
 
 #: The tiny model learns with these from any seed, not from a lucky one alone.
 LEARNS = {
@@ -123,17 +114,8 @@ def test_stopped_run_resumes_bit_equal(
     assert run(whole) == ExitCode.OK
 
     stopped = changed(run_dir=str(tmp_path / "part"), dropout=0.3, **options)
-    calls = []
-    step = steps.TrainStep.__call__
-
-    def interrupt(self, batch):
-        step(self, batch)
-        calls.append(1)
-        if len(calls) == stop_after:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with monkeypatch.context() as patch:
-        patch.setattr(steps.TrainStep, "__call__", interrupt)
+        signal_in(patch, steps.TrainStep, "__call__", signal.SIGTERM, stop_after)
         assert run(stopped) == ExitCode.STOPPED
     assert "Resume with: python -m trainer.main" in capsys.readouterr().err
     assert run(stopped) == ExitCode.OK
@@ -144,14 +126,8 @@ def test_stopped_run_resumes_bit_equal(
 
 def test_choice_to_cache_is_kept_on_resume(changed, tmp_path, monkeypatch):
     assert run(changed(run_dir=str(tmp_path / "whole"))) == ExitCode.OK
-    step = steps.TrainStep.__call__
-
-    def interrupt(self, batch):
-        step(self, batch)
-        signal.raise_signal(signal.SIGTERM)
-
     with monkeypatch.context() as patch:
-        patch.setattr(steps.TrainStep, "__call__", interrupt)
+        signal_in(patch, steps.TrainStep, "__call__", signal.SIGTERM)
         assert run(changed(run_dir=str(tmp_path / "part"))) == ExitCode.STOPPED
     monkeypatch.setattr(data_module, "available_memory", lambda: 0)
     assert run(changed(run_dir=str(tmp_path / "part"))) == ExitCode.OK
@@ -239,14 +215,8 @@ def test_transfer_changes_only_the_last_layer(changed, tmp_path):
 
 def test_printed_command_resumes(changed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    step = steps.TrainStep.__call__
-
-    def interrupt(self, batch):
-        step(self, batch)
-        os.kill(os.getpid(), signal.SIGINT)
-
     with monkeypatch.context() as patch:
-        patch.setattr(steps.TrainStep, "__call__", interrupt)
+        signal_in(patch, steps.TrainStep, "__call__", signal.SIGINT)
         assert run(changed(run_dir="")) == ExitCode.INTERRUPTED
     printed = capsys.readouterr().err.partition("python -m trainer.main")[2].split()
     (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
