@@ -49,7 +49,12 @@ def atomic_writer(path: str | os.PathLike, durable: bool = True) -> Iterator[Bin
 def atomic_write(path: str | os.PathLike, data: bytes | str) -> None:
     """Writes `data` (text as UTF-8) to `path`, whole or not at all."""
     with atomic_writer(path) as file:
-        file.write(data.encode() if isinstance(data, str) else data)
+        file.write(encode(data))
+
+
+def encode(data: bytes | str) -> bytes:
+    """Text as UTF-8; what a name in another encoding left in it is spelt out."""
+    return data.encode(errors="backslashreplace") if isinstance(data, str) else data
 
 
 def sync_file(path: str | os.PathLike) -> None:

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 
+from support import streams
 from support.errors import ExitCode
 
 #: Environment variables, and what they are for our programs; None removes one. Not
@@ -69,6 +70,7 @@ def _import_libraries() -> None:
     keras.config.set_image_data_format("channels_last")
 
 
+streams.open_closed()
 if "keras" not in sys.modules:  # else they are the importing program's
     _set_environment()
     try:

@@ -181,7 +181,7 @@ def write_shard(plan: ShardPlan, task: Task) -> ShardReport:
         bytes=size,
         sha256=sha256.hexdigest(),
         class_counts=tuple(tally.class_counts),
-        image_sizes=dict(sorted(tally.image_sizes.items())),
+        image_sizes=dict(sorted((f"{h}x{w}", n) for (h, w), n in tally.shapes.items())),
         turned=tally.turned,
         rejected=tuple(tally.rejected),
     )
@@ -194,9 +194,7 @@ class _Tally:
     """Counts made while a shard is written."""
 
     class_counts: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
-    image_sizes: collections.Counter = dataclasses.field(
-        default_factory=collections.Counter
-    )
+    shapes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     turned: int = 0
     rejected: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
 
@@ -220,7 +218,7 @@ def _records(plan: ShardPlan, task: Task, tally: _Tally) -> Iterator[bytes]:
             tally.rejected.append((image_id, error.reason, error.detail))
             continue
         tally.class_counts[label] += 1
-        tally.image_sizes[f"{shape[0]}x{shape[1]}"] += 1
+        tally.shapes[shape] += 1
         tally.turned += turned
         yield example.encode(
             example.Example(image, label, image_id, identity, attributes.tobytes())

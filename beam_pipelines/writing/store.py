@@ -59,7 +59,7 @@ class Store:
     def write(self, name: str, data: str | bytes) -> None:
         """Writes a file (text as UTF-8), complete or not at all."""
         with self.writer(name) as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+            file.write(files.encode(data))
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; raises FileNotFoundError."""
