@@ -75,7 +75,7 @@ if "keras" not in sys.modules:  # else they are the importing program's
     _set_environment()
     try:
         _import_libraries()
-    except (AttributeError, OSError, ValueError) as error:
+    except (AttributeError, PermissionError, ValueError) as error:
         home = os.environ.get("KERAS_HOME", os.path.expanduser("~/.keras"))
         print(
             f"error: Keras does not start with the settings in {home}: {error}\n"

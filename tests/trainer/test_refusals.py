@@ -4,8 +4,6 @@ import json
 import math
 import re
 import shutil
-import signal
-import threading
 
 import pytest
 import tensorflow as tf
@@ -172,13 +170,6 @@ def test_wrong_options_get_one_line(config, tmp_path, capsys, word, message):
     assert len(lines) == 2
     assert re.search(message, "\n".join(lines)), lines
     assert not (tmp_path / "run").exists()
-
-
-def test_signals_are_left_as_they_were(config):
-    before = signal.getsignal(signal.SIGTERM)
-    assert run(config) == ExitCode.OK
-    assert signal.getsignal(signal.SIGTERM) is before
-    assert threading.active_count() < 100
 
 
 def test_a_run_goes_on_as_it_was_computed(changed, tmp_path, capsys):

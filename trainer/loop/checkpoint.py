@@ -8,6 +8,7 @@ its best model is there, and a better one of an epoch that is done again is not.
 
 import dataclasses
 import errno
+import fnmatch
 import json
 import math
 import os
@@ -186,7 +187,8 @@ def _publish_best(run_dir: Path, progress: Progress) -> None:
 
 def _names(folder: Path, pattern: str) -> list[str]:
     """The complete files of a kind, `_STEPS` or `_BESTS`, oldest first."""
-    return sorted(path.name for path in folder.glob(re.sub("{.*}", "*", pattern)))
+    names = os.listdir(folder) if folder.is_dir() else []
+    return sorted(fnmatch.filter(names, re.sub("{.*}", "*", pattern)))
 
 
 def _remove_except(folder: Path, keep: list[str]) -> None:

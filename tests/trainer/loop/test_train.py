@@ -3,6 +3,7 @@
 import csv
 import json
 import signal
+import threading
 
 import numpy as np
 import pandas as pd
@@ -10,13 +11,13 @@ import pytest
 
 from schemas import celeba
 from support import command, figures
-from support.errors import ExitCode, UserError
+from support.errors import ExitCode
 from tests.trainer.conftest import COUNTS
-from tests.trainer.running import check_same_outcome, job, run, signal_in
+from tests.trainer.running import check_same_outcome, run, signal_in
 from trainer import main, models
 from trainer.data import dataset as data_module
-from trainer.loop import checkpoint, steps
 from trainer.loop import job as jobs
+from trainer.loop import steps
 from trainer.reporting import card
 
 #: The tiny model learns with these from any seed, not from a lucky one alone.
@@ -32,7 +33,10 @@ LEARNS = {
 
 
 def test_a_run_leaves_what_it_promises(config, tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
     assert run(config) == ExitCode.OK
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert threading.active_count() < 100
     folder = tmp_path / "run"
     assert {path.name for path in folder.iterdir()} >= {
         "flags.txt",
@@ -155,36 +159,12 @@ def test_datasets_are_made_once_a_run(changed, monkeypatch):
     assert made == ["train_dataset", "evaluation_dataset", "evaluation_dataset"]
 
 
-def test_checkpoints_in_mid_epoch_and_a_damaged_one(changed, tmp_path, capsys):
-    config = changed(checkpoint_every=2)
-    part = job(config)
-    folder = tmp_path / "run"
-    folder.mkdir()
-    progress = checkpoint.Progress(step=2, best_loss=0.5)
-    checkpoint.save(folder, 2, part.variables, progress)
-    part.optimizer.step.assign(4)
-    checkpoint.save(folder, 4, part.variables, checkpoint.Progress(step=4))
-    newest = folder / "checkpoints" / "step-000000004.npz"
-    data = bytearray(newest.read_bytes())
-    data[len(data) // 2] ^= 1
-    newest.write_bytes(bytes(data))
-
-    restored, notes = checkpoint.restore(folder, part.variables)
-    assert restored == progress
-    assert part.optimizer.step == 0
-    assert len(notes) == 1
-    assert "step-000000004.npz is damaged and skipped" in notes[0]
-
-    (folder / "checkpoints" / "step-000000002.npz").write_bytes(b"")
-    with pytest.raises(UserError, match="None of the 2 checkpoints") as raised:
-        checkpoint.restore(folder, part.variables)
-    assert raised.value.exit_code == ExitCode.INTEGRITY
-
-
-def test_two_replicas_train_evaluate_and_save(changed, tmp_path):
+def test_two_replicas_train_evaluate_and_save(changed, tmp_path, capsys):
     config = changed(replicas=2, batch_size=7, **LEARNS)
     assert run(config) == ExitCode.OK
     folder = tmp_path / "run"
+    assert "global batch 7, 3 or 4 per replica" in capsys.readouterr().out
+    assert 'alt="heat map of test-' in (folder / "report.html").read_text()
     record = json.loads((folder / "run.json").read_text())
     assert record["replicas"] == 2
     metrics = json.loads((folder / "metrics.json").read_text())
