@@ -1,6 +1,7 @@
 """The place of a run: its own folder, absolute, and of no other run."""
 
 import datetime
+import functools
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,15 @@ def test_command_line_and_flagfiles_of_no_run_name_the_folder(flags_file, tmp_pa
     (tmp_path / "moved" / "run.json").unlink()
     config = placed(f"--flagfile={flags_file}")
     assert config.run_dir == str(tmp_path / "before")
+
+
+def test_sweep_is_where_its_flagfile_is(flags_file, tmp_path):
+    (tmp_path / "sweep.flags").touch()
+    words = ["sweep", "--flagfile", str(tmp_path / "sweep.flags")]
+    place = functools.partial(folder.own_folder, flag="sweep_dir", name="sweep.flags")
+    assert place(words, mark="*/run.json") == str(tmp_path)
+    assert not place([*words, "--sweep_dir=other"], mark="*/run.json")
+    assert not place(words, mark="*/*/run.json")
 
 
 def test_runs_of_one_second_have_folders_of_their_own(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 from pathlib import Path
 from typing import Annotated, NotRequired
 
@@ -101,7 +102,7 @@ class Run:
       metrics: `metrics.json`, see `evaluation.results.assess`.
       history: `history.csv`, one row per epoch.
       predictions: `predictions.csv`, one row per image.
-      flags: `flags.txt`.
+      flags: `flags.txt`, without the folders of the machine that trained.
       subgroups: `subgroups.json`, None without it.
     """
 
@@ -167,7 +168,7 @@ def load_run(run_dir: Path, results_dir: Path | None = None) -> Run:
         metrics=metrics,
         history=history,
         predictions=read_csv(results_dir, PREDICTIONS),
-        flags=checked(run_dir, FLAGS, read_text),
+        flags=re.sub("--(data|run)_dir=.*\n", "", checked(run_dir, FLAGS, read_text)),
         subgroups=groups,
     )
     return evaluated(run, metrics) if evaluation else run

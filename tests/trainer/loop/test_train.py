@@ -80,6 +80,7 @@ def test_a_run_leaves_what_it_promises(config, tmp_path, capsys):
     assert metrics["n"] == COUNTS["test"]
     assert np.array(metrics["confusion_matrix"]).sum() == COUNTS["test"]
     assert len(pd.read_csv(folder / "history.csv")) == 2
+    assert str(tmp_path) not in (folder / "report.html").read_text()
     assert not (folder / "checkpoints").exists()
     capsys.readouterr()
     assert run(config) == ExitCode.OK
