@@ -12,10 +12,7 @@ from trainer.architectures import ARCHITECTURES, architecture
 
 MODELS = tuple(ARCHITECTURES)
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-SWITCHES = ("auto", "on", "off")
-DEVICES = ("auto", "cpu", "gpu")
 REGIMES = ("scratch", "transfer", "finetune")
-SCHEDULES = ("cosine", "constant")
 #: Smallest and largest side of a model's input, pixels.
 INPUT_SIZES = (32, 1024)
 #: Records to shuffle among: 120 MB of CelebA's, which are 7 kB each.
@@ -227,9 +224,9 @@ class TrainConfig(Augmentation):
 
 
 _CHOICES = {
-    "schedule": SCHEDULES,
+    "schedule": ("cosine", "constant"),
     "precision": PRECISIONS,
-    "xla": SWITCHES,
-    "device": DEVICES,
+    "xla": ("auto", "on", "off"),
+    "device": ("auto", "cpu", "gpu"),
     "regime": REGIMES,
 }

@@ -14,7 +14,6 @@ from trainer.data import Dataset, open_dataset
 from trainer.data.dataset import splits_that_fit
 from trainer.loop import checkpoint, runtime, train, wakeup
 from trainer.loop.job import Job
-from trainer.loop.progress import stopped
 from trainer.runs import FLAGS, RUN, folder, record
 
 
@@ -49,7 +48,7 @@ def _run(config: TrainConfig, run_dir: Path) -> None:
     except command.Stopped as error:  # outside the loop
         if not (run_dir / FLAGS).is_file():
             raise  # before there was anything to resume
-        raise stopped(error.signal, train.resume_command(run_dir)) from error
+        raise train.stopped(error.signal, run_dir) from error
 
 
 def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:

@@ -14,8 +14,8 @@ from support import streams
 from support.errors import ExitCode
 
 #: Environment variables, and what they are for our programs; None removes one. Not
-#: here: what only moves time, memory and logs, TF_DETERMINISTIC_OPS, which chooses
-#: among equally good kernels, and XLA_FLAGS, which tells where CUDA is.
+#: here: what only moves time, memory and logs, and TF_DETERMINISTIC_OPS, which chooses
+#: among equally good kernels.
 ENVIRONMENT = {
     "KERAS_BACKEND": "tensorflow",
     "KERAS_MAX_EPOCHS": None,
@@ -35,6 +35,12 @@ ENVIRONMENT = {
     "TF_FP16_CONV_USE_FP32_COMPUTE": None,
     "TF_FP16_MATMUL_USE_FP32_COMPUTE": None,
     "NVIDIA_TF32_OVERRIDE": None,
+    "XLA_FLAGS": " ".join(
+        word
+        for word in os.environ.get("XLA_FLAGS", "").split()
+        if word.startswith("--xla_gpu_cuda_data_dir=")  # where CUDA is
+    )
+    or None,
 }
 
 
