@@ -91,8 +91,7 @@ def all_options(text: str) -> dict[str, str]:
 
     So an older run equals a newer one with the options of later versions unused.
     """
-    fields = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    options = read_options(flags_text(TrainConfig(**fields))) | read_options(text)
+    options = read_options(flags_text(TrainConfig())) | read_options(text)
     return options | {"weights": _absolute(options["weights"])}
 
 
