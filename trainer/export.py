@@ -264,7 +264,7 @@ def _check_output(config: ExportConfig) -> None:
 def _publish(unfinished: Path, path: Path, record: dict[str, Any]) -> None:
     """Gives an export its name; a record is never next to another export."""
     record_path = provenance.path_of(path)
-    for file in provenance.files_in(unfinished):
+    for file in export_record.files_in(unfinished):
         files.sync_file(file)
     record_path.unlink(missing_ok=True)
     if path.is_dir():

@@ -51,3 +51,11 @@ def describe(
             "tensorflow", "keras", *FORMATS[name].packages.values()
         ),
     }
+
+
+def files_in(export: Path) -> list[Path]:
+    """The files of an export, sorted by their names."""
+    if export.is_file():
+        return [export]
+    inside = [path for path in export.rglob("*") if path.is_file()]
+    return sorted(inside, key=lambda path: path.relative_to(export).as_posix())

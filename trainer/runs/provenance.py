@@ -176,19 +176,12 @@ def sha256_of(path: Path) -> str:
     """
     if not path.is_dir():
         return sha256_file(path)
-    digest = hashlib.sha256()
-    for file in files_in(path):
-        name = os.fsencode(file.relative_to(path).as_posix())
-        digest.update(f"{sha256_file(file)}  ./".encode() + name + b"\n")
-    return digest.hexdigest()
-
-
-def files_in(path: Path) -> list[Path]:
-    """A file itself, or all files in a folder, in the order of their names' bytes."""
-    if not path.is_dir():
-        return [path]
     inside = (file for file in path.rglob("*") if file.is_file())
-    return sorted(inside, key=lambda file: os.fsencode(file.relative_to(path)))
+    digest = hashlib.sha256()
+    for name in sorted(os.fsencode(file.relative_to(path)) for file in inside):
+        line = f"{sha256_file(path / os.fsdecode(name))}  ./".encode() + name + b"\n"
+        digest.update(line)
+    return digest.hexdigest()
 
 
 def _broken(what: str) -> UserError:
