@@ -7,7 +7,6 @@ into the sweep's folder at the end.
 """
 
 import dataclasses
-import os
 import re
 import shlex
 import signal
@@ -229,7 +228,7 @@ def main(argv: list[str]) -> None:
     command.refuse_words(command.parse(argv, values))
     sweep = command.from_flags(SweepConfig, values)
     folder = own_folder(argv, "sweep_dir", FLAGS, f"*/{RUN}") or sweep.sweep_dir
-    sweep = dataclasses.replace(sweep, sweep_dir=os.path.abspath(folder))
+    sweep = dataclasses.replace(sweep, sweep_dir=str(Path(folder).absolute()))
     for name, instead in _OWN.items():
         if values[name].present:
             print(f"note: --{name} of the flagfile gives way to {instead}.")
