@@ -168,7 +168,7 @@ def load_run(run_dir: Path, results_dir: Path | None = None) -> Run:
         metrics=metrics,
         history=history,
         predictions=read_csv(results_dir, PREDICTIONS),
-        flags=re.sub("--(data|run)_dir=.*\n", "", checked(run_dir, FLAGS, read_text)),
+        flags=re.sub("--(data|run)_dir=/.*\n", "", checked(run_dir, FLAGS, read_text)),
         subgroups=groups,
     )
     return evaluated(run, metrics) if evaluation else run

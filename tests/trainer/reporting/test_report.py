@@ -31,7 +31,7 @@ def _write_run(run_dir, sure=3.0):
     run_folder.write(
         run_dir,
         predictions,
-        "--model=resnet50\n--weights=<here>\n",
+        "--model=resnet50\n--data_dir=<here>\n",
         xla=False,
         devices=["CPU:0"],
         data=run_folder.data(
