@@ -34,6 +34,7 @@ from support import command, files
 from support.errors import input_error, output_error, usage_error
 from support.images import require_local
 from support.progress import Progress
+from trainer.config import FROM_1, check_numbers
 from trainer.evaluation import calibration
 from trainer.inference import annotate, images
 from trainer.inference.images import InputImage
@@ -66,8 +67,9 @@ class PredictConfig:
         None,
         "Abstain where the probability is less than this away from 0.5; default: as in "
         f"the run's metrics.json, else {calibration.ABSTAIN}.",
+        (0, 0.5),
     )
-    batch_size: int = command.option(64, "Images per step; changes no result.")
+    batch_size: int = command.option(64, "Images per step; changes no result.", FROM_1)
 
     def __post_init__(self):
         if not self.run_dir:
@@ -76,15 +78,7 @@ class PredictConfig:
             _check_output(self.output)
         if self.annotate is not None:
             annotate.check_folder(require_local(self.annotate, "annotate"))
-        if self.abstain is not None and not 0 <= self.abstain <= 0.5:
-            raise usage_error(
-                f"--abstain={self.abstain} is not within 0 and 0.5.",
-                "Choose a number in between.",
-            )
-        if self.batch_size < 1:
-            raise usage_error(
-                f"--batch_size={self.batch_size} is below 1.", "Choose 1 or more."
-            )
+        check_numbers(self)
 
 
 def _check_output(name: str) -> None:

@@ -19,7 +19,7 @@ from support.pool import cores
 from trainer.data import open_dataset
 from trainer.data.dataset import splits_that_fit
 from trainer.loop import runtime
-from trainer.loop.job import build_job
+from trainer.loop.job import Job
 
 AGAIN = ", again"
 BOUND, NAME, FRACTION = "upper bound", "its name", "fraction of it"
@@ -65,7 +65,7 @@ class Breakdown:
         part, train = part_of(self._dataset), config.train_config()
         auto = dataclasses.replace(train, precision="auto")
         self._auto_precision = runtime.prepare(auto).precision
-        self._job = build_job(train, runtime.prepare(train), part)
+        self._job = Job(train, runtime.prepare(train), part)
         self._records = Records(part)
         self._gpu = self._job.runtime.devices[0].startswith("GPU")
         stages = [*self._host_stages(), *self._device_stages()]

@@ -23,7 +23,7 @@ from trainer.config import TrainConfig
 from trainer.data import Dataset
 from trainer.data.input_pipeline import ATTRIBUTES, IMAGES, INDEX, LABELS, STEP
 from trainer.loop import runtime, wakeup
-from trainer.loop.job import build_job
+from trainer.loop.job import Job
 from trainer.loop.runtime import Runtime
 from trainer.loop.steps import TrainStep
 
@@ -67,7 +67,7 @@ def _ours(
     config: TrainConfig, effective: Runtime, warp: bool
 ) -> tuple[keras.Model, Work]:
     """The trainer's own step, or the same on images that are warped already."""
-    job = build_job(config, effective, _dataset(config))
+    job = Job(config, effective, _dataset(config))
     step = job.train_step
     if not warp:
         step = TrainStep(

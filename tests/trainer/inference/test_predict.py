@@ -246,7 +246,7 @@ def test_terminal_shows_progress_and_no_control_characters(
         (["--run_dir=r", "--output=d.csv"], "not a file in", ExitCode.OUTPUT),
         (["--run_dir=r", "--output=m.json"], "is no prediction of", ExitCode.OUTPUT),
         (["--run_dir=r", "--annotate=f"], "--annotate=f is not a", ExitCode.OUTPUT),
-        (["--run_dir=r", "--abstain=0.6"], "not within 0 and 0.5", ExitCode.USAGE),
+        (["--run_dir=r", "--abstain=0.6"], "not between 0 and 0.5", ExitCode.USAGE),
         (["--run_dir=r", "--batch_size=0"], "is below 1", ExitCode.USAGE),
         (["--run_dir=r", "gone.jpg"], "gone.jpg does not exist", ExitCode.INPUT_DATA),
         (["--run_dir=r", "f"], "r is not a run folder", ExitCode.INPUT_DATA),
