@@ -159,19 +159,20 @@ def _resolve(path: str) -> str:
 def _facts(config: BuildConfig, written: rounds.Written, watch: Stopwatch) -> dict:
     """What `build.json` holds: all that must not be in the manifest."""
     reasons = collections.Counter(reason for _, reason, _ in written.rejected)
-    rate = written.images_read / written.seconds if written.seconds else 0.0
+    work = written.work
+    rate = work.images / work.seconds if work.seconds else 0.0
     return {
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "beam": beam.__version__,
-        "runner": written.runner,
+        "runner": written.work.runner,
         "config": dataclasses.asdict(config),
         "seconds": round(watch.total, 2),
         "stages": {name: round(value, 3) for name, value in watch.seconds.items()},
-        "seconds_in_runner": round(written.seconds, 2),
-        "images_read": written.images_read,
+        "seconds_in_runner": round(work.seconds, 2),
+        "images_read": written.work.images,
         "images_per_second": round(rate, 1),
         "rounds": written.passes,
         "turned_upright": written.turned,
@@ -187,8 +188,8 @@ def _result(config: BuildConfig, written: rounds.Written, rate: float) -> Iterab
     if written.turned:
         yield f"{written.turned:,} images with their EXIF orientation applied"
     yield (
-        f"{written.images_read:,} images read and checked, {rate:,.0f} per second "
-        f"({written.runner})"
+        f"{written.work.images:,} images read and checked, {rate:,.0f} per second "
+        f"({written.work.runner})"
     )
 
 

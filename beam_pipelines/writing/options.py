@@ -1,6 +1,7 @@
 """Beam's options, checked before anything is read, written or uploaded."""
 
 import argparse
+import importlib
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,6 +49,8 @@ def parse(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOptions:
             raise _unknown(unknown[0], names)
 
     options = PipelineOptions(list(words))
+    if is_dask(options.view_as(StandardOptions).runner or ""):
+        _require_dask()
     options.get_all_options(add_extra_args_fn=refuse_unknown)
     runner = options.view_as(StandardOptions).runner or ""
     _check_runner(runner)
@@ -64,6 +67,11 @@ def parse(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOptions:
             "Use 0 for one per processor.",
         )
     return options
+
+
+def is_dask(runner: str) -> bool:
+    """Tells whether `--runner` names Beam's DaskRunner, in any spelling."""
+    return re.sub("runner$", "", runner.rpartition(".")[2].lower()) == "dask"
 
 
 def check_dataflow(options: PipelineOptions, paths: Mapping[str, str]) -> None:
@@ -112,6 +120,16 @@ def _dataflow_errors(
         )
 
 
+def _require_dask() -> None:
+    """Makes Beam know Dask's options, which it does when the runner is imported."""
+    if importlib.util.find_spec("distributed") is None:
+        raise usage_error(
+            "--runner=DaskRunner needs Dask, which is not installed.",
+            "Run: pip install -e '.[dask]'",
+        )
+    importlib.import_module("apache_beam.runners.dask.dask_runner")
+
+
 def _unknown(word: str, names: Sequence[str]) -> UserError:
     if not word.startswith("-"):
         return usage_error(f"{word!r} is not a flag.", "Flags begin with --.")
@@ -123,7 +141,7 @@ def _unknown(word: str, names: Sequence[str]) -> UserError:
 
 
 def _check_runner(name: str) -> None:
-    known = [*StandardOptions.KNOWN_RUNNER_NAMES, "FnApiRunner"]
+    known = [*StandardOptions.KNOWN_RUNNER_NAMES, "DaskRunner"]
     short = {re.sub("runner$", "", runner.lower()) for runner in known}
     if name and "." not in name and re.sub("runner$", "", name.lower()) not in short:
         raise usage_error(f"--runner={name} is not known.", did_you_mean(name, known))

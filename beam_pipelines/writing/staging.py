@@ -31,7 +31,7 @@ from beam_pipelines.writing.store import Store
 from schemas.manifest import FILE_NAME as MANIFEST
 from schemas.manifest import FORMAT, VERSION, Manifest, ManifestError
 from support import files
-from support.errors import output_error
+from support.errors import ExitCode, UserError, output_error
 
 BUILD_FILE, REJECTED_FILE = "build.json", "rejected.csv"
 
@@ -106,16 +106,6 @@ class Staging:
     def save_retries(self, passes: Sequence[Sequence[Rejection]]) -> None:
         self.store.write(RETRIES_FILE, json.dumps(passes))
 
-    def reports(self, names: Iterable[str]) -> dict[str, ShardReport]:
-        """The reports that exist of the named shards."""
-        existing = self.store.sizes()
-        reports = {
-            name: ShardReport.load(self.store, name)
-            for name in names
-            if report_name(name) in existing
-        }
-        return {name: report for name, report in reports.items() if report}
-
     def publish(
         self,
         manifest: Manifest,
@@ -139,7 +129,7 @@ class Staging:
 
     def forget_rejections(self, shards: Iterable[str]) -> None:
         """Makes the next build look again at all images that the writers rejected."""
-        reports = self.reports(shards).values()
+        reports = load_reports(self.store, shards).values()
         stale = [report_name(report.name) for report in reports if report.rejected]
         self.store.delete([RETRIES_FILE, *stale])
 
@@ -155,7 +145,14 @@ class Staging:
         build: Mapping[str, Any],
     ) -> None:
         """Writes everything that is stored next to the shards, the manifest last."""
+        sizes = self.store.sizes()
         for shard in manifest.shards:
+            if sizes.get(shard.name) != shard.bytes:
+                raise UserError(
+                    f"{shard.name} in {self.store} was changed after it was written.",
+                    "Run the same command again: it writes such shards anew.",
+                    ExitCode.INTEGRITY,
+                )
             self.store.sync(shard.name)
         documents = {
             REJECTED_FILE: rejected_csv(rejected),
@@ -265,6 +262,17 @@ def open_staging(
     name = hashlib.sha256(identity.encode()).hexdigest()[:12]
     kind = RemoteStaging if is_remote(output) else LocalStaging
     return kind(output, name)
+
+
+def load_reports(store: Store, names: Iterable[str]) -> dict[str, ShardReport]:
+    """The reports that a store has on the named shards."""
+    existing = store.sizes()
+    reports = {
+        name: ShardReport.load(store, name)
+        for name in names
+        if report_name(name) in existing
+    }
+    return {name: report for name, report in reports.items() if report}
 
 
 def check_output(output: str, overwrite: bool) -> None:

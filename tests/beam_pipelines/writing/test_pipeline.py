@@ -23,10 +23,12 @@ def make_task():
     return shards.Task(FolderSource("images"), Store("out"), None, 40)
 
 
-def test_the_graph_holds_no_names_and_no_data():
+#: The shards of 202,599 and of 20 million rows, and the most that flags can ask for.
+@pytest.mark.parametrize("count", [130, 1_223, 299_997])
+def test_a_job_is_small_however_many_shards_it_writes(count):
     graph = beam.Pipeline(runner="FnApiRunner")
-    pipeline.write_shards(graph, 1, make_task())
-    assert len(graph.to_runner_api().SerializeToString()) < 20_000
+    pipeline.write_shards(graph, 1, make_task(), count)
+    assert len(graph.to_runner_api().SerializeToString()) < 50_000
 
 
 def test_stages_pickle():

@@ -67,7 +67,7 @@ def test_an_interrupted_build_goes_on_in_the_bucket(remote, monkeypatch, capsys)
     assert build() == ExitCode.OK
     assert "continuing the unfinished build in gs://" in capsys.readouterr().out
     assert kept == {name: (folder / name).stat().st_mtime_ns for name in kept}
-    assert not list(folder.glob("*.json.*")) and not (folder / "plan.npz").exists()
+    assert not list(folder.glob("*.json.*")) and not (folder / "plan.arrow").exists()
 
 
 def test_foreign_objects_are_left_alone(remote, capsys):
