@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import importlib.util
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -16,6 +17,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
+from beam_pipelines.writing import job_servers
 from support.errors import UserError, did_you_mean, usage_error
 
 _DATAFLOW_NEEDS = {
@@ -44,16 +46,20 @@ def parse(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOptions:
             raise usage_error(
                 f"Beam refuses its options: {error}.", "Correct the option."
             ) from error
+        if job_servers.engine_of(runner):  # its job server may know the option
+            logging.getLogger("apache_beam.options").setLevel(logging.ERROR)
+            unknown = [word for word in unknown if not word.startswith("--")]
         if unknown:
             names = [f"--{name}" for name in (*own_flags, *vars(known))]
             raise _unknown(unknown[0], names)
 
     options = PipelineOptions(list(words))
-    if is_dask(options.view_as(StandardOptions).runner or ""):
+    runner = options.view_as(StandardOptions).runner or ""
+    if is_dask(runner):
         _require_dask()
     options.get_all_options(add_extra_args_fn=refuse_unknown)
-    runner = options.view_as(StandardOptions).runner or ""
     _check_runner(runner)
+    job_servers.check(options)
     endpoint = options.view_as(PortableOptions).job_endpoint
     if runner.lower().startswith("portable") and not endpoint:
         raise usage_error(

@@ -19,6 +19,7 @@ from apache_beam.options.pipeline_options import (
 )
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
+from beam_pipelines.writing import job_servers
 from beam_pipelines.writing import options as beam_options
 from support import pool
 from support.errors import ExitCode, UserError, usage_error
@@ -59,11 +60,16 @@ def engine(options: PipelineOptions) -> Iterator[Run]:
             from beam_pipelines.writing import dask_engine  # an extra has it
 
             runner = stack.enter_context(dask_engine.open_runner(options))
+        elif job_servers.engine_of(name):
+            runner = stack.enter_context(job_servers.open_runner(options))
         else:
             runner = _create(name)
 
+        # Ctrl-C must not wait for a job server, nor may its threads print.
+        run_job = _run_in_thread if job_servers.engine_of(name) else _run
+
         def run(graph: Graph, _images: int) -> str:
-            _run(graph, runner, options, 1)
+            run_job(graph, runner, options, 1)
             return name
 
         yield run
