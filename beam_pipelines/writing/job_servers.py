@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,7 @@ def _log_file(engine: str) -> Iterator[Path]:
         handlers, root.handlers = root.handlers, [logging.StreamHandler(file)]
         for name in _LOGGERS:
             logging.getLogger(name).setLevel(logging.INFO)
+        hook, threading.excepthook = threading.excepthook, _log_error
         keep = False
         try:
             yield Path(path)
@@ -157,9 +159,15 @@ def _log_file(engine: str) -> Iterator[Path]:
             keep = path in error.remedy
             raise
         finally:
-            root.handlers = handlers
+            root.handlers, threading.excepthook = handlers, hook
             if not keep:
                 os.unlink(path)
+
+
+def _log_error(args: threading.ExceptHookArgs) -> None:
+    """Logs what ended a thread of Beam or gRPC, instead of printing it."""
+    error = (args.exc_type, args.exc_value, args.exc_traceback)
+    logging.error("a thread ended", exc_info=error)
 
 
 def _failed(cause: str, text: str, log: Path) -> UserError:
