@@ -122,9 +122,11 @@ def _connect(runner: PortableRunner, options: PipelineOptions, log: Path) -> Any
             "Start one there, or name another with --job_endpoint.",
         ) from error
     except (OSError, RuntimeError) as error:
-        cause = _failed("The job server does not start", str(error), log).cause
-        remedy = f"See {log}; docs/engines.md has the commands that were tried."
-        raise usage_error(cause, remedy) from error
+        reason = str(error).split(": ")[0]  # if Beam could not fetch a jar, no more
+        raise usage_error(
+            _failed("The job server does not start", reason, log).cause,
+            f"See {log}; `make engine-flink` or `engine-spark` fetches a tested jar.",
+        ) from error
 
 
 def _refuse_unknown(options: PipelineOptions, service: Any) -> None:

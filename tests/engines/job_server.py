@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -53,8 +54,9 @@ class Case:
         """Starts a build as a program of its own."""
         line = [sys.executable, "-m", "beam_pipelines.build", *FLAGS, *flags]
         line += [f"--celeba_dir={self.small.folder}", f"--output_dir={self.output}"]
+        env = {**os.environ, "TMPDIR": str(self.output.parent)}  # logs stay there
         pipe = subprocess.PIPE
-        return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True)
+        return subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, env=env)
 
     def run(self, *flags: str) -> str:
         """Runs a build to its good end; returns what it printed."""

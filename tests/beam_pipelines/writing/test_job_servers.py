@@ -1,5 +1,6 @@
 """Job servers that cannot be had: two lines, before anything is written."""
 
+import os
 import socket
 import stat
 import subprocess
@@ -45,7 +46,8 @@ def test_a_job_server_that_does_not_start(builder, java):
     flags = (jar, f"--job_server_java_launcher={java}", "--job_server_jvm_property=-Xx")
     places = (f"--celeba_dir={builder.celeba_dir}", f"--output_dir={builder.output}")
     line = [sys.executable, "-m", "beam_pipelines.build", *FLINK, *flags, *places]
-    done = subprocess.run(line, stderr=subprocess.PIPE, text=True)
+    env = {**os.environ, "TMPDIR": str(java.parent)}  # the log stays there
+    done = subprocess.run(line, stderr=subprocess.PIPE, text=True, env=env)
     assert done.returncode == ExitCode.USAGE
     assert "does not start: Unrecognized option: -Xx" in done.stderr
     assert len(done.stderr.splitlines()) == 2
