@@ -39,14 +39,14 @@ def parse(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOptions:
     def refuse_unknown(parser: argparse.ArgumentParser) -> None:
         parser.exit_on_error = False
         try:
-            known, unknown = parser.parse_known_args(list(words))
+            _, unknown = parser.parse_known_args(list(words))
         except argparse.ArgumentError as error:
             raise usage_error(
                 f"Beam refuses its options: {error}.", "Correct the option."
             ) from error
         if unknown:
-            names = [f"--{name}" for name in (*own_flags, *vars(known))]
-            raise _unknown(unknown[0], names)
+            spelt = re.findall(r"--\w+", parser.format_usage())
+            raise _unknown(unknown[0], [*(f"--{name}" for name in own_flags), *spelt])
 
     options = PipelineOptions(list(words))
     if is_dask(options.view_as(StandardOptions).runner or ""):

@@ -11,7 +11,6 @@ import functools
 import time
 
 import numpy as np
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
@@ -77,7 +76,7 @@ def write(
     found: Sources,
     plan: Plan,
     staging: Staging,
-    options: PipelineOptions,
+    run: runner.Run,
 ) -> Written:
     """Writes all shards of a plan into the staging folder.
 
@@ -98,18 +97,17 @@ def write(
         _check_bad_fraction(plan, done[:count], staging, config)
         plan = selection.replace(plan, _rows(plan, rejected), config)
     work = Work()
-    with runner.engine(options) as run:
-        while True:
-            reports = _write_plans(list(shards.shard_plans(plan)), task, run, work)
-            _check_sizes(reports, staging)
-            rejected = [row for report in reports for row in report.rejected]
-            if not rejected:
-                break
-            done.append(rejected)
-            # Before the pass counts as complete: the same command must fail again.
-            _check_bad_fraction(plan, done, staging, config)
-            staging.save_retries(done)
-            plan = selection.replace(plan, _rows(plan, rejected), config)
+    while True:
+        reports = _write_plans(list(shards.shard_plans(plan)), task, run, work)
+        _check_sizes(reports, staging)
+        rejected = [row for report in reports for row in report.rejected]
+        if not rejected:
+            break
+        done.append(rejected)
+        # Before the pass counts as complete: the same command must fail again.
+        _check_bad_fraction(plan, done, staging, config)
+        staging.save_retries(done)
+        plan = selection.replace(plan, _rows(plan, rejected), config)
     excluded = (*_missing(plan), *(row for rejected in done for row in rejected))
     return Written(plan, reports, excluded, work, len(done) + 1)
 
