@@ -57,6 +57,10 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
     watch = Stopwatch()
     FileSystems.set_options(options)  # the project and credentials for buckets
     output = _resolve(config.output_dir)
+    if not (runner.is_local(options) or is_remote(config.celeba_dir)):
+        # Workers may have been started in another folder.
+        folder = os.path.abspath(config.celeba_dir)
+        config = dataclasses.replace(config, celeba_dir=folder)
     if not config.dry_run:
         staging.check_output(output, config.overwrite)
 

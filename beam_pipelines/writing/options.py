@@ -134,6 +134,8 @@ def _unknown(word: str, names: Sequence[str]) -> UserError:
     if not word.startswith("-"):
         return usage_error(f"{word!r} is not a flag.", "Flags begin with --.")
     flag = f"--{word.lstrip('-').split('=')[0]}"
+    if flag.startswith("--dask_") and "--dask_client_address" not in names:
+        return usage_error(f"{flag} needs --runner=DaskRunner.", "Add it.")
     remedy = did_you_mean(flag, names)
     if not remedy.startswith("Did"):
         remedy = "--help lists the flags; Beam's options are accepted too."

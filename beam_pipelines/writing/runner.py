@@ -15,8 +15,10 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     DirectOptions,
     PipelineOptions,
+    PortableOptions,
     StandardOptions,
 )
+from apache_beam.runners.portability.prism_runner import PrismRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from beam_pipelines.writing import options as beam_options
@@ -61,6 +63,8 @@ def engine(options: PipelineOptions) -> Iterator[Run]:
             runner = stack.enter_context(dask_engine.open_runner(options))
         else:
             runner = _create(name)
+            if isinstance(runner, PrismRunner):
+                _start_prism(runner, options)
 
         def run(graph: Graph, _images: int) -> str:
             _run(graph, runner, options, 1)
@@ -76,6 +80,19 @@ def _create(name: str) -> PipelineRunner:
         raise usage_error(
             f"--runner={name} cannot be loaded: {error}.",
             "Install what it needs, or use --runner=DirectRunner.",
+        ) from error
+
+
+def _start_prism(runner: PrismRunner, options: PipelineOptions) -> None:
+    """Starts the program that all of the build's pipelines will use."""
+    if options.view_as(PortableOptions).job_endpoint:
+        return
+    try:
+        runner.default_job_server(options).start()
+    except Exception as error:  # it downloads, unpacks and starts a program
+        raise usage_error(
+            f"Prism cannot be started: {error}".split("\n")[0].rstrip(".") + ".",
+            "Name its program with --prism_location=FILE, or use DirectRunner.",
         ) from error
 
 
