@@ -8,14 +8,16 @@ the published manifest. Interleaved with it: a hand-written loop that only reads
 decodes and writes, and the writers of other libraries, if `--peers_python` has them.
 """
 
+import collections
 import dataclasses
 import functools
 import math
 import shutil
+import statistics
 import sys
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,9 +68,9 @@ class BuildBenchmarkConfig(Options):
 def main(argv: list[str]) -> None:
     config = command.parse_config(BuildBenchmarkConfig, argv)
     folder = make_images(config, config.num_images)
-    facts: dict[str, dict[str, float]] = {}
+    facts: dict[str, list[dict[str, float]]] = collections.defaultdict(list)
     measurements = [
-        dataclasses.replace(one, facts=facts.get(one.name, {}))
+        dataclasses.replace(one, facts=_medians(facts[one.name][-config.rounds :]))
         for one in harness.measure(list(_cases(config, folder, facts)), config.rounds)
     ]
     sizes = [path.stat().st_size for path in (folder / celeba.IMAGE_FOLDER).iterdir()]
@@ -82,8 +84,18 @@ def main(argv: list[str]) -> None:
     harness.report(name, "images", measurements, settings, config.write)
 
 
+def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return {
+        fact: round(statistics.median(one[fact] for one in rounds), 1)
+        for fact in rounds[0]
+    }
+
+
 def make_images(config: BuildBenchmarkConfig, count: int) -> Path:
-    """A CelebA directory of `count` files, made once; returns its path."""
+    """A CelebA directory of `count` files, made once; returns its path.
+
+    Copies of an image differ in a comment, so that no two files are equal.
+    """
     work = Path(config.work_dir)
     folder, faces = work / f"celeba-{count}", work / "faces"
     if (folder / "complete").exists():
@@ -95,7 +107,9 @@ def make_images(config: BuildBenchmarkConfig, count: int) -> Path:
     sources = Path(config.images_dir or faces / celeba.IMAGE_FOLDER)
     jpegs = [_full_size(path.read_bytes()) for path in sorted(sources.iterdir())]
     for index in range(count):
-        (images / f"{index + 1:06d}.jpg").write_bytes(jpegs[index % len(jpegs)])
+        comment = b"\xff\xfe\x00\x0a%08d" % index
+        start, rest = jpegs[index % len(jpegs)][:2], jpegs[index % len(jpegs)][2:]
+        (images / f"{index + 1:06d}.jpg").write_bytes(start + comment + rest)
     for name in _TEXTS:
         text = (Path(config.annotations_dir or faces) / name).read_bytes()
         (folder / name).write_bytes(_repeat(text, count, header="attr" in name))
@@ -104,9 +118,9 @@ def make_images(config: BuildBenchmarkConfig, count: int) -> Path:
 
 
 def _cases(
-    config: BuildBenchmarkConfig, folder: Path, facts: dict[str, dict[str, float]]
+    config: BuildBenchmarkConfig, folder: Path, facts: dict[str, list[dict[str, float]]]
 ) -> Iterator[harness.Case]:
-    """The builds, whose memory and processor time go to `facts`, then the others."""
+    """The builds and the others; what else is known of each round goes to `facts`."""
     work, count = Path(config.work_dir), config.num_images
     builds = {
         f"build, folder, {count:,}": (folder, count),
@@ -117,7 +131,8 @@ def _cases(
         builds[f"build, folder, {number:,}"] = (part, number)
 
     def build(name: str) -> harness.Timed:
-        timed, facts[name] = _build(*builds[name], work / "tfrecords")
+        timed, known = _build(*builds[name], work / "tfrecords")
+        facts[name].append(known)
         return timed
 
     for name in builds:
@@ -128,9 +143,17 @@ def _cases(
         if programs.can_import(name, config.peers_python, module):
             words = [config.peers_python, str(_WRITERS), name]
             others[f"{name}, unchecked"] = words
+
+    def write(name: str, words: Sequence[str]) -> int:
+        shutil.rmtree(output, ignore_errors=True)
+        started = time.time()
+        written = int(programs.run([*words, str(images), str(output)]).split()[-1])
+        facts[name].append(_between_shards(output.glob("0*"), started, written))
+        return written
+
     for name, words in others.items():
-        write = functools.partial(_write, [*words, str(images), str(output)])
-        yield harness.Case(f"{name}, {count:,}", write)
+        name = f"{name}, {count:,}"
+        yield harness.Case(name, functools.partial(write, name, words))
 
 
 def _build(
@@ -150,12 +173,30 @@ def _build(
     written = sum(shard.records for shard in manifest.shards)
     if written != count:
         raise ValueError(f"{folder}: {written} of {count} images were written")
-    return harness.Timed(count, seconds), facts
+    shards = [output / shard.name for shard in manifest.shards]
+    return harness.Timed(count, seconds), facts | _between_shards(
+        shards, started, count
+    )
 
 
-def _write(words: Sequence[str]) -> int:
-    shutil.rmtree(words[-1], ignore_errors=True)
-    return int(programs.run(words).split()[-1])
+def _between_shards(
+    shards: Iterable[Path], started: float, images: int
+) -> dict[str, float]:
+    """When the first shard was written, and the rate from then to the last one.
+
+    Args:
+      shards: files of about equally many images.
+      started: when the program did, as `time.time`.
+      images: in all shards.
+    """
+    ends = sorted(path.stat().st_mtime for path in shards)
+    if len(ends) < 2:
+        return {}
+    share = (len(ends) - 1) / len(ends)
+    return {
+        "first shard, s": ends[0] - started,
+        "first to last shard, images/s": images * share / (ends[-1] - ends[0]),
+    }
 
 
 def _zipped(folder: Path) -> Path:

@@ -27,7 +27,7 @@ from support import memory
 from support.errors import ExitCode, UserError, usage_error
 
 _PATIENCE = 10  # seconds for a program to end by itself
-_WATCH_SECONDS = 0.1
+_WATCH_SECONDS = 0.2
 _MATMUL_SECONDS = 0.25
 _MEBIBYTE = 2**20
 _LONGEST_MESSAGE = 300
@@ -262,6 +262,7 @@ def run_watched(words: Sequence[str]) -> dict[str, float]:
 
     Returns:
       "largest process, MB": resident, the highest that was seen of any process;
+      "all processes, MB": resident, the highest that was seen of their sum;
       "processor seconds": of all processes together.
 
     Raises:
@@ -270,18 +271,21 @@ def run_watched(words: Sequence[str]) -> dict[str, float]:
     import psutil
 
     process = psutil.Popen(words, stdout=subprocess.DEVNULL)
-    largest, seconds = 0, {}
+    largest, most, seconds = 0, 0, {}
     while process.poll() is None:
         with contextlib.suppress(psutil.Error):  # one has just ended
+            resident = []
             for one in (process, *process.children(recursive=True)):
                 times = one.cpu_times()
                 seconds[one.pid] = times.user + times.system
-                largest = max(largest, one.memory_info().rss)
+                resident.append(one.memory_info().rss)
+            largest, most = max(largest, *resident), max(most, sum(resident))
         time.sleep(_WATCH_SECONDS)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, list(words))
     return {
         "largest process, MB": round(largest / 1e6, 1),
+        "all processes, MB": round(most / 1e6, 1),
         "processor seconds": round(sum(seconds.values()), 1),
     }
 

@@ -6,6 +6,7 @@ without a field, nor with another default.
 """
 
 import dataclasses
+import errno
 import os
 import signal
 import sys
@@ -16,7 +17,8 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from support.errors import ExitCode, UserError, nearest, usage_error
+from support import streams
+from support.errors import ExitCode, UserError, nearest, output_error, usage_error
 
 Config = TypeVar("Config")
 
@@ -109,6 +111,13 @@ def parse(
     if {"--help", "-help", "-h"} & set(argv[1:]):
         print(_help(flag_values))
         raise SystemExit(ExitCode.OK)
+    for word in argv[1:]:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise usage_error(
+                f"{word!a} is not in UTF-8.", "Rename the file or folder."
+            ) from None
     files, rest = _split_flagfiles(argv[1:])
     flag_values.set_gnu_getopt(True)
     try:
@@ -118,6 +127,16 @@ def parse(
         raise usage_error(
             f"There is no flag --{error.flagname}.",
             f"Did you mean {' or '.join(near)}?" if near else "--help lists the flags.",
+        ) from error
+    except flags.CantOpenFlagFileError as error:
+        refused = error.__context__
+        raise usage_error(
+            f"--flagfile={refused.filename} cannot be read: {refused.strerror}.",
+            "Check its path.",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise usage_error(
+            f"A flagfile is no text in UTF-8: {error}.", "Write one flag a line."
         ) from error
     except flags.Error as error:
         raise usage_error(
@@ -166,6 +185,7 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     CELEBA_TRACEBACK=1 adds the traceback. SIGTERM ends like Ctrl-C does, so that
     `finally` clauses run.
     """
+    streams.guard()
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # as for a job in the background
             signal.signal(number, _stop)
@@ -177,7 +197,12 @@ def guard(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
     _arrived.clear()
     try:
         code = int(main(argv) or ExitCode.OK)
-        sys.stdout.flush()  # a broken pipe shows here, not when Python ends
+        lost = streams.failure()  # a broken pipe shows here, not when Python ends
+        if lost:
+            raise output_error(
+                f"The standard output cannot be written: {lost.strerror}.",
+                "The work is done; only lines that it printed are missing.",
+            )
         return code
     except (Exception, Stopped, KeyboardInterrupt) as error:
         return _exit_code(error)
@@ -199,11 +224,25 @@ def _exit_code(error: BaseException) -> ExitCode:
     if isinstance(error, BrokenPipeError):  # the reader went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OUTPUT
+    if isinstance(error, OSError) and error.errno in errno.errorcode:
+        _report(*_refusal(error))
+        return ExitCode.OUTPUT
     _report(
         f"This is a bug: {type(error).__name__}: {error}".splitlines()[0],
         f"Please report it with the traceback that {TRACEBACK_VARIABLE}=1 prints.",
     )
     return ExitCode.BUG
+
+
+def _refusal(error: OSError) -> tuple[str, str]:
+    """Cause and remedy of what the operating system refused."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "Too many files are open.", "Raise the limit: ulimit -n 4096."
+    if error.filename is None:
+        cause = f"The system refused to go on: {error.strerror}."
+    else:
+        cause = f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}."
+    return cause, "Check the path, its permissions and its disk; then run it again."
 
 
 class Stopped(BaseException):

@@ -4,8 +4,10 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import glob
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -45,13 +47,37 @@ def atomic_writer(path: str | os.PathLike, durable: bool = True) -> Iterator[Bin
         temporary.unlink(missing_ok=True)
         raise
     if durable:
+        _remove_left(path)
         sync_folder(path.parent)
+
+
+def _remove_left(path: Path) -> None:
+    """Removes what killed processes left of writing this file."""
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        process = temporary.name.split(".")[-2]
+        if process.isdecimal():
+            try:
+                os.kill(int(process), 0)
+            except ProcessLookupError:
+                temporary.unlink(missing_ok=True)
+            except OSError:  # it runs
+                continue
+
+
+def is_temporary(name: str) -> bool:
+    """Tells whether a file is what a killed `atomic_writer` left."""
+    return re.fullmatch(r"\..+\.\d+\.tmp", name) is not None
 
 
 def atomic_write(path: str | os.PathLike, data: bytes | str) -> None:
     """Writes `data` (text as UTF-8) to `path`, whole or not at all."""
     with atomic_writer(path) as file:
-        file.write(data.encode() if isinstance(data, str) else data)
+        file.write(encode(data))
+
+
+def encode(data: bytes | str) -> bytes:
+    """Text as UTF-8; what a name in another encoding left in it is spelt out."""
+    return data.encode(errors="backslashreplace") if isinstance(data, str) else data
 
 
 def sync_file(path: str | os.PathLike) -> None:

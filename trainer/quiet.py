@@ -8,6 +8,9 @@ import os
 import sys
 import tempfile
 
+from support import streams
+
+streams.open_closed()
 with tempfile.TemporaryFile() as lines:
     sys.stderr.flush()
     stderr = os.dup(2)

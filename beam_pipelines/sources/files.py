@@ -105,8 +105,9 @@ def _read_small(path: str) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = os.read(descriptor, _CHUNK)
-        while part := os.read(descriptor, _CHUNK):
-            data += part
+        if more := os.read(descriptor, _CHUNK):
+            with open(descriptor, "rb", closefd=False) as file:
+                data = b"".join((data, more, file.read()))
         return data
     finally:
         os.close(descriptor)

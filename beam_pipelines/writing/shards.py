@@ -100,7 +100,8 @@ class ShardReport:
 
     def save(self, store: Store) -> None:
         text = json.dumps(dataclasses.asdict(self), indent=1)
-        store.write(report_name(self.name), text)
+        # Whoever trusts it compares the shard with it: it may be lost in a power cut.
+        store.write(report_name(self.name), text, durable=False)
 
     @classmethod
     def load(cls, store: Store, name: str) -> "ShardReport | None":
@@ -188,7 +189,7 @@ def write_shard(plan: ShardPlan, task: Task) -> ShardReport:
         bytes=size,
         sha256=sha256.hexdigest(),
         class_counts=tuple(tally.class_counts),
-        image_sizes=dict(sorted(tally.image_sizes.items())),
+        image_sizes=dict(sorted((f"{h}x{w}", n) for (h, w), n in tally.shapes.items())),
         turned=tally.turned,
         rejected=tuple(tally.rejected),
     )
@@ -201,9 +202,7 @@ class _Tally:
     """Counts made while a shard is written."""
 
     class_counts: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
-    image_sizes: collections.Counter = dataclasses.field(
-        default_factory=collections.Counter
-    )
+    shapes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     turned: int = 0
     rejected: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
 
@@ -227,7 +226,7 @@ def _records(plan: ShardPlan, task: Task, tally: _Tally) -> Iterator[bytes]:
             tally.rejected.append((image_id, error.reason, error.detail))
             continue
         tally.class_counts[label] += 1
-        tally.image_sizes[f"{shape[0]}x{shape[1]}"] += 1
+        tally.shapes[shape] += 1
         tally.turned += turned
         yield example.encode(
             example.Example(image, label, image_id, identity, attributes.tobytes())

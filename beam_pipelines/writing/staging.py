@@ -309,7 +309,8 @@ def _check_folder(output: Path, overwrite: bool) -> None:
             f"{output} is a mount point.", "Give --output_dir a folder inside it."
         )
     entries = sorted(os.listdir(output))
-    foreign = [name for name in entries if not OURS.fullmatch(name)]
+    ours = [OURS.fullmatch(name) or files.is_temporary(name) for name in entries]
+    foreign = [name for name, own in zip(entries, ours, strict=True) if not own]
     if foreign:
         raise output_error(
             f"{output} holds other files, such as {foreign[0]}.",

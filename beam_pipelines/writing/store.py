@@ -56,10 +56,10 @@ class Store:
         with self._errors(), FileSystems.create(self._path(name), **_AS_IT_IS) as file:
             yield file
 
-    def write(self, name: str, data: str | bytes) -> None:
-        """Writes a file (text as UTF-8), complete or not at all."""
-        with self.writer(name) as file:
-            file.write(data.encode() if isinstance(data, str) else data)
+    def write(self, name: str, data: str | bytes, durable: bool = True) -> None:
+        """Writes a file (text as UTF-8), complete or not at all; see `writer`."""
+        with self.writer(name, durable) as file:
+            file.write(files.encode(data))
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:

@@ -63,7 +63,9 @@ def test_the_command_line_wins_over_a_flagfile_wherever_it_stands(tmp_path, spel
         ("--epochs=0", "--epochs=0 is below 1."),
         ("--parts=a,b", "is not a list of floats"),
         ("extra", "'extra' is not a flag."),
-        ("--flagfile=nowhere.flags", "nowhere.flags"),
+        ("--flagfile=nowhere", "--flagfile=nowhere cannot be read: No such file"),
+        (f"--flagfile={sys.executable}", "A flagfile is no text in UTF-8"),
+        ("--name=\udcff", "'--name=\\udcff' is not in UTF-8."),
     ],
 )
 def test_wrong_words_are_usage_errors(word, message):
@@ -89,6 +91,9 @@ def _fail(error):
         (command.Stopped(signal.SIGINT), ExitCode.INTERRUPTED),
         (command.Stopped(signal.SIGTERM), ExitCode.STOPPED),
         (ZeroDivisionError("oh"), ExitCode.BUG),
+        (PermissionError(13, "Permission denied", "x"), ExitCode.OUTPUT),
+        (OSError(24, "Too many open files"), ExitCode.OUTPUT),
+        (OSError("no number"), ExitCode.BUG),
     ],
 )
 def test_errors_end_in_two_lines_and_their_code(error, code, capsys, monkeypatch):

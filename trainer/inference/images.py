@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from support import images, zips
+from support import images
 from support.errors import UserError, input_error
 from support.files import input_errors, megabytes
 from support.images import BadImage
+from trainer.inference import zips
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 

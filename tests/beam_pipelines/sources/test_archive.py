@@ -198,3 +198,22 @@ def test_replaced_file_is_read_again(tmp_path):
     assert make(path, [("1.jpg", b"newer")]).read("1.jpg") == b"newer"
     with pytest.raises(UserError, match="cannot be read"):
         ZipSource(File(str(tmp_path / "none.zip"))).list()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_zip64_behind_another_file(tmp_path, monkeypatch, method):
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 20)  # larger numbers become ZIP64
+    path = tmp_path / "a.zip"
+    path.write_bytes(b"#!/bin/sh\n" * 9)
+    with zipfile.ZipFile(path, "a", method) as archive:
+        for index in range(5):
+            archive.writestr(f"a/{index}.jpg", bytes([index]) * index * 10)
+    assert b"PK\x06\x06" in path.read_bytes()
+    source = ZipSource(File(str(path)))
+    assert found(source) == {f"{i}.jpg".encode(): i * 10 for i in range(5)}
+    assert [source.read(f"{i}.jpg")[:1] for i in range(1, 5)] == [
+        b"\1",
+        b"\2",
+        b"\3",
+        b"\4",
+    ]

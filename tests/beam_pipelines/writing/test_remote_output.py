@@ -83,10 +83,10 @@ def test_a_build_killed_before_its_manifest_goes_on(remote, monkeypatch):
     build, folder = remote
     write = Store.write
 
-    def stop_at_manifest(self, name, data):
+    def stop_at_manifest(self, name, data, **options):
         if name == FILE_NAME:
             raise KeyboardInterrupt
-        write(self, name, data)
+        write(self, name, data, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "write", stop_at_manifest)
