@@ -51,6 +51,9 @@ def parse(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOptions:
     options = PipelineOptions(list(words))
     if is_dask(options.view_as(StandardOptions).runner or ""):
         _require_dask()
+    elif flag := next((word for word in words if word.startswith("--dask_")), None):
+        flag = flag.split("=")[0]
+        raise usage_error(f"{flag} needs --runner=DaskRunner.", "Add it.")
     options.get_all_options(add_extra_args_fn=refuse_unknown)
     runner = options.view_as(StandardOptions).runner or ""
     _check_runner(runner)
@@ -134,8 +137,6 @@ def _unknown(word: str, names: Sequence[str]) -> UserError:
     if not word.startswith("-"):
         return usage_error(f"{word!r} is not a flag.", "Flags begin with --.")
     flag = f"--{word.lstrip('-').split('=')[0]}"
-    if flag.startswith("--dask_") and "--dask_client_address" not in names:
-        return usage_error(f"{flag} needs --runner=DaskRunner.", "Add it.")
     remedy = did_you_mean(flag, names)
     if not remedy.startswith("Did"):
         remedy = "--help lists the flags; Beam's options are accepted too."
