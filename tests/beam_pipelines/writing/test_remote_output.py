@@ -56,7 +56,7 @@ def test_an_interrupted_build_goes_on_in_the_bucket(remote, monkeypatch, capsys)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("beam_pipelines.writing.staging.RemoteStaging.publish", stop)
+        patch.setattr("beam_pipelines.writing.staging.Staging.publish", stop)
         assert build() == ExitCode.INTERRUPTED
     assert not (folder / FILE_NAME).exists()
     assert build("--seed=1") == ExitCode.OUTPUT
