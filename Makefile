@@ -29,7 +29,7 @@ JARS := $(or $(CELEBA_JARS),$(HOME)/.cache/celeba-attributes)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run sample build train verify test test-marked engine-jars engine-flink engine-spark faults bench bench-peers bench-step bench-gpu-box publish lint format clean
+.PHONY: help install run sample build train verify test test-marked engine-dask engine-jars engine-flink engine-spark faults bench bench-peers bench-step bench-gpu-box publish lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ test: install ## Run the tests (under 10 minutes on 2 cores)
 
 test-marked: install ## Run the slow tests and those of other Beam engines
 	$(BIN)/python -m pytest -n auto --dist worksteal -m '(slow or engine) and not gpu'
+
+engine-dask: install ## Run the tests of the build on Dask
+	$(BIN)/python -m pytest -m 'not gpu' tests/engines/test_dask.py tests/engines/test_faults.py
 
 engine-jars: $(JARS)/flink/job-server.jar $(JARS)/spark/job-server.jar
 

@@ -57,6 +57,10 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
     watch = Stopwatch()
     FileSystems.set_options(options)  # the project and credentials for buckets
     output = _resolve(config.output_dir)
+    if not (runner.is_local(options) or is_remote(config.celeba_dir)):
+        # Workers may have been started in another folder.
+        folder = os.path.abspath(config.celeba_dir)
+        config = dataclasses.replace(config, celeba_dir=folder)
     if not config.dry_run:
         staging.check_output(output, config.overwrite)
 
@@ -76,9 +80,9 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
         print("dry run: nothing was written")
         return
     place = staging.open_staging(output, config.recipe(), found.fingerprints)
-    with place.hold():
+    with runner.engine(options) as run, place.hold():
         staging.check_output(output, config.overwrite)
-        _write_and_publish(config, found, plan, place, options, watch)
+        _write_and_publish(config, found, plan, place, run, watch)
     print(f"{output}: done in {watch.total:.1f} s")
 
 
@@ -120,7 +124,7 @@ def _write_and_publish(
     found: sources.Sources,
     plan: selection.Plan,
     place: staging.Staging,
-    options: PipelineOptions,
+    run: runner.Run,
     watch: Stopwatch,
 ) -> None:
     if place.open():
@@ -130,7 +134,7 @@ def _write_and_publish(
         left = needed - place.bytes() if needed else 0
         files.check_free_space(place.store.location, left)
     with files.output_errors(place.store.location, needed):
-        written = rounds.write(config, found, plan, place, options)
+        written = rounds.write(config, found, plan, place, run)
         watch.lap("reading, checking and writing images")
         rounds.check_people(written.plan, config)
         manifest = rounds.manifest(config, found, written)

@@ -41,7 +41,7 @@ def parse(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOptions:
     def refuse_unknown(parser: argparse.ArgumentParser) -> None:
         parser.exit_on_error = False
         try:
-            known, unknown = parser.parse_known_args(list(words))
+            _, unknown = parser.parse_known_args(list(words))
         except argparse.ArgumentError as error:
             raise usage_error(
                 f"Beam refuses its options: {error}.", "Correct the option."
@@ -50,13 +50,16 @@ def parse(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOptions:
             logging.getLogger("apache_beam.options").setLevel(logging.ERROR)
             unknown = [word for word in unknown if not word.startswith("--")]
         if unknown:
-            names = [f"--{name}" for name in (*own_flags, *vars(known))]
-            raise _unknown(unknown[0], names)
+            spelt = re.findall(r"--\w+", parser.format_usage())
+            raise _unknown(unknown[0], [*(f"--{name}" for name in own_flags), *spelt])
 
     options = PipelineOptions(list(words))
     runner = options.view_as(StandardOptions).runner or ""
     if is_dask(runner):
         _require_dask()
+    elif flag := next((word for word in words if word.startswith("--dask_")), None):
+        flag = flag.split("=")[0]
+        raise usage_error(f"{flag} needs --runner=DaskRunner.", "Add it.")
     options.get_all_options(add_extra_args_fn=refuse_unknown)
     _check_runner(runner)
     job_servers.check(options)

@@ -11,7 +11,6 @@ import functools
 import time
 
 import numpy as np
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
@@ -23,6 +22,9 @@ from beam_pipelines.writing.shards import ShardReport
 from beam_pipelines.writing.staging import Rejection, Staging, load_reports
 from schemas.manifest import Manifest, Shard
 from support.errors import ExitCode, UserError, input_error
+
+#: What the manifest has of the report on a shard.
+_REPORTED = ("name", "records", "bytes", "sha256", "class_counts")
 
 #: How often shards are written before it counts as somebody else's writing.
 _ATTEMPTS = 3
@@ -77,7 +79,7 @@ def write(
     found: Sources,
     plan: Plan,
     staging: Staging,
-    options: PipelineOptions,
+    run: runner.Run,
 ) -> Written:
     """Writes all shards of a plan into the staging folder.
 
@@ -98,18 +100,17 @@ def write(
         _check_bad_fraction(plan, done[:count], staging, config)
         plan = selection.replace(plan, _rows(plan, rejected), config)
     work = Work()
-    with runner.engine(options) as run:
-        while True:
-            reports = _write_plans(list(shards.shard_plans(plan)), task, run, work)
-            _check_sizes(reports, staging)
-            rejected = [row for report in reports for row in report.rejected]
-            if not rejected:
-                break
-            done.append(rejected)
-            # Before the pass counts as complete: the same command must fail again.
-            _check_bad_fraction(plan, done, staging, config)
-            staging.save_retries(done)
-            plan = selection.replace(plan, _rows(plan, rejected), config)
+    while True:
+        reports = _write_plans(list(shards.shard_plans(plan)), task, run, work)
+        _check_sizes(reports, staging)
+        rejected = [row for report in reports for row in report.rejected]
+        if not rejected:
+            break
+        done.append(rejected)
+        # Before the pass counts as complete: the same command must fail again.
+        _check_bad_fraction(plan, done, staging, config)
+        staging.save_retries(done)
+        plan = selection.replace(plan, _rows(plan, rejected), config)
     excluded = (*_missing(plan), *(row for rejected in done for row in rejected))
     return Written(plan, reports, excluded, work, len(done) + 1)
 
@@ -159,14 +160,7 @@ def manifest(config: BuildConfig, found: Sources, written: Written) -> Manifest:
         class_weights=_class_weights(written.plan, config),
         sources=found.fingerprints,
         shards=tuple(
-            Shard(
-                name=report.name,
-                split=split,
-                records=report.records,
-                bytes=report.bytes,
-                sha256=report.sha256,
-                class_counts=report.class_counts,
-            )
+            Shard(split=split, **{key: getattr(report, key) for key in _REPORTED})
             for report, (_, split, _) in zip(
                 written.reports, written.plan.shards(), strict=True
             )
@@ -205,10 +199,8 @@ def _missing(plan: Plan) -> list[Rejection]:
 
 def _class_weights(plan: Plan, config: BuildConfig) -> tuple[float, float]:
     """Weights that make both classes of the training split count the same."""
-    if config.is_balanced:
-        return 1.0, 1.0
     zeros, ones = plan.class_counts()[0].tolist()
-    if not zeros or not ones:
+    if config.is_balanced or not zeros or not ones:
         return 1.0, 1.0
     return (zeros + ones) / (2 * zeros), (zeros + ones) / (2 * ones)
 
@@ -237,7 +229,7 @@ def reasons(rejected: list[Rejection] | tuple[Rejection, ...]) -> str:
 
 
 def _check_sizes(reports: tuple[ShardReport, ...], staging: Staging) -> None:
-    sizes: collections.Counter[str] = collections.Counter()
+    sizes = collections.Counter()
     for report in reports:
         sizes.update(report.image_sizes)
     if len(sizes) <= 1:

@@ -15,8 +15,10 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     DirectOptions,
     PipelineOptions,
+    PortableOptions,
     StandardOptions,
 )
+from apache_beam.runners.portability.prism_runner import PrismRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from beam_pipelines.writing import job_servers
@@ -64,6 +66,8 @@ def engine(options: PipelineOptions) -> Iterator[Run]:
             runner = stack.enter_context(job_servers.open_runner(options))
         else:
             runner = _create(name)
+            if isinstance(runner, PrismRunner):
+                _start_prism(runner, options)
 
         # Ctrl-C must not wait for a job server, nor may its threads print.
         run_job = _run_in_thread if job_servers.engine_of(name) else _run
@@ -82,6 +86,19 @@ def _create(name: str) -> PipelineRunner:
         raise usage_error(
             f"--runner={name} cannot be loaded: {error}.",
             "Install what it needs, or use --runner=DirectRunner.",
+        ) from error
+
+
+def _start_prism(runner: PrismRunner, options: PipelineOptions) -> None:
+    """Starts the program that all of the build's pipelines will use."""
+    if options.view_as(PortableOptions).job_endpoint:
+        return
+    try:
+        runner.default_job_server(options).start()
+    except Exception as error:  # it downloads, unpacks and starts a program
+        raise usage_error(
+            f"Prism cannot be started: {error}".split("\n")[0].rstrip(".") + ".",
+            "Name its program with --prism_location=FILE, or use DirectRunner.",
         ) from error
 
 

@@ -100,7 +100,8 @@ class ShardReport:
 
     def save(self, store: Store) -> None:
         text = json.dumps(dataclasses.asdict(self), indent=1)
-        store.write(report_name(self.name), text)
+        # Whoever trusts it compares the shard with it: it may be lost in a power cut.
+        store.write(report_name(self.name), text, durable=False)
 
     @classmethod
     def load(cls, store: Store, name: str) -> "ShardReport | None":

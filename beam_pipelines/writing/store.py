@@ -56,9 +56,9 @@ class Store:
         with self._errors(), FileSystems.create(self._path(name), **_AS_IT_IS) as file:
             yield file
 
-    def write(self, name: str, data: str | bytes) -> None:
-        """Writes a file (text as UTF-8), complete or not at all."""
-        with self.writer(name) as file:
+    def write(self, name: str, data: str | bytes, durable: bool = True) -> None:
+        """Writes a file (text as UTF-8), complete or not at all; see `writer`."""
+        with self.writer(name, durable) as file:
             file.write(files.encode(data))
 
     @contextlib.contextmanager
