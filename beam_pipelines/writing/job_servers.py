@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,14 @@ def engine_of(runner: str) -> str | None:
     return name if name in (*_ENGINES, "portable") else None
 
 
-def check(options: PipelineOptions) -> None:
+def check(options: PipelineOptions, words: Sequence[str]) -> None:
     """Refuses a job server that cannot start; chooses the jar that `make` wrote.
+
+    With `--flink_version` or `--spark_version` Beam gets the one that it publishes.
+
+    Args:
+      options: Beam's, from `words`.
+      words: of the command line.
 
     Raises:
       UserError: exit 2, there is no Java or no such jar.
@@ -72,7 +78,8 @@ def check(options: PipelineOptions) -> None:
             f"--{flag}={given} does not exist.",
             f"Run `make engine-{engine}` once, or name another jar.",
         )
-    if not given and version not in options.get_all_options(True) and made.exists():
+    chosen = any(word.startswith(f"--{version}") for word in words)
+    if not given and not chosen and made.exists():
         setattr(own, flag, str(made))
 
 

@@ -62,7 +62,7 @@ def parse(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOptions:
         raise usage_error(f"{flag} needs --runner=DaskRunner.", "Add it.")
     options.get_all_options(add_extra_args_fn=refuse_unknown)
     _check_runner(runner)
-    job_servers.check(options)
+    job_servers.check(options, words)
     endpoint = options.view_as(PortableOptions).job_endpoint
     if runner.lower().startswith("portable") and not endpoint:
         raise usage_error(
