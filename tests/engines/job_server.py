@@ -28,7 +28,7 @@ def require(engine: str) -> None:
         pytest.skip(f"no {jar}: run `make engine-{engine}`", allow_module_level=True)
 
 
-def wait_for(condition, seconds: float = 60.0) -> None:
+def wait_for(condition, seconds: float = 150.0) -> None:
     """Waits until a function returns something true."""
     end = time.monotonic() + seconds
     while not condition():

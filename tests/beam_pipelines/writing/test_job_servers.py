@@ -60,3 +60,10 @@ def test_no_job_service_answers(builder, capsys):
         assert builder("--runner=PortableRunner", *flags) == ExitCode.USAGE
     error = capsys.readouterr().err
     assert "No job service answers" in error and len(error.splitlines()) == 2
+
+
+def test_an_option_that_no_job_server_knows(builder, capsys):
+    flags = ("--runner=PortableRunner", "--job_endpoint=embed", "--num_shard=3")
+    assert builder(*flags) == ExitCode.USAGE
+    error = capsys.readouterr().err
+    assert "no flag --num_shard, nor" in error and "Did you mean --num_shards" in error
