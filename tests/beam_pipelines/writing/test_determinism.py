@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from support.errors import ExitCode
+from tests.beam_pipelines.conftest import start_slow_build
 from tests.beam_pipelines.golden import GOLDEN, GOLDEN_FLAGS, digest, make_golden
 
 
@@ -55,25 +56,6 @@ def test_the_portable_runner_writes_the_same_bytes(golden):
     assert digest(golden.output) == GOLDEN
 
 
-def start(golden, *flags):
-    """Starts the build as a program of its own, reading each image for a while."""
-    slow = (
-        "import sys, time\n"
-        "from beam_pipelines import build\n"
-        "from beam_pipelines.writing import shards\n"
-        "from support import command\n"
-        "prepare = shards.prepare_jpeg\n"
-        "def slow(*arguments):\n"
-        "    time.sleep(0.01)\n"
-        "    return prepare(*arguments)\n"
-        "shards.prepare_jpeg = slow\n"
-        "command.run(build.main, ['build', *sys.argv[1:]])\n"
-    )
-    own = [f"--celeba_dir={golden.celeba_dir}", f"--output_dir={golden.output}"]
-    line = [sys.executable, "-c", slow, *own, *GOLDEN_FLAGS, *flags]
-    return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
 @pytest.mark.slow
 def test_killed_at_any_moment_the_same_command_finishes(golden):
     assert golden("--num_examples=30") == ExitCode.OK
@@ -81,7 +63,7 @@ def test_killed_at_any_moment_the_same_command_finishes(golden):
     rng = np.random.default_rng(0)
     kills = 0
     for pause in rng.uniform(0.0, 0.9, 8):
-        process = start(golden, "--overwrite")
+        process = start_slow_build(golden, 0.01, *GOLDEN_FLAGS, "--overwrite")
         staging = golden.output.parent.glob("out.building-*")
         while process.poll() is None and not any(staging):
             staging = golden.output.parent.glob("out.building-*")
@@ -90,7 +72,7 @@ def test_killed_at_any_moment_the_same_command_finishes(golden):
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
             kills += 1
-        process.wait()
+        process.communicate()
         # Either the old dataset or, if the kill came late, the new one; nothing else.
         assert digest(golden.output) in (before, GOLDEN)
     assert kills >= 2
