@@ -58,7 +58,7 @@ from apache_beam.internal import pickler
 import beam_pipelines
 assert beam_pipelines.__file__.startswith(sys.argv[1]), beam_pipelines.__file__
 plan, write = (pickler.loads(open(path, "rb").read()) for path in sys.argv[2:])
-for shard in plan.process(write.task.store):
+for shard in plan.process((0, 1)):
     print(*write.process(shard))
 """
 
@@ -100,7 +100,7 @@ def test_a_worker_needs_nothing_but_the_wheel(small_celeba, tmp_path):
         if folder.name == "here":
             digests.append(shards.write_shard(plan, task).sha256)
             continue
-        stages = (pipeline.LoadPlans(), pipeline.WriteShard(task))
+        stages = (pipeline.LoadPlans(task), pipeline.WriteShard(task))
         paths = [tmp_path / "plan.pickle", tmp_path / "write.pickle"]
         for stage, path in zip(stages, paths, strict=True):
             path.write_bytes(pickler.dumps(stage))
