@@ -3,7 +3,7 @@
 import dataclasses
 import io
 from pathlib import Path
-from typing import Annotated, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 import pandas as pd
 from pydantic import Field, FiniteFloat
@@ -31,6 +31,7 @@ class Estimate(Document):
 
 
 class _Bootstrap(Document):
+    over: Literal["people", "images"]
     draws: Count
     seed: Count
 
