@@ -4,7 +4,7 @@ import dataclasses
 import io
 import re
 from pathlib import Path
-from typing import Annotated, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 import pandas as pd
 from pydantic import Field, FiniteFloat
@@ -32,6 +32,7 @@ class Estimate(Document):
 
 
 class _Bootstrap(Document):
+    over: Literal["people", "images"]
     draws: Count
     seed: Count
 
