@@ -251,4 +251,7 @@ def _what_instead(data: bytes) -> tuple[str, str]:
     for signature, name in _SIGNATURES.items():
         if text.startswith(signature):
             return "not a JPEG", f"it is {name}"
+    start = b" ".join(text[:40].split()).decode("latin-1")
+    if start.isascii() and start.isprintable():
+        return "not a JPEG", f"it is text: {start!r}"
     return "not a JPEG", f"it begins with the bytes {data[:8].hex(' ')}"

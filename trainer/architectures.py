@@ -43,6 +43,13 @@ class Architecture:
     torchvision_names: str = ""
     smallest_input: int = 32
 
+    def __post_init__(self):
+        if self.preprocessing not in PREPROCESSING:
+            raise ValueError(
+                f"{self.title}: preprocessing={self.preprocessing!r}: expected one of "
+                f"{', '.join(PREPROCESSING)}"
+            )
+
     def backbone(self, images: Any, **options: Any) -> Any:
         """Builds the backbone on preprocessed images, with random weights."""
         build = self.builder
@@ -52,7 +59,7 @@ class Architecture:
 
 
 def _keras(
-    title: str, name: str = "", preprocessing: str = CAFFE, **options: Any
+    title: str, preprocessing: str, name: str = "", **options: Any
 ) -> Architecture:
     """An entry for a model of `keras.applications`, by default of the entry's title."""
     options = {"name": name or title, **options}
@@ -62,8 +69,8 @@ def _keras(
 
 
 ARCHITECTURES = {
-    "vgg16": _keras("VGG16", he_normal=True),
-    "vgg19": _keras("VGG19", he_normal=True),
+    "vgg16": _keras("VGG16", CAFFE, he_normal=True),
+    "vgg19": _keras("VGG19", CAFFE, he_normal=True),
     # Ported from TensorFlow, where it was trained on -1..1: torchvision turns its usual
     # normalization into that first (`transform_input`, True with its weights).
     "googlenet": Architecture(
@@ -72,10 +79,10 @@ ARCHITECTURES = {
         torchvision_url="https://download.pytorch.org/models/googlenet-1378be20.pth",
         torchvision_names="trainer.models.googlenet:torch_names",
     ),
-    "resnet50": _keras("ResNet50"),
-    "resnet101": _keras("ResNet101"),
+    "resnet50": _keras("ResNet50", CAFFE),
+    "resnet101": _keras("ResNet101", CAFFE),
     "efficientnetv2b0": _keras(
-        "EfficientNetV2-B0", "EfficientNetV2B0", TORCH, include_preprocessing=False
+        "EfficientNetV2-B0", TORCH, "EfficientNetV2B0", include_preprocessing=False
     ),
 }
 

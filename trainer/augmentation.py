@@ -342,13 +342,21 @@ class Augmenter:
       seed: of everything that is random.
 
     Raises:
-      UserError: there is no such entry (exit 2).
+      UserError: there is no such entry, or a layer of it computes in another type than
+        float32 (exit 2).
     """
 
     def __init__(self, name: str, strengths: Augmentation, size: int, seed: int):
         check(name)
         self._seed = np.uint32(seed)
         self._layers = AUGMENTATIONS[name](strengths, size, seed)
+        for layer in self._layers:
+            if layer.compute_dtype != "float32":
+                raise usage_error(
+                    f"--augment={name}: {type(layer).__name__} computes in "
+                    f"{layer.compute_dtype}, which rounds the pixels.",
+                    'Give the layer dtype="float32".',
+                )
 
     def __call__(self, images: Any, step: Any, index: Any, replica: Any = 0) -> Any:
         """Augments a batch, or a replica's part of it.

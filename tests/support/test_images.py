@@ -79,6 +79,8 @@ def test_every_cut_is_detected():
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "not a JPEG", "a PNG"),
         (b"  <!DOCTYPE html>", "not a JPEG", "a web page"),
         (b"PK\x03\x04", "not a JPEG", "a zip"),
+        (b"hello\n", "not a JPEG", "it is text: 'hello'"),
+        (b"h\xe9llo\n", "not a JPEG", "68 e9 6c"),
         (b"\0\1\2", "not a JPEG", "00 01 02"),
         (b"\xff\xd8\xff", "damaged", ""),
     ],

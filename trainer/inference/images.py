@@ -75,7 +75,12 @@ def decode(data: bytes) -> np.ndarray:
     """
     if not data.startswith(images.PNG):
         # One with an EXIF orientation is encoded again first, as the build does.
-        jpeg, _, _ = images.prepare_jpeg(data)
+        try:
+            jpeg, _, _ = images.prepare_jpeg(data)
+        except BadImage as error:
+            if error.reason != "not a JPEG":
+                raise
+            raise BadImage("neither JPEG nor PNG", error.detail) from error
         return images.decode_rgb(jpeg)
     # The header comes first, so that a forged size is never allocated.
     width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))

@@ -1,9 +1,13 @@
 """Backbones of `keras.applications`."""
 
+import inspect
+import warnings
 from typing import Any
 
 import keras
 from keras import layers
+
+from support.errors import did_you_mean, usage_error
 
 
 def backbone(
@@ -27,9 +31,28 @@ def backbone(
 
     Returns:
       Keras tensor, the feature map.
+
+    Raises:
+      UserError: Keras has no such function, or that has no such option (exit 2).
     """
+    models = [each for each in dir(keras.applications) if each[0].isupper()]
+    if name not in models:
+        raise usage_error(
+            f"keras.applications has no {name}.", did_you_mean(name, models)
+        )
     build = getattr(keras.applications, name)
-    model = build(include_top=False, weights=weights, input_tensor=images, **options)
+    known = inspect.signature(build).parameters
+    for option in options.keys() - known.keys():
+        raise usage_error(
+            f"keras.applications.{name} has no option {option}.",
+            did_you_mean(option, known),
+        )
+    with warnings.catch_warnings():
+        # Without the last layers the weights fit every size.
+        warnings.filterwarnings("ignore", "`input_shape` is undefined")
+        model = build(
+            include_top=False, weights=weights, input_tensor=images, **options
+        )
     if he_normal and weights is None:
         for layer in model.layers:
             if isinstance(layer, layers.Conv2D):

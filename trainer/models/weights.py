@@ -8,6 +8,7 @@ pickles, which can run code when they are read, and are not opened.
 import contextlib
 import os
 import socket
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -190,6 +191,9 @@ def download_errors(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # Keras raises the base class
+        frames = traceback.walk_tb(error.__traceback__)
+        if all(f.f_code is not keras.utils.get_file.__code__ for f, _ in frames):
+            raise
         raise usage_error(
             f"The ImageNet weights of {name} could not be fetched: {_reason(error)}.",
             f"Download the file elsewhere and put it into {_keras_models()}.",

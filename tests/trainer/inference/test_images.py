@@ -156,7 +156,7 @@ def test_bad_images_give_a_reason_when_loaded(here, monkeypatch):
         (functools.partial(load, wide), "too large"),
         (functools.partial(load, png()[:80]), "damaged"),
         (functools.partial(load, JPEG[:-20]), "truncated"),
-        (functools.partial(load, b"<html>"), "not a JPEG"),
+        (functools.partial(load, b"<html>"), "neither JPEG nor PNG"),
     ):
         with pytest.raises(BadImage) as caught:
             loaded()

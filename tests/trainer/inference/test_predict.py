@@ -108,9 +108,11 @@ def test_predict_any_size_and_order_and_bad_files(run_dir, image_dir, tmp_path, 
     assert names == ["large.jpg", "same.png", "test-000.jpg"]
     assert document["skipped"][2] == {
         "path": f"{tmp_path}/web.jpg",
-        "error": "not a JPEG: it is a web page or another text",
+        "error": "neither JPEG nor PNG: it is a web page or another text",
     }
-    assert f"skipped {tmp_path}/web.jpg: not a JPEG" in capsys.readouterr().err
+    assert (
+        f"skipped {tmp_path}/web.jpg: neither JPEG nor PNG" in capsys.readouterr().err
+    )
     output.unlink()
     with pytest.raises(UserError, match="None of 3 images") as caught:
         run(run_dir, f"--output={output}", *(tmp_path / name for name in bad))

@@ -128,9 +128,11 @@ def save_run(folder, name):
 @pytest.mark.parametrize("name", cases("vgg16", "googlenet"))
 def test_it_is_saved_and_loaded(tmp_path, name):
     model = save_run(tmp_path, name)
-    want = model(IMAGES).numpy()
-    assert want[0] != want[1]
-    np.testing.assert_array_equal(models.load(tmp_path)(IMAGES), want)
+    loaded = models.load(tmp_path)
+    np.testing.assert_array_equal(loaded(IMAGES), model(IMAGES))
+    # A new MobileNet's logits hardly depend on the image, or on most weights.
+    for got, want in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("name", cases("vgg16"))

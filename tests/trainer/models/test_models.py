@@ -1,5 +1,6 @@
 """Known sizes, safe loading, fused batch normalization, other backends."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -31,6 +32,7 @@ PARAMETERS = {
 def test_parameters_are_the_known_ones(name):
     model = models.build(name, models.ARCHITECTURES[name].smallest_input)
     channels = model.get_layer("logit").kernel.shape[0]
+    assert name in PARAMETERS, "add its documented number"
     assert model.count_params() - channels - 1 == PARAMETERS[name]
     # `models.build` preprocesses: a backbone that does so too would do it twice.
     kinds = {type(layer).__name__ for layer in model.layers}
@@ -42,6 +44,27 @@ def test_an_unknown_architecture_is_refused(name, nearest):
     with pytest.raises(UserError, match=nearest) as raised:
         models.architecture(name)
     assert raised.value.exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("ResNet5", {}, "keras.applications has no ResNet5. Did you mean ResNet50"),
+        ("densenet", {}, "has no densenet. Did you mean DenseNet"),
+        ("MobileNet", {"alfa": 1}, "MobileNet has no option alfa. Did you mean alpha?"),
+    ],
+)
+def test_typos_in_an_entry_are_named(name, options, message):
+    entry = models.ARCHITECTURES["resnet50"]
+    entry = dataclasses.replace(entry, options={"name": name, **options})
+    with pytest.raises(UserError, match=message) as raised:
+        entry.backbone(keras.Input((32, 32, 3)))
+    assert raised.value.exit_code == ExitCode.USAGE
+
+
+def test_unknown_preprocessing_is_refused():
+    with pytest.raises(ValueError, match="Own: preprocessing='tf': expected one of"):
+        models.Architecture("Own", "own:backbone", preprocessing="tf")
 
 
 def test_preprocessing_is_inside_and_by_weights():

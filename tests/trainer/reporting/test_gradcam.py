@@ -95,10 +95,11 @@ def test_gradcam_equals_the_activation_map_in_any_batch_and_policy(tiny):
     "name",
     [
         pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
-        for name in LAST_FEATURES
+        for name in models.ARCHITECTURES
     ],
 )
 def test_gradcam_of_every_architecture(name):
+    assert name in LAST_FEATURES, "add its last feature layer"
     layer, cells = LAST_FEATURES[name]
     model = models.build(name, 48)
     heat = gradcam.heat_maps(model, IMAGES, least_cells=1)
