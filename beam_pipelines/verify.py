@@ -17,9 +17,10 @@ from beam_pipelines import shard_checks
 from beam_pipelines.reporting import dataset_info
 from beam_pipelines.shard_checks import Contents, Rules, damaged
 from schemas import celeba
-from schemas.manifest import FILE_NAME, Manifest, ManifestError
+from schemas.manifest import FILE_NAME, Manifest
 from support import command, pool
 from support.command import option
+from support.documents import MOST_JSON_BYTES, DocumentError, read_text
 from support.errors import UserError, input_error, usage_error
 from support.files import input_errors
 from support.images import require_local
@@ -151,7 +152,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     path = folder / FILE_NAME
     try:
-        return Manifest.from_json(path.read_text(encoding="utf-8"))
+        return Manifest.from_json(read_text(path, MOST_JSON_BYTES))
     except FileNotFoundError as error:
         unfinished = any(folder.glob("*.tfrecord-*"))
         what = "an unfinished dataset, or one whose manifest was lost"
@@ -159,8 +160,8 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} has no {FILE_NAME}: it is "
             f"{what if unfinished else 'not a dataset'}."
         ) from error
-    except (ManifestError, UnicodeDecodeError) as error:
-        raise damaged(f"{path} is damaged: {error}.") from error
+    except DocumentError as error:
+        raise damaged(error.at(path)) from error
 
 
 def _check_info(folder: Path, manifest: Manifest) -> None:

@@ -3,6 +3,11 @@
 import dataclasses
 import re
 
+from pydantic import ConfigDict
+
+#: Objects in a manifest have the keys that are declared, and no empty texts.
+STRICT = ConfigDict(strict=True, extra="forbid", str_min_length=1)
+
 #: Columns of the trainer's predictions, which stand next to those of the attributes.
 _RESERVED = {"image_id", "identity", "label", "logit", "probability"}
 
@@ -22,6 +27,8 @@ class About:
     name: str
     terms: str
     home_page: str
+
+    __pydantic_config__ = STRICT
 
 
 @dataclasses.dataclass(frozen=True)

@@ -158,7 +158,7 @@ def test_other_data_than_that_of_finished_runs_is_refused_at_once(
 def test_a_damaged_manifest_is_found_before_the_first_run(tmp_path, no_training):
     words = [f"--sweep_dir={tmp_path / 's'}", f"--data_dir={tmp_path}"]
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match="manifest.json: not complete JSON") as caught:
+    with pytest.raises(UserError, match="manifest.json is not complete JSON") as caught:
         sweep.main(["sweep", *words])
     assert caught.value.exit_code == ExitCode.INTEGRITY
     assert not no_training

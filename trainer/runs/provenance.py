@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from schemas import manifest as manifest_schema
-from schemas.manifest import Manifest, ManifestError
+from schemas.manifest import Manifest
 from support.documents import MOST_JSON_BYTES, DocumentError, read_json, read_text
 from support.errors import ExitCode, UserError
 from support.files import sha256_file
@@ -100,9 +100,9 @@ def dataset_manifest(folder: Path) -> Manifest:
         )
     try:
         return Manifest.from_json(read_text(path, MOST_JSON_BYTES))
-    except (ManifestError, DocumentError) as error:
+    except DocumentError as error:
         raise UserError(
-            f"{path}: {str(error).rstrip('.')}.",
+            error.at(path),
             "Build the dataset again.",
             ExitCode.INTEGRITY,
         ) from error
@@ -113,7 +113,7 @@ def read_manifest(folder: Path, digest: str | None) -> Manifest | None:
     path = folder / manifest_schema.FILE_NAME
     try:
         manifest = Manifest.from_json(read_text(path))
-    except (OSError, DocumentError, ManifestError):
+    except (OSError, DocumentError):
         return None
     return manifest if manifest.digest == digest else None
 
