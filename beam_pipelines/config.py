@@ -27,7 +27,7 @@ class BuildConfig:
     """
 
     celeba_dir: str = option(
-        "data/celeba", "CelebA: a folder with images or their zip, or a zip; or gs://."
+        "data/celeba", "Folder of the images (or their zip) and tables; a zip; gs://."
     )
     output_dir: str = option(
         "data/tfrecords", "Folder or gs:// prefix that the dataset becomes."

@@ -86,7 +86,7 @@ def read_numbers(path: File, highest: int = _HIGHEST) -> Table:
     names, (values,) = text.parse(places, rule, pa.uint32())
     if values.max() > highest:
         row = int((values > highest).argmax())
-        raise text.error(row, _wrong(str(values[row]), places[0], rule))
+        raise text.error(row, text.wrong(str(values[row]), places[0], rule))
     return Table(names, values.astype(np.int32), text.fingerprint(len(names)))
 
 
@@ -149,6 +149,9 @@ class _Text:
                 f"{_show(strange[0])} is not an attribute of {data_set.about.name}"
             )
             remedy = did_you_mean(strange[0], expected)
+            words = self.rows.partition(b"\n")[0].count(b",") + 1
+            if self.columns[1] == strange[0] and words < len(self.columns):
+                remedy = f"A CSV file's column of file names must be called {_NAME}."
             raise _line_error(self._path, line, complaint, remedy)
         if missing or len(names) != len(expected):
             what = f"{missing[0]} is missing" if missing else "an attribute is doubled"
@@ -214,8 +217,11 @@ class _Text:
             return input_error(f"{self._path} cannot be parsed: {what}.", _AGAIN)
         complaint = f"{found['count']} words, expected {len(self.columns)}"
         if found["count"] is None:
-            complaint = _wrong(found["value"], found["column"], rule)
+            complaint = self.wrong(found["value"], int(found["column"]), rule)
         return self.error(int(found["row"]) - 1, complaint)
+
+    def wrong(self, value: str, place: int, rule: str) -> str:
+        return f"value {_show(value)} for {self.columns[place]}, expected {rule}"
 
     def error(self, row: int, complaint: str) -> UserError:
         return _line_error(self._path, self._line(row), complaint)
@@ -240,7 +246,7 @@ def _read(path: File) -> bytes:
     if foreign:
         raise input_error(
             f"{path} is not an annotation file but {foreign}.",
-            f"Download it again, later or in a browser, from {celeba.HOME_PAGE}.",
+            "Download it again, later or in a browser.",
         )
     try:
         data.decode()
@@ -262,10 +268,6 @@ def _with_commas(data: bytes, line: bytes) -> bytes:
             data = data.replace(b",,", b",")
         data = data.replace(b"\n,", b"\n").lstrip(b",")
     return data.replace(b",\n", b"\n").removesuffix(b",").replace(b'"', b"")
-
-
-def _wrong(value: str, column: int | str, rule: str) -> str:
-    return f"value {_show(value)} in column {column}, expected {rule}"
 
 
 def _line_error(

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import stat
 import tempfile
 from collections.abc import Hashable, Iterator
 from typing import BinaryIO
@@ -52,7 +53,10 @@ class File:
         with self.errors():
             if remote.is_remote(self.path):
                 return FileSystems.exists(self.path)
-            return os.path.isfile(self.path)
+            try:  # what may not be looked at is no answer
+                return stat.S_ISREG(os.stat(self.path).st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
 
     def read_bytes(self) -> bytes:
         """All its bytes."""

@@ -94,11 +94,12 @@ def _open(location: str, data_set: DataSet) -> tuple[str, str]:
         return folder or ".", name
     if is_folder:
         return location, ""
+    own = data_set is celeba.CELEBA
     raise input_error(
         f"The {data_set.about.name} directory {location} does not exist.",
         f"Give --celeba_dir the directory with {data_set.attributes_file} and "
-        f"{data_set.image_folder}/, or make a sample with "
-        "python -m beam_pipelines.synthesize.",
+        f"{data_set.image_folder}/"
+        + (", or make a sample: python -m beam_pipelines.synthesize." if own else "."),
     )
 
 
@@ -127,7 +128,7 @@ def _names(folder: str) -> list[str]:
 
 def _texts(folder: str, source: ZipSource | None, name: str) -> Iterator[File | None]:
     """The official text file and CSV copies of it; those in the zip file first."""
-    spellings = (name, Path(name).stem + ".csv")
+    spellings = (name, Path(name).stem + ".csv") if name else ()
     if source:
         yield from map(source.member, spellings)
     for place in _TEXT_FOLDERS:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,12 +12,15 @@ import numpy as np
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.sources import annotations, layout
 from beam_pipelines.sources.annotations import Table
-from beam_pipelines.sources.images import ImageSource, Listing
+from beam_pipelines.sources.images import ImageSource, Listing, RenamedSource
 from beam_pipelines.sources.layout import Layout
 from beam_pipelines.sources.rows import Rows, join
 from schemas import celeba
 from schemas.dataset import DataSet
 from support.errors import UserError, input_error
+
+#: Endings under which a JPEG may be there, whatever the annotation files say.
+_ENDINGS = (b".jpg", b".jpeg", b"")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,20 +68,21 @@ def load(
         if found.identity
         else None,
     }
-    listing = found.images.list()
+    images, listing = found.images, found.images.list()
     rows = join(*tables.values(), listing)
     if not len(rows):
-        raise _no_image(rows, found, config.data_set)
+        images = _renamed(rows.missing, listing, found, config.data_set)
+        rows = join(*tables.values(), images.list())
     _check_complete(rows, split, found)
     fingerprints = {name: table.fingerprint for name, table in tables.items() if table}
     described = [_describe(table) for table in tables.values() if table]
     fingerprints["images"] = _fingerprint(rows)
     fingerprints |= _sample(found)
-    described.append(_describe_images(rows, listing, found.images))
+    described.append(_describe_images(rows, listing, images))
     notes = list(_notes(config, split, fingerprints))
     if found.unused and len(rows.missing):
         notes.append(f"{found.unused} is not read, because there is a directory.")
-    return Sources(rows, found.images, fingerprints, (*described, *notes), split)
+    return Sources(rows, images, fingerprints, (*described, *notes), split)
 
 
 def _choose_split(config: BuildConfig, found: Layout) -> str:
@@ -85,9 +90,9 @@ def _choose_split(config: BuildConfig, found: Layout) -> str:
     if config.split == "identity" and found.identity is None:
         if found.partition:
             return "official"
-        raise _no_file(config, config.data_set.identity_file)
+        raise _no_file(config, "identity")
     if config.split == "official" and found.partition is None:
-        raise _no_file(config, config.data_set.partition_file)
+        raise _no_file(config, "partition")
     return config.split
 
 
@@ -96,9 +101,8 @@ def _notes(
 ) -> Iterator[str]:
     """What was done otherwise than the flags say."""
     if split != config.split:
-        note = (
-            f"There is no {config.data_set.identity_file}: the official split is used"
-        )
+        missing = config.data_set.missing("identity", config.celeba_dir)
+        note = f"{missing}: the official split is used"
         whole = fingerprints["partition"]["official"]
         yield note + (", in which nobody is in two splits either." if whole else ".")
     if split == "official" and config.split_fractions != BuildConfig.split_fractions:
@@ -122,21 +126,51 @@ def _check_complete(rows: Rows, split: str, found: Layout):
         )
 
 
-def _no_image(rows: Rows, found: Layout, data_set: DataSet) -> UserError:
+def _renamed(
+    wanted: np.ndarray, listing: Listing, found: Layout, data_set: DataSet
+) -> RenamedSource:
+    """Finds the images under another ending, such as .JPG for .jpg.
+
+    Args:
+      wanted: (any,) bytes strings: images of which none is there.
+      listing: what is there.
+      found: where all that was looked for.
+      data_set: what was looked for.
+
+    Raises:
+      UserError: exit 3, saying what is there instead.
+    """
+    stems = dict(map(os.path.splitext, wanted.tolist()))
+    names = sorted(listing.names.tolist())
+    alike = (name for name in names if os.path.splitext(name)[0] in stems)
+    name = next(alike, b"")
+    stem, own = os.path.splitext(name)
+    if name and own.lower() in _ENDINGS:
+        return RenamedSource(found.images, stems[stem].decode(), own.decode())
+    shown = ", ".join(name.decode(errors="replace") for name in names[:3]) or "no file"
+    nested = next((name.decode() for name in names if name.endswith(b".zip")), "")
     remedy = f"Put {data_set.image_folder}/ or {data_set.image_archive} there."
-    if found.unused:
+    if name:
+        remedy = f"Only JPEG is read: get {data_set.image_archive}, or convert them."
+    elif found.unused:
         remedy = f"Remove that directory, and {found.unused} will be read."
-    return input_error(
-        f"{found.images} contains none of the {len(rows.missing):,} images that "
-        f"{found.attributes} names, such as {rows.missing[0].decode()}.",
+    elif nested:
+        remedy = (
+            f"Take {nested} out of it, next to {data_set.attributes_file}, and give it "
+            "as --celeba_dir."
+        )
+    raise input_error(
+        f"{found.images} contains none of the {len(wanted):,} images that "
+        f"{found.attributes} names, such as {wanted[0].decode()}, but {shown}"
+        f"{', ...' if len(names) > 3 else ''} (subfolders are not searched).",
         remedy,
     )
 
 
-def _no_file(config: BuildConfig, name: str) -> UserError:
+def _no_file(config: BuildConfig, kind: str) -> UserError:
     return input_error(
-        f"--split={config.split} needs {name}, which is not in {config.celeba_dir}.",
-        "Put it there, or use --split=random, which may put a person into two splits.",
+        f"--split={config.split}: {config.data_set.missing(kind, config.celeba_dir)}.",
+        "Use --split=random, which may put a person into two splits, or add the file.",
     )
 
 

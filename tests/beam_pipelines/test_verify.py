@@ -1,6 +1,8 @@
 """Every kind of damage is found and named, and ends with exit 5."""
 
 import dataclasses
+import errno
+import io
 import shutil
 
 import pytest
@@ -201,6 +203,23 @@ def test_a_damaged_manifest_is_named(dataset):
     assert FILE_NAME in error_of(dataset)
     path.unlink()
     assert "unfinished" in error_of(dataset)
+
+
+@pytest.mark.parametrize("name", [FILE_NAME, SHARD])
+def test_what_the_system_refuses_is_no_damage(dataset, monkeypatch, name):
+    original = io.open
+
+    def refuse(path, *rest, **options):
+        if str(path).endswith(name):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return original(path, *rest, **options)
+
+    monkeypatch.setattr(io, "open", refuse)  # Path's
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(UserError) as caught:
+        verify.verify(dataset)
+    assert caught.value.cause == f"{dataset / name} cannot be read: Permission denied."
+    assert caught.value.exit_code == ExitCode.INPUT_DATA
 
 
 def test_other_folders_are_not_datasets(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import errno
 import io
+import os
 
 import numpy as np
 import pytest
@@ -87,8 +88,8 @@ def test_a_file_holds_zeros_or_minus_ones(small_celeba):
     lines[2] = "000001.jpg" + " 1" * 40  # says nothing of the others
     zeros = [line.replace("-1", " 0") for line in lines]
     for mixture, words in (
-        (lines[:10] + zeros[10:], ":11: value '0' in column .*, expected -1 or 1"),
-        (zeros[:10] + lines[10:], ":4: value '0' in column .*, expected -1 or 1"),
+        (lines[:10] + zeros[10:], ":11: value '0' for .*, expected -1 or 1"),
+        (zeros[:10] + lines[10:], ":4: value '0' for .*, expected -1 or 1"),
     ):
         small_celeba.attributes.write_text("\n".join(mixture))
         with pytest.raises(UserError, match=words):
@@ -144,11 +145,17 @@ def test_rows_missing_from_other_files(small_celeba):
     [
         ("attributes", "60\n", "61\n", [":1 ", "61 rows", "60 follow"]),
         ("attributes", "Male ", "Mail ", [":2:", "'Mail'", "Did you mean Male"]),
+        ("attributes", "5_o_C", "file 5_o_C", [":2:", "'file'", "called image_id"]),
         ("attributes", "Male ", "", [":2:", "Male is missing"]),
         ("attributes", "Young", "Male", [":2:", "Young is missing"]),
         ("attributes", "000003.jpg", "000002.jpg", [":5:", "already on line 4"]),
         ("attributes", "000003.jpg", "", [":5:", "40 words, expected 41"]),
-        ("attributes", "000003.jpg  1", "000003.jpg  2", [":5:", "'2'", "column 1"]),
+        (
+            "attributes",
+            "000003.jpg  1",
+            "000003.jpg  2",
+            [":5:", "'2' for 5_o_Clock_Shadow"],
+        ),
         ("attributes", "000003.jpg  1", "000003.jpg  0", [":5:", "expected -1 or 1"]),
         ("partition", "000003.jpg 0", "000003.jpg 3", [":3:", "from 0 to 2"]),
         ("partition", "000003.jpg 0", "000003.jpg", [":3:", "1 words, expected 2"]),
@@ -203,7 +210,7 @@ def test_files_of_other_kinds(small_celeba, content, words):
         ("1.jpg,1\n2.jpg,\n", ":2: 1 words, expected 2"),
         (
             "1.jpg 1\n2.jpg 4294967296\n",
-            ":2: value '4294967296' in column 1, expected a whole",
+            ":2: value '4294967296' for number, expected a whole",
         ),
         ("1.jpg;1;1\n\n2.jpg;1\n", ":1: 3 words, expected 2"),
         ("1.jpg 1\n\n2.jpg\n", ":3: 1 words, expected 2"),
@@ -225,13 +232,34 @@ def test_header_without_rows(small_celeba):
         annotations.read_numbers(small_celeba.partition)
 
 
-def test_unreadable_folders_are_input_errors(small_celeba, monkeypatch):
-    def refuse(path):
-        raise PermissionError(errno.EACCES, "Permission denied", path)
+@pytest.mark.parametrize(
+    "call, name",
+    [
+        ("stat", "list_attr_celeba.txt"),
+        ("open", "list_attr_celeba.txt"),
+        ("open", "identity_CelebA.txt"),
+        ("scandir", "img_align_celeba"),
+        ("listdir", "nowhere"),
+    ],
+)
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_what_the_system_refuses_is_named(small_celeba, monkeypatch, call, name, code):
+    original = getattr(os, call)
 
-    monkeypatch.setattr("beam_pipelines.sources.images.os.scandir", refuse)
-    with pytest.raises(UserError, match="img_align_celeba cannot be read") as caught:
+    def refuse(path, *rest, **options):
+        if os.fsdecode(path).endswith(name):
+            raise OSError(code, os.strerror(code), path)
+        return original(path, *rest, **options)
+
+    if name == "nowhere":
+        small_celeba.attributes.unlink()
+        small_celeba.folder = small_celeba.folder.rename(
+            small_celeba.folder.with_name(name)
+        )
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(UserError) as caught:
         load(small_celeba)
+    assert f"{name} cannot be read: {os.strerror(code)}." in caught.value.cause
     assert caught.value.exit_code == ExitCode.INPUT_DATA
 
 
