@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
 import simplejpeg
 
 from schemas import example
@@ -33,17 +32,8 @@ class Rules:
     full: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Contents:
-    """Who is in a shard.
-
-    Attributes:
-      images: (records,) bytes strings, image ids.
-      identities: (records,) int64, -1 unknown.
-    """
-
-    images: np.ndarray
-    identities: np.ndarray
+#: Image id and identity of each record.
+Contents = list[tuple[str, int]]
 
 
 def check(folder: Path, shard: Shard, rules: Rules) -> Contents | None:
@@ -61,7 +51,7 @@ def check(folder: Path, shard: Shard, rules: Rules) -> Contents | None:
     if len(data) != shard.bytes or hashlib.sha256(data).hexdigest() != shard.sha256:
         return None
     column = rules.attributes.index(rules.attribute)
-    images, identities, counts = [], [], [0, 0]
+    contents, counts = [], [0, 0]
     for index, record in _decoded(data, path):
         where = f"{path}: record {index} (image {record.image_id})"
         if len(record.attributes) != len(rules.attributes):
@@ -73,15 +63,14 @@ def check(folder: Path, shard: Shard, rules: Rules) -> Contents | None:
             raise damaged(f"{where}: its label is not its {rules.attribute}.")
         _check_image(record.image, where, rules)
         counts[record.label] += 1
-        images.append(record.image_id.encode())
-        identities.append(record.identity)
+        contents.append((record.image_id, record.identity))
     if tuple(counts) != shard.class_counts:
         raise damaged(
             f"{path} has {counts[0]:,} and {counts[1]:,} records of label 0 and 1, "
             f"the manifest lists {shard.class_counts[0]:,} and "
             f"{shard.class_counts[1]:,}."
         )
-    return Contents(np.array(images, "S"), np.array(identities, np.int64))
+    return contents
 
 
 def locate(path: Path, shard: Shard, manifest: Manifest) -> NoReturn:

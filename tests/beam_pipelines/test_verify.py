@@ -76,7 +76,7 @@ DAMAGE = {
         "record 12 (the payload says image {12}): its checksum differs.",
     ),
     "payload that cannot be read": (
-        lambda data: flip(data, 12),
+        lambda data: flip(data, 13),
         "record 0: its checksum differs.",
     ),
     "length flip": (
