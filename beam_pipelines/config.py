@@ -58,6 +58,7 @@ class BuildConfig:
     max_bad_fraction: float = option(
         0.05, "Stop if more than this share of the images read is unusable."
     )
+    allow_wrong_count: bool = option(False, "Read tables whose row count is wrong.")
     dry_run: bool = option(False, "Print the plan and write nothing.")
     overwrite: bool = option(False, "Replace a dataset that is already there.")
 

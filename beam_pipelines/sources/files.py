@@ -31,6 +31,8 @@ _SIGNATURES = {
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"\x1f\x8b": "a gzip archive",
     b"PK\x03\x04": "a zip file",
+    b"version https://git-lfs": "a pointer of Git LFS",
+    b"/annex/objects/": "a pointer of git-annex",
 }
 
 
@@ -55,7 +57,10 @@ class File:
                 return FileSystems.exists(self.path)
             try:  # what may not be looked at is no answer
                 return stat.S_ISREG(os.stat(self.path).st_mode)
-            except (FileNotFoundError, NotADirectoryError):
+            except (FileNotFoundError, NotADirectoryError) as error:
+                if os.path.islink(self.path):  # as git-annex leaves them
+                    what = "it is a link that leads nowhere"
+                    raise FileNotFoundError(error.errno, what) from error
                 return False
 
     def read_bytes(self) -> bytes:

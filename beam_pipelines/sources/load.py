@@ -57,7 +57,9 @@ def load(
     found = layout.find_layout(config.celeba_dir, config.data_set)
     split = _choose_split(config, found)
     highest = len(celeba.SPLITS) - 1
-    attributes = annotations.read_attributes(found.attributes, config.data_set)
+    attributes = annotations.read_attributes(
+        found.attributes, config.data_set, config.allow_wrong_count
+    )
     expect(len(attributes))
     tables = {
         "attributes": attributes,
@@ -80,6 +82,7 @@ def load(
     fingerprints |= _sample(found)
     described.append(_describe_images(rows, listing, images))
     notes = list(_notes(config, split, fingerprints))
+    notes += _contradictions(tables["partition"])
     if found.unused and len(rows.missing):
         notes.append(f"{found.unused} is not read, because there is a directory.")
     return Sources(rows, images, fingerprints, (*described, *notes), split)
@@ -107,6 +110,17 @@ def _notes(
         yield note + (", in which nobody is in two splits either." if whole else ".")
     if split == "official" and config.split_fractions != BuildConfig.split_fractions:
         yield "The official split has its own shares: --split_fractions is not used."
+
+
+def _contradictions(partition: Table | None) -> Iterator[str]:
+    """Says in how many rows a partition of all of CelebA is not the official one."""
+    if partition is None or len(partition) != celeba.IMAGE_COUNT:
+        return
+    official = np.searchsorted(celeba.SPLIT_ENDS, np.arange(len(partition)), "right")
+    wrong = (partition.values[np.argsort(partition.names)] != official).sum()
+    if wrong:
+        name = partition.fingerprint["file"]
+        yield f"{name}: {wrong:,} rows contradict CelebA's official partition."
 
 
 def _check_complete(rows: Rows, split: str, found: Layout):

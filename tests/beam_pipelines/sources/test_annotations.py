@@ -146,8 +146,18 @@ def test_rows_missing_from_other_files(small_celeba):
         ("attributes", "60\n", "61\n", [":1 ", "61 rows", "60 follow"]),
         ("attributes", "Male ", "Mail ", [":2:", "'Mail'", "Did you mean Male"]),
         ("attributes", "5_o_C", "file 5_o_C", [":2:", "'file'", "called image_id"]),
-        ("attributes", "Male ", "", [":2:", "Male is missing"]),
-        ("attributes", "Young", "Male", [":2:", "Young is missing"]),
+        (
+            "attributes",
+            "Male ",
+            "",
+            [":2:", "of 40 attributes 1 are missing, such as Male"],
+        ),
+        (
+            "attributes",
+            "Young",
+            "Male",
+            [":2:", "of 40 attributes 1 are missing, such as Young"],
+        ),
         ("attributes", "000003.jpg", "000002.jpg", [":5:", "already on line 4"]),
         ("attributes", "000003.jpg", "", [":5:", "40 words, expected 41"]),
         (
@@ -189,6 +199,11 @@ def test_wrong_lines_are_named(small_celeba, file, old, new, words):
         (b"<html>Sign in</html>", "a web page"),
         (b"", "but an empty file"),
         (b"\x00\x01\x02", "but a binary file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid 1", "Git LFS.*git lfs pull"),
+        (b"/annex/objects/MD5E-s26--0.txt\n", "a pointer of git-annex.*git annex get"),
+        (b"Path,Attractive,Male\n/a/1.jpg,1,0\n", "'Path' .*must be called image_id"),
+        (b"image_id,Attractive,Male\n1.jpg,1,0\n", "of 40 .* 38 are missing, such as"),
+        (b"image_id,Attractive,Man\n1.jpg,1,0\n", "'Man' is not .*Choose one of"),
         (b"000001.jpg 1 -1\n", "expected the header"),
         (b'"' + b"x" * 200_000 + b'",1\n', "expected the header"),
         (b"5_o_Clock_Shadow\xff\n", ":1: the text is not UTF-8"),
@@ -221,6 +236,34 @@ def test_wrong_numbers_are_named(tmp_path, content, words):
     path.write_text(content)
     with pytest.raises(UserError, match=words):
         annotations.read_numbers(path)
+
+
+def test_a_wrong_count_is_read_if_it_is_allowed(small_celeba):
+    small_celeba.edit(small_celeba.attributes, "60\n", "202599\n")
+    with pytest.raises(UserError, match="202,599 rows, but 60 .*--allow_wrong_count"):
+        load(small_celeba)
+    found = load(small_celeba, allow_wrong_count=True)
+    assert found.notes[0] == "list_attr_celeba.txt (announced 202,599 rows), 60 rows"
+    assert len(found.rows) == 60
+
+
+def test_a_partition_that_is_not_the_official_one_is_noted(small_celeba, monkeypatch):
+    monkeypatch.setattr(celeba, "IMAGE_COUNT", 60)
+    monkeypatch.setattr(celeba, "SPLIT_ENDS", (36, 48))
+    text = small_celeba.partition.read_text()
+    small_celeba.partition.write_text("\ufeff" + text)
+    note = "list_eval_partition.txt: 2 rows contradict CelebA's official partition."
+    assert note not in load(small_celeba, split="official").notes
+    small_celeba.edit(small_celeba.partition, "000036.jpg 0", "000036.jpg 1")
+    small_celeba.edit(small_celeba.partition, "000049.jpg 2", "000049.jpg 0")
+    assert note in load(small_celeba, split="official").notes
+
+
+def test_a_link_that_leads_nowhere_is_named(small_celeba):
+    small_celeba.attributes.unlink()
+    small_celeba.attributes.symlink_to(".git/annex/objects/none")
+    with pytest.raises(UserError, match="list_attr.* is a link that leads nowhere"):
+        load(small_celeba)
 
 
 def test_header_without_rows(small_celeba):
