@@ -67,7 +67,7 @@ def read_json(path: str | os.PathLike, kind: type[_T]) -> _T:
     return parse_json(read_text(path, MOST_JSON_BYTES), kind)
 
 
-def parse_json(text: str, kind: type[_T]) -> _T:
+def parse_json(text: str | bytes, kind: type[_T]) -> _T:
     """Parses a JSON object of a type.
 
     Raises:

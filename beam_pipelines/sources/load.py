@@ -2,10 +2,9 @@
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,10 +16,15 @@ from beam_pipelines.sources.layout import Layout
 from beam_pipelines.sources.rows import Rows, join
 from schemas import celeba
 from schemas.dataset import DataSet
+from support.documents import Document, DocumentError, parse_json
 from support.errors import UserError, input_error
 
 #: Endings under which a JPEG may be there, whatever the annotation files say.
 _ENDINGS = (b".jpg", b".jpeg", b"")
+
+
+class _Sample(Document):
+    format: Literal[celeba.SAMPLE_FORMAT]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,10 +215,8 @@ def _sample(found: Layout) -> dict[str, dict[str, Any]]:
         return {}
     content = found.sample.read_bytes()
     try:
-        about = json.loads(content)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(about, dict) or about.get("format") != celeba.SAMPLE_FORMAT:
+        parse_json(content, _Sample)
+    except DocumentError:
         return {}
     digest = hashlib.sha256(content).hexdigest()
     return {celeba.SAMPLE: {"format": celeba.SAMPLE_FORMAT, "sha256": digest}}
