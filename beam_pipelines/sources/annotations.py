@@ -124,7 +124,7 @@ class _Text:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         line, _, rest = data.partition(b"\n")
         self.first, self.count = 1, None
-        if line.strip().isdigit():
+        if line.strip().isdigit() and len(line) < 20:
             self.first, self.count, data = 2, int(line), rest
             line = data.partition(b"\n")[0]
         self.rows = _with_commas(data, line)
