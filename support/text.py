@@ -31,13 +31,14 @@ def thousands(value: float | None) -> str:
 
 
 def interval(
-    bounds: Sequence[float] | None, formatter: Callable[[float], str] = decimal
+    bounds: Sequence[float | None] | None, formatter: Callable[[float], str] = decimal
 ) -> str:
-    """(0.928, 0.956) -> "92.8–95.6 %" or "0.928–0.956"; None is a dash."""
-    if bounds is None:
-        return "–"
-    low, high = (formatter(bound) for bound in bounds)
-    return low.removesuffix(PERCENT) + "–" + high
+    """(0.928, 0.956) -> "92.8–95.6 %", of points "−1.0 to +2.0"; None is a dash."""
+    low, high = map(formatter, (None, None) if bounds is None else bounds)
+    if low == "–":
+        return low
+    between = " to " if formatter is points else "–"  # signed: no other dash
+    return low.removesuffix(PERCENT) + between + high
 
 
 def estimate(
@@ -46,9 +47,8 @@ def estimate(
     formatter: Callable[[float], str] = decimal,
 ) -> str:
     """0.943, (0.928, 0.956) -> "94.3 % (92.8–95.6 %)"; without bounds the value."""
-    if not bounds or None in bounds:
-        return formatter(value)
-    return f"{formatter(value)} ({interval(bounds, formatter)})"
+    shown = interval(bounds, formatter)
+    return formatter(value) + ("" if shown == "–" else f" ({shown})")
 
 
 def duration(seconds: float) -> str:

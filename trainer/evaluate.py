@@ -24,7 +24,7 @@ from trainer.finish import write_results
 from trainer.loop import runtime, wakeup
 from trainer.loop.scoring import predict_split
 from trainer.loop.steps import EvaluationStep
-from trainer.reporting import report
+from trainer.reporting import report, template
 from trainer.runs import (
     PREDICTIONS,
     RUN,
@@ -166,7 +166,7 @@ def _notes(same_data: bool, split: str, split_by: str | None) -> list[str]:
             "The epoch and the temperature were chosen on these images, which flatters "
             "the numbers a little."
         ],
-        "test": [report.SPLITS["random"]] if split_by == "random" else [],
+        "test": [template.SPLITS["random"]] if split_by == "random" else [],
     }[split]
 
 

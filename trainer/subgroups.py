@@ -12,7 +12,7 @@ from support import command
 from support.errors import usage_error
 from trainer.evaluation import loading, subgroups
 from trainer.evaluation.groups import parse_slice, read_group_csv
-from trainer.reporting.subgroup_section import NOTE, excluded, sentences
+from trainer.reporting import template
 from trainer.runs.record import read_run, require
 
 _LINES = 10
@@ -59,12 +59,13 @@ def main(argv: list[str]) -> None:
         predictions, attribute, config.slices, groups, **settings
     )
     subgroups.write(source.parent, table, attribute=attribute, **settings)
-    for text in (*sentences(table), *excluded(table)):
-        print(text.replace("\u00a0", " "))
+    print(
+        *template.lines("subgroups.txt", subgroups=subgroups.summary(table)), sep="\n"
+    )
     gaps = subgroups.surviving_gaps(table).head(_LINES)
     if len(gaps):
         print(gaps.to_string(index=False, float_format="{:.1%}".format))
-    print(f"{NOTE}\ntable: {source.parent / subgroups.CSV_NAME}")
+    print(f"table: {source.parent / subgroups.CSV_NAME}")
 
 
 if __name__ == "__main__":

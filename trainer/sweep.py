@@ -1,12 +1,13 @@
 """Trains several architectures and seeds, one run after another, and compares them.
 
 `python -m trainer.sweep --flagfile=FILE --models=all --seeds=0,1,2`: every run is a
-process of its own (`python -m trainer.main`) with a folder of its own. The same command
+process of its own (`python -m trainer.main`) in its own directory. The same command
 resumes: finished runs are skipped, a stopped one continues. The comparison is written
-into the sweep's folder at the end.
+into the sweep's directory at the end.
 """
 
 import dataclasses
+import itertools
 import re
 import shlex
 import signal
@@ -45,18 +46,16 @@ class SweepConfig:
         (), "Regimes, a run of each; empty: --regime. scratch ignores --weights."
     )
     sweep_dir: str = command.option(
-        "runs/sweep", "Folder of the runs' folders and of the comparison."
+        "runs/sweep", "Directory of the runs' directories and of the comparison."
     )
 
     def __post_init__(self):
+        for name in ("models", "seeds", "sweep_dir"):
+            if not getattr(self, name):
+                raise usage_error(f"--{name} is empty.", f"Omit --{name}, or fill it.")
         _check_list("models", self.models, (ALL, *MODELS))
         _check_list("regimes", self.regimes, REGIMES)
-        _check_list("seeds", self.seeds)
-        if not (self.models and self.seeds):
-            name = "seeds" if self.models else "models"
-            raise usage_error(f"--{name} is empty.", f"Leave --{name} out, or fill it.")
-        if not self.sweep_dir:
-            raise usage_error("--sweep_dir is empty.", "Name a folder.")
+        _check_list("seeds", self.seeds, self.seeds)
         require_local(self.sweep_dir, "sweep_dir")
 
     @property
@@ -75,22 +74,15 @@ def plan(sweep: SweepConfig, base: TrainConfig) -> list[TrainConfig]:
       UserError: a model or regime does not go with the other options (exit 2).
     """
     models = MODELS if ALL in sweep.models else sweep.models
+    regimes = sweep.regimes or (base.regime,)
     runs = []
-    for seed in sweep.seeds:
-        for model in models:
-            for regime in sweep.regimes or (base.regime,):
-                between = f"-{regime}" if sweep.regimes else ""
-                folder = sweep.folder / f"{model}{between}-seed{seed}"
-                random = sweep.regimes and regime == "scratch"
-                config = dataclasses.replace(
-                    base,
-                    model=model,
-                    seed=seed,
-                    regime=regime,
-                    weights=NO_WEIGHTS if random else base.weights,
-                    run_dir=str(folder),
-                )
-                runs.append(config)
+    for seed, model, regime in itertools.product(sweep.seeds, models, regimes):
+        between = f"-{regime}" if sweep.regimes else ""
+        folder = sweep.folder / f"{model}{between}-seed{seed}"
+        changes = {"model": model, "seed": seed, "regime": regime}
+        if sweep.regimes and regime == "scratch":
+            changes["weights"] = NO_WEIGHTS
+        runs.append(dataclasses.replace(base, **changes, run_dir=str(folder)))
     return runs
 
 
@@ -113,7 +105,7 @@ def check_options(sweep: SweepConfig, base: TrainConfig) -> None:
     """Refuses to resume a sweep with other options, except more models, seeds, regimes.
 
     Raises:
-      UserError: the folder holds a sweep with other options (exit 2).
+      UserError: the directory contains a sweep with other options (exit 2).
     """
     path = sweep.folder / FLAGS
     if path.is_file():
@@ -138,56 +130,41 @@ def check_same_data(runs: Sequence[TrainConfig]) -> None:
     for folder in finished:
         record = read_run(folder)
         require(folder, record, ("manifest_digest",))
-        trained_on = record["manifest_digest"]
-        if trained_on != digest:
+        if record["manifest_digest"] != digest:
             raise usage_error(
-                f"{folder} was trained on other data than {data_dir} holds (manifests "
-                f"{trained_on[:12]}, {digest[:12]}).",
-                "Choose another --sweep_dir, or give --data_dir the dataset of that "
-                "run.",
+                f"{folder} was trained on other data than {data_dir} (manifests "
+                f"{record['manifest_digest'][:12]}, {digest[:12]}).",
+                "Choose another --sweep_dir, or the dataset of that run as --data_dir.",
             )
 
 
-class Runner:
-    """Runs one process after another, and passes Ctrl-C and SIGTERM on to it.
+def run_process(words: Sequence[str]) -> tuple[int, int | None]:
+    """Runs a command, and passes Ctrl-C and SIGTERM on to it.
 
-    Each is in a process group of its own, so that Ctrl-C on a terminal reaches it once,
+    It is in a process group of its own, so that Ctrl-C on a terminal reaches it once,
     from here, and not twice, which would stop it without a checkpoint.
 
-    Attributes:
-      signal: the first that arrived, or None.
+    Returns:
+      Its exit code, negative for a signal, and the first signal that arrived here.
     """
+    arrived, started = [], []
 
-    def __init__(self):
-        self.signal: int | None = None
-        self._process: subprocess.Popen | None = None
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        arrived.append(number)
+        for process in started:
+            process.send_signal(number)
 
-    def __enter__(self) -> "Runner":
-        self._before = {
-            number: signal.signal(number, self._pass_on)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        for number, handler in self._before.items():
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, pass_on) for number in numbers}
+    try:
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, process_group=0)
+        started.append(process)
+        for number in arrived[:1]:  # it came before there was a process
+            process.send_signal(number)
+        return process.wait(), next(iter(arrived), None)
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
-
-    def run(self, words: Sequence[str]) -> int:
-        """Runs a command; returns its exit code, negative for a signal."""
-        self._process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, process_group=0
-        )
-        if self.signal is not None:  # it came before there was a process
-            self._process.send_signal(self.signal)
-        code = self._process.wait()
-        self._process = None
-        return code
-
-    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
-        self.signal = self.signal or number
-        if self._process is not None:
-            self._process.send_signal(number)
 
 
 def run_all(runs: Sequence[TrainConfig], resume: str) -> dict[str, int]:
@@ -204,18 +181,16 @@ def run_all(runs: Sequence[TrainConfig], resume: str) -> dict[str, int]:
       UserError: stopped by Ctrl-C (exit 130) or SIGTERM (75).
     """
     failed = {}
-    with Runner() as runner:
-        for number, config in enumerate(runs, start=1):
-            run_dir = Path(config.run_dir)
-            if is_finished(run_dir):
-                continue
-            print(f"\nrun {number} of {len(runs)}: {run_dir}", flush=True)
-            code = 0 if runner.signal else runner.run(train_command(config))
-            if runner.signal is not None:
-                raise command.stopped(runner.signal, f"Resume with: {resume}")
-            if code:
-                failed[config.run_dir] = code
-                print(f"{run_dir} failed with {_code_text(code)}.", flush=True)
+    for number, config in enumerate(runs, start=1):
+        if is_finished(Path(config.run_dir)):
+            continue
+        print(f"\nrun {number} of {len(runs)}: {config.run_dir}", flush=True)
+        code, stopped_by = run_process(train_command(config))
+        if stopped_by is not None:
+            raise command.stopped(stopped_by, f"Resume with: {resume}")
+        if code:
+            failed[config.run_dir] = code
+            print(f"{config.run_dir} failed with {_code_text(code)}.", flush=True)
     return failed
 
 
@@ -296,9 +271,9 @@ def _refuse_own_options(argv: Iterable[str]) -> None:
             )
 
 
-def _check_list(name: str, values: Sequence, choices: Sequence[str] = ()) -> None:
+def _check_list(name: str, values: Sequence, choices: Sequence) -> None:
     for value in values:
-        if choices and value not in choices:
+        if value not in choices:
             raise usage_error(
                 f"--{name}: there is no {value!r}.", did_you_mean(value, choices)
             )

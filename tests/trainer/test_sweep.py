@@ -15,7 +15,8 @@ from absl import flags
 
 from schemas.manifest import Manifest
 from support import command
-from support.errors import ExitCode, UserError
+from support.errors import ExitCode
+from tests.trainer.evaluation.run_folder import refused
 from trainer import compare, sweep
 from trainer.config import MODELS, TrainConfig
 from trainer.runs import record
@@ -25,7 +26,7 @@ from trainer.sweep import SweepConfig
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_plan_takes_every_model_before_the_next_seed():
+def test_plan_order_is_models_within_seeds():
     base = TrainConfig(epochs=3)
     runs = sweep.plan(SweepConfig(("vgg16", "resnet50"), (4, 1), (), "out"), base)
     assert [run.run_dir for run in runs] == [
@@ -52,7 +53,7 @@ def test_regimes_start_from_weights_or_from_none():
     ]
 
 
-def test_a_run_is_the_real_program_with_every_option():
+def test_train_command_has_every_option():
     config = TrainConfig(model="vgg19", run_dir="out/a b", ema=0.5)
     words = sweep.train_command(config)
     assert words[:3] == [sys.executable, "-m", "trainer.main"]
@@ -81,17 +82,9 @@ def test_a_run_is_the_real_program_with_every_option():
 )
 def test_usage_errors_start_nothing(tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=message) as caught:
+    with refused(message, ExitCode.USAGE):
         sweep.main(["sweep", *words])
-    assert caught.value.exit_code == ExitCode.USAGE
     assert not list(tmp_path.iterdir())
-
-
-def test_without_data_no_run_is_started(tmp_path):
-    words = [f"--sweep_dir={tmp_path / 's'}", f"--data_dir={tmp_path / 'none'}"]
-    with pytest.raises(UserError, match="no finished dataset") as caught:
-        sweep.main(["sweep", *words])
-    assert caught.value.exit_code == ExitCode.INPUT_DATA
 
 
 @pytest.fixture
@@ -99,7 +92,7 @@ def no_training(monkeypatch):
     """What would be trained is listed instead, and nothing is compared."""
     trained = []
 
-    def run_all(runs, _go_on):
+    def run_all(runs, _resume):
         unfinished = [run for run in runs if not record.is_finished(run.run_dir)]
         trained.extend(run.run_dir for run in unfinished)
         return {}
@@ -114,86 +107,86 @@ def _finish(folder, **record):
     (folder / "run.json").write_text(json.dumps({"status": "finished"} | record))
 
 
-def test_other_data_than_that_of_finished_runs_is_refused_at_once(
-    dataset_dir, tmp_path, no_training
-):
-    folder = tmp_path / "s"
-    words = [f"--sweep_dir={folder}", "--models=vgg16,vgg19", "--seeds=0,1"]
-    now = [*words, f"--data_dir={dataset_dir}"]
-    digest = json.loads((dataset_dir / "manifest.json").read_text())["digest"]
-    _finish(folder / "vgg16-seed0", manifest_digest=digest)
-    sweep.main(["sweep", *now])
+def run_sweep(folder, data_dir, *words):
+    sweep.main(["sweep", f"--sweep_dir={folder}", f"--data_dir={data_dir}", *words])
+
+
+def test_sweep_refuses_a_changed_dataset(dataset_dir, tmp_path, no_training):
+    folder, other = tmp_path / "s", tmp_path / "other"
+    words = ["--models=vgg16,vgg19", "--seeds=0,1"]
+    manifest = Manifest.from_json((dataset_dir / "manifest.json").read_text())
+    _finish(folder / "vgg16-seed0", manifest_digest=manifest.digest)
+    run_sweep(folder, dataset_dir, *words)
     left = [str(folder / name) for name in ("vgg19-seed0", "vgg16-seed1")]
     assert no_training == [*left, str(folder / "vgg19-seed1")]
     written = (folder / sweep.FLAGS).read_text()
     no_training.clear()
 
-    other = tmp_path / "other"
     other.mkdir()
-    made = Manifest.from_json((dataset_dir / "manifest.json").read_text())
-    made = dataclasses.replace(made, config={"split": "identity", "seed": 1})
+    made = dataclasses.replace(manifest, config={"split": "identity", "seed": 1})
     (other / "manifest.json").write_text(made.to_json())
-    elsewhere = [*words, f"--data_dir={other}"]
-    with pytest.raises(UserError, match="vgg16-seed0 was trained on other") as caught:
-        sweep.main(["sweep", *elsewhere])
-    assert caught.value.exit_code == ExitCode.USAGE
-    assert f"{digest[:12]}, {made.digest[:12]}" in caught.value.cause
-    assert "another --sweep_dir, or give --data_dir" in caught.value.remedy
-    # The flagfile still goes on with the right dataset.
+    with refused("vgg16-seed0 was trained on other", ExitCode.USAGE) as caught:
+        run_sweep(folder, other, *words)
+    assert f"{manifest.digest[:12]}, {made.digest[:12]}" in caught.value.cause
+    assert "another --sweep_dir, or the dataset" in caught.value.remedy
+    # The flagfile still resumes with the right dataset.
     assert (folder / sweep.FLAGS).read_text() == written
 
     # One is enough, and a run that is not of the plan does not count.
     _finish(folder / "vgg19-seed1", manifest_digest=made.digest)
-    with pytest.raises(UserError, match="vgg19-seed1 was trained on other"):
-        sweep.main(["sweep", *now])
-    sweep.main(["sweep", *now, "--seeds=0"])
+    with refused("vgg19-seed1 was trained on other", ExitCode.USAGE):
+        run_sweep(folder, dataset_dir, *words)
+    run_sweep(folder, dataset_dir, *words, "--seeds=0")
     assert no_training == left[:1]
 
     _finish(folder / "vgg16-seed1")
-    with pytest.raises(UserError, match="vgg16-seed1.*no 'manifest_digest'") as caught:
-        sweep.main(["sweep", *now])
-    assert caught.value.exit_code == ExitCode.INPUT_DATA
+    with refused("vgg16-seed1.*no 'manifest_digest'"):
+        run_sweep(folder, dataset_dir, *words)
 
 
-def test_a_damaged_manifest_is_found_before_the_first_run(tmp_path, no_training):
-    words = [f"--sweep_dir={tmp_path / 's'}", f"--data_dir={tmp_path}"]
-    (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(UserError, match="manifest.json is not complete JSON") as caught:
-        sweep.main(["sweep", *words])
-    assert caught.value.exit_code == ExitCode.INTEGRITY
+@pytest.mark.parametrize(
+    ("manifest", "message", "code"),
+    [
+        (None, "no finished dataset", ExitCode.INPUT_DATA),
+        ("{", "manifest.json is not complete JSON", ExitCode.INTEGRITY),
+    ],
+)
+def test_missing_or_damaged_dataset_starts_no_run(
+    tmp_path, no_training, manifest, message, code
+):
+    if manifest:
+        (tmp_path / "manifest.json").write_text(manifest)
+    with refused(message, code):
+        run_sweep(tmp_path / "s", tmp_path)
     assert not no_training
 
 
-def test_a_flagfiles_model_gives_way_and_other_options_are_refused(tmp_path, capsys):
-    recipe = tmp_path / "recipe.flags"
+def test_model_of_a_flagfile_is_ignored_and_changed_options_refused(tmp_path, capsys):
+    recipe, folder = tmp_path / "recipe.flags", tmp_path / "s"
     recipe.write_text("--model=vgg16\n--epochs=5\n--seed=9\n")
-    words = [f"--sweep_dir={tmp_path / 's'}", f"--data_dir={tmp_path / 'none'}"]
-    words.append(f"--flagfile={recipe}")
-    with pytest.raises(UserError, match="no finished dataset"):
-        sweep.main(["sweep", *words])
+    words = [folder, tmp_path / "none", f"--flagfile={recipe}"]
+    with refused("no finished dataset"):
+        run_sweep(*words)
     assert "--model of the flagfile gives way to --models" in capsys.readouterr().out
-    written = read_options((tmp_path / "s" / sweep.FLAGS).read_text())
+    written = read_options((folder / sweep.FLAGS).read_text())
     assert written["epochs"] == "5" and written["models"] == "all"
     assert not {"model", "seed", "run_dir"} & written.keys()
-    # More seeds are welcome, another recipe is not; the flagfile written goes on.
-    with pytest.raises(UserError, match="no finished dataset"):
-        sweep.main(["sweep", *words, "--seeds=0,1,2,3"])
-    with pytest.raises(UserError, match="no finished dataset"):
-        sweep.main(["sweep", f"--flagfile={tmp_path / 's' / sweep.FLAGS}"])
-    with pytest.raises(UserError, match="--epochs was 5, is 6") as caught:
-        sweep.main(["sweep", *words, "--epochs=6"])
-    assert caught.value.exit_code == ExitCode.USAGE
+    # More seeds are welcome, another recipe is not; the flagfile written resumes.
+    with refused("no finished dataset"):
+        run_sweep(*words, "--seeds=0,1,2,3")
+    with refused("no finished dataset"):
+        sweep.main(["sweep", f"--flagfile={folder / sweep.FLAGS}"])
+    with refused("--epochs was 5, is 6", ExitCode.USAGE):
+        run_sweep(*words, "--epochs=6")
 
 
-def test_runner_returns_the_exit_code_and_shows_errors(capfd):
+def test_run_process_returns_the_exit_code_and_shows_errors(capfd):
     program = "import sys; print('why', file=sys.stderr); sys.exit(7)"
-    with sweep.Runner() as runner:
-        assert runner.run([sys.executable, "-c", program]) == 7
+    assert sweep.run_process([sys.executable, "-c", program]) == (7, None)
     assert capfd.readouterr().err == "why\n"
-    assert runner.signal is None
 
 
-def test_a_runner_passes_a_signal_on_once():
+def test_run_process_forwards_a_signal():
     # Sleeps are cut short by the signal; a process that does not get it fails the test.
     program = (
         "import os, signal, sys, time\n"
@@ -202,9 +195,8 @@ def test_a_runner_passes_a_signal_on_once():
         "time.sleep(60)\n"
         "sys.exit(1)\n"
     )
-    with sweep.Runner() as runner:
-        code = runner.run([sys.executable, "-c", program])
-    assert (code, runner.signal) == (75, signal.SIGTERM)
+    result = sweep.run_process([sys.executable, "-c", program])
+    assert result == (75, signal.SIGTERM)
 
 
 def test_exit_codes_of_runs():
@@ -232,7 +224,7 @@ def started(*words):
 
 
 @pytest.mark.slow
-def test_a_sweep_stops_goes_on_survives_a_failure_and_compares(dataset_dir, tmp_path):
+def test_sweep_resumes_survives_a_failed_run_and_compares(dataset_dir, tmp_path):
     folder = tmp_path / "sweep"
     words = [f"--sweep_dir={folder}", f"--data_dir={dataset_dir}", "--epochs=1"]
     words += ["--models=googlenet,resnet50", "--seeds=0,1", "--input_size=32"]
@@ -247,18 +239,18 @@ def test_a_sweep_stops_goes_on_survives_a_failure_and_compares(dataset_dir, tmp_
                 process.send_signal(signal.SIGTERM)
                 break
         rest = process.communicate()
-    go_on = f"python -m trainer.sweep --flagfile={folder / sweep.FLAGS}"
+    resume = f"python -m trainer.sweep --flagfile={folder / sweep.FLAGS}"
     assert process.returncode == ExitCode.STOPPED, rest
-    assert f"Resume with: {go_on}" in rest[1]
+    assert f"Resume with: {resume}" in rest[1]
     assert "run 2 of 4" not in rest[0]
 
-    with started(*go_on.split()[3:]) as process:
+    with started(*resume.split()[3:]) as process:
         out, err = process.communicate()
     assert process.returncode == ExitCode.OUTPUT, err
     assert "4 runs in" in out and "0 of them finished" in out
     assert f"{folder / 'resnet50-seed0'} failed with exit code 4." in out
     assert "is not empty and holds no run" in err
-    assert "1 of 4 runs failed" in err and go_on in err
+    assert "1 of 4 runs failed" in err and resume in err
     table = pd.read_csv(folder / "leaderboard.csv", dtype={"seeds": str})
     assert dict(zip(table["model"], table["seeds"], strict=True)) == {
         "googlenet": "0 1",
@@ -269,7 +261,7 @@ def test_a_sweep_stops_goes_on_survives_a_failure_and_compares(dataset_dir, tmp_
     assert record["inference_images_per_second"] > 0
 
     (folder / "resnet50-seed0" / "mine.txt").unlink()
-    with started(*go_on.split()[3:]) as process:
+    with started(*resume.split()[3:]) as process:
         out, err = process.communicate()
     assert process.returncode == ExitCode.OK, err
     assert "3 of them finished" in out

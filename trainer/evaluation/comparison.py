@@ -23,14 +23,13 @@ Romano, Shaikh and Wilhelm, "Inference for Ranks", Review of Economic Studies 91
 """
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from support.errors import ExitCode, UserError, usage_error
+from support.errors import input_error, usage_error
 from trainer.config import NOT_COMPARED
 from trainer.evaluation import bootstrap, group_rates, loading
 from trainer.runs import FLAGS, RUN
@@ -87,7 +86,7 @@ class Comparison:
       accuracy: (n,) mean over the seeds.
       intervals: (n, 2) low and high, NaN with one person only.
       difference: (n, n) accuracy of the row less that of the column.
-      radius: (n, n) half-width of its simultaneous interval; infinite without one.
+      radius: (n, n) half-width of its simultaneous interval; NaN without one.
     """
 
     groups: tuple[Group, ...]
@@ -99,29 +98,34 @@ class Comparison:
     radius: np.ndarray
 
     @property
+    def bounds(self) -> np.ndarray:
+        """(n, n, 2) low and high of the difference, NaN where unknown."""
+        radius = self.radius
+        return np.stack([self.difference - radius, self.difference + radius], axis=-1)
+
+    @property
     def better(self) -> np.ndarray:
         """(n, n) bool: the row is significantly better than the column."""
         return self.difference > self.radius + _ROUNDING
 
     @property
-    def tied(self) -> list[int]:
-        """The groups that are exactly as accurate as the first."""
-        equal = np.abs(self.difference[0]) < _ROUNDING
-        return [int(number) for number in np.flatnonzero(equal) if number]
+    def ranks(self) -> np.ndarray:
+        """(n, 2) int: the best and the worst rank that each group can have, 1..n."""
+        better = self.better
+        return np.stack([1 + better.sum(0), len(better) - better.sum(1)], axis=1)
 
-    def ranks(self, number: int) -> tuple[int, int]:
-        """The best and the worst rank that a group can have, 1..n."""
-        above = int(self.better[:, number].sum())
-        below = int(self.better[number].sum())
-        return 1 + above, len(self.groups) - below
+    @property
+    def best(self) -> list[str]:
+        """Names of the first group and those that are exactly as accurate."""
+        return self._names(np.abs(self.difference[0]) < _ROUNDING)
 
-    def bounds(self, row: int, column: int) -> tuple[float, float] | None:
-        """The simultaneous interval of a difference."""
-        radius = self.radius[row, column]
-        if not np.isfinite(radius):
-            return None
-        middle = self.difference[row, column]
-        return float(middle - radius), float(middle + radius)
+    @property
+    def apart_from_best(self) -> list[str]:
+        """Names of less accurate groups that cannot be told apart from the first."""
+        return self._names(~self.better[0] & (self.difference[0] >= _ROUNDING))
+
+    def _names(self, chosen: np.ndarray) -> list[str]:
+        return [self.groups[number].name for number in np.flatnonzero(chosen)]
 
 
 def load(folders: Sequence[Path]) -> list[Group]:
@@ -137,28 +141,26 @@ def load(folders: Sequence[Path]) -> list[Group]:
     options = pd.DataFrame([_options(run) for run in runs]).fillna("–")
     options = options.sort_index(axis=1)
     seeds = pd.Series([run.record["seed"] for run in runs])
-    number = options.groupby(list(options), sort=False).ngroup()
-    members = [seeds[number == one].sort_values().index for one in number.unique()]
-    for rows in members:
-        for one, two in itertools.pairwise(rows):
-            if seeds[one] == seeds[two]:
-                raise usage_error(
-                    f"{folders[one]} and {folders[two]} are one run twice: the same "
-                    f"options and seed {seeds[one]}.",
-                    "Name only one of them.",
-                )
-    firsts = [rows[0] for rows in members]
-    names = _names([runs[row].model_name for row in firsts], options.loc[firsts])
-    return [
-        Group(
-            name=name,
+    for _, same in options.groupby([*options, seeds]):
+        if len(same) > 1:
+            one, two = same.index[:2]
+            raise usage_error(
+                f"{folders[one]} and {folders[two]} are one run twice: the same "
+                f"options and seed {seeds[one]}.",
+                "Name only one of them.",
+            )
+    groups = []
+    for _, same in options.groupby(list(options), sort=False):
+        rows = seeds[same.index].sort_values().index
+        group = Group(
+            name=_name(runs[rows[0]].model_name, options.loc[rows[0]], options),
             folders=[folders[row] for row in rows],
             runs=[runs[row] for row in rows],
             options=options.loc[rows[0]],
             correct=np.stack([_correct(runs[row]) for row in rows]),
         )
-        for name, rows in zip(names, members, strict=True)
-    ]
+        groups.append(group)
+    return groups
 
 
 def compare(groups: Sequence[Group], draws: int = DRAWS, seed: int = 0) -> Comparison:
@@ -175,7 +177,7 @@ def compare(groups: Sequence[Group], draws: int = DRAWS, seed: int = 0) -> Compa
     accuracy = np.array([one.accuracies.mean() for one in groups])
     difference = accuracy[:, None] - accuracy
     intervals = np.full((2, len(groups)), np.nan)
-    radius = np.full(difference.shape, np.inf)
+    radius = np.full(difference.shape, np.nan)
     if people > 1:
         correct = [one.correct for one in groups]
         drawn = draw_accuracies(correct, person, draws, seed)
@@ -183,7 +185,7 @@ def compare(groups: Sequence[Group], draws: int = DRAWS, seed: int = 0) -> Compa
         radius = simultaneous_radius(accuracy, drawn)
     if people < group_rates.MIN_PEOPLE:
         # Among so few people a difference without variance is no evidence.
-        radius[radius == 0] = np.inf
+        radius[radius == 0] = np.nan
     np.fill_diagonal(radius, 0)
     return Comparison(
         groups=tuple(groups),
@@ -255,26 +257,21 @@ def differing_options(groups: Sequence[Group]) -> dict[str, list[str]]:
     options = pd.DataFrame([one.options for one in groups])
     if (options.groupby("regime")["weights"].nunique() == 1).all():
         options = options.drop(columns="weights")
-    options = options.drop(columns=["model", "regime"])
-    return {
-        name: list(dict.fromkeys(values))
-        for name, values in options.items()
-        if values.nunique() > 1
-    }
+    names = _varying(options.drop(columns=["model", "regime"]))
+    return {name: options[name].unique().tolist() for name in names}
 
 
-def _names(models: Sequence[str], options: pd.DataFrame) -> list[str]:
-    """The model's name, with what tells it from other groups of the same model."""
-    names = []
-    for model, (_, row) in zip(models, options.iterrows(), strict=True):
-        rivals = options[options["model"] == row["model"]]
-        same = rivals[rivals["regime"] == row["regime"]]
-        parts = [model]
-        if len(same) < len(rivals):
-            parts.append(row["regime"])
-        parts += [f"{name}={row[name]}" for name in same if same[name].nunique() > 1]
-        names.append(", ".join(parts))
-    return names
+def _varying(options: pd.DataFrame) -> list[str]:
+    return [name for name in options if options[name].nunique() > 1]
+
+
+def _name(model: str, own: pd.Series, options: pd.DataFrame) -> str:
+    """The model's name, with what tells a group from others of the same model."""
+    rivals = options[options["model"] == own["model"]]
+    same = rivals[rivals["regime"] == own["regime"]]
+    regime = [own["regime"]] if len(same) < len(rivals) else []
+    parts = [f"{name}={own[name]}" for name in _varying(same)]
+    return ", ".join([model, *regime, *parts])
 
 
 def _seed_weights(seeds: int, draws: int, rng: np.random.Generator) -> np.ndarray:
@@ -287,22 +284,24 @@ def _seed_weights(seeds: int, draws: int, rng: np.random.Generator) -> np.ndarra
 
 def _load(folder: Path) -> loading.Run:
     if (folder / RUN).is_file() and not is_finished(folder):
-        raise UserError(
+        raise input_error(
             f"{folder} has no finished run, or its {RUN} is damaged.",
             "Exclude it, or finish it: python -m trainer.main "
             f"--flagfile={folder / FLAGS}",
-            ExitCode.INPUT_DATA,
         )
     run = loading.load_run(folder)
     require(folder, run.record, _KEYS)
     predictions = run.predictions.sort_values("image_id", ignore_index=True)
-    if predictions["image_id"].duplicated().any():
-        raise _damaged(folder, "predictions.csv has an image twice")
     run = dataclasses.replace(run, predictions=predictions)
     accuracy = run.metrics["accuracy"]["value"]
-    if accuracy is None or not np.isclose(_correct(run).mean(), accuracy):
-        raise _damaged(folder, "predictions.csv and metrics.json contradict each other")
-    return run
+    if predictions["image_id"].duplicated().any():
+        problem = "predictions.csv has an image twice"
+    elif accuracy is None or not np.isclose(_correct(run).mean(), accuracy):
+        problem = "predictions.csv and metrics.json contradict each other"
+    else:
+        return run
+    remedy = "Restore it from a copy, train it again, or exclude it."
+    raise input_error(f"{folder}: {problem}.", remedy)
 
 
 def _correct(run: loading.Run) -> np.ndarray:
@@ -313,11 +312,8 @@ def _correct(run: loading.Run) -> np.ndarray:
 def _options(run: loading.Run) -> dict[str, str]:
     options = all_options(run.flags)
     options |= {key: str(run.record[key]) for key in _EFFECTIVE if key in run.record}
-    return {
-        name: value
-        for name, value in options.items()
-        if name not in ("seed", *NOT_COMPARED)
-    }
+    compared = options.keys() - {"seed", *NOT_COMPARED}
+    return {name: options[name] for name in compared}
 
 
 def _check_comparable(names: str, first: loading.Run, other: loading.Run) -> None:
@@ -334,12 +330,4 @@ def _check_comparable(names: str, first: loading.Run, other: loading.Run) -> Non
         return
     raise usage_error(
         f"{names} {problem}.", "Compare runs of one dataset and one attribute only."
-    )
-
-
-def _damaged(folder: Path, what: str) -> UserError:
-    return UserError(
-        f"{folder}: {what}.",
-        "Restore it from a copy, train it again, or exclude it.",
-        ExitCode.INPUT_DATA,
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from support.errors import ExitCode, UserError, did_you_mean, usage_error
+from support.errors import UserError, did_you_mean, input_error, usage_error
 
 ATTRIBUTE, CROSSING, TABLE = "attribute", "crossing", "table"
 IMAGE_ID = "image_id"
@@ -98,9 +98,11 @@ def partitions(
     """
     known = attributes_of(predictions)
     chosen = dict.fromkeys(parse_slice(text, known) for text in slices)
-    slices = [(name,) for name in known if name != attribute or (name,) in chosen]
-    slices += [names for names in chosen if len(names) > 1]
-    parts = [_crossed(predictions, names, names in chosen) for names in slices]
+    single = [(name,) for name in known if name != attribute or (name,) in chosen]
+    crossed = [names for names in chosen if len(names) > 1]
+    parts = [
+        _crossed(predictions, names, names in chosen) for names in single + crossed
+    ]
     if external is not None:
         rows = external.reindex(predictions[IMAGE_ID])
         parts += [_by_column(rows[column]) for column in external]
@@ -110,30 +112,22 @@ def partitions(
 def _crossed(
     predictions: pd.DataFrame, names: tuple[str, ...], chosen: bool
 ) -> Partition:
-    codes = np.zeros(len(predictions), np.int64)
-    for name in names:
-        values = predictions[name].to_numpy()
-        if not np.isin(values, (0, 1)).all():
-            raise ValueError(f"a value of {name} is neither 0 nor 1")
-        codes = 2 * codes + values.astype(np.int64)
-    groups = [
-        list(zip(names, values, strict=True))
-        for values in itertools.product((0, 1), repeat=len(names))
-    ]
-    titles = [
-        " × ".join(name if value else f"not {name}" for name, value in group)
-        for group in groups
-    ]
+    values = predictions[list(names)].to_numpy()
+    if not np.isin(values, (0, 1)).all():
+        raise ValueError(f"a value of {' or '.join(names)} is neither 0 nor 1")
+    groups = list(itertools.product((0, 1), repeat=len(names)))
     return Partition(
         name=_CROSS.join(names),
         kind=CROSSING if len(names) > 1 else ATTRIBUTE,
         chosen=chosen,
-        names=[
-            _CROSS.join(f"{name}={value}" for name, value in group) for group in groups
-        ],
-        titles=[title.replace("_", " ") for title in titles],
-        codes=codes,
+        names=[_CROSS.join(map("{}={}".format, names, group)) for group in groups],
+        titles=[" × ".join(map(_title, names, group)) for group in groups],
+        codes=np.ravel_multi_index(values.astype(np.int64).T, (2,) * len(names)),
     )
+
+
+def _title(name: str, value: int) -> str:
+    return ("" if value else "not ") + name.replace("_", " ")
 
 
 def _by_column(values: pd.Series) -> Partition:
@@ -192,10 +186,9 @@ def read_group_csv(path: Path, predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _error(place: Path | str, what: str) -> UserError:
-    return UserError(
+    return input_error(
         f"{place} {what}.",
         f"It must be a UTF-8 CSV file with one line per image: {IMAGE_ID} as in "
         f"predictions.csv, and columns of up to {_MOST_CATEGORIES} categories that are "
         "not named like an attribute.",
-        ExitCode.INPUT_DATA,
     )

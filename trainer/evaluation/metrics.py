@@ -77,28 +77,24 @@ def evaluate(
     probability = predictions["probability"].to_numpy(np.float64)
     _check(label, probability)
     person, people = bootstrap.clusters(predictions["identity"].to_numpy(np.int64))
+    predicted = probability >= threshold
     values = point_values(label, probability, threshold)
-    intervals = {}
+    intervals = dict.fromkeys(values)
     if people > 1:
         samples = draw(label, probability, person, draws, seed, threshold)
         intervals = {name: bootstrap.interval(samples[name]) for name in values}
-        _open(intervals, values, label, probability >= threshold, person)
+        _open(intervals, values, label, predicted, person)
     estimates = {
-        name: bootstrap.estimate(value, intervals.get(name))
-        for name, value in values.items()
+        name: bootstrap.estimate(values[name], intervals[name]) for name in values
     }
-    cells = np.bincount(2 * label + (probability >= threshold), minlength=4)
+    cells = np.bincount(2 * label + predicted, minlength=4)
     matrix = cells.reshape(2, 2).tolist()
     return {
         "n": len(label),
         "people": people,
         "threshold": threshold,
-        "bootstrap": {
-            "over": "people",
-            "draws": draws,
-            "seed": seed,
-            "level": bootstrap.LEVEL,
-        },
+        "bootstrap": {"over": "people", "draws": draws, "seed": seed}
+        | {"level": bootstrap.LEVEL},
         "confusion_matrix": matrix,
         **{name: estimates[name] for name in SCALARS},
         "per_class": [
@@ -196,26 +192,22 @@ def _check(label: np.ndarray, probability: np.ndarray) -> None:
 def _sums_by_person(
     label: np.ndarray, probability: np.ndarray, person: np.ndarray, threshold: float
 ) -> np.ndarray:
-    """(people, 21): tn, fp, fn, tp, log loss, squared error, 15 `_gaps`, summed."""
-    cell = 2 * label + (probability >= threshold)
-    tiny = np.finfo(np.float64).eps  # the clipping of sklearn.metrics.log_loss
-    likelihood = np.where(label == 1, probability, 1 - probability)
-    columns = [cell == number for number in range(4)]
-    columns.append(-np.log(np.clip(likelihood, tiny, 1 - tiny)))
-    columns.append((probability - label) ** 2)
-    columns += list(_gaps(label, probability, threshold).T)
-    return np.stack([np.bincount(person, column) for column in columns], axis=1)
-
-
-def _gaps(label: np.ndarray, probability: np.ndarray, threshold: float) -> np.ndarray:
-    """(n, 15): in the column of an example's bin, 1 if correct less its confidence."""
+    """(people, 21) sums: tn, fp, fn, tp, log loss, squared error, and in the column of
+    an example's bin of confidence, 1 if correct less its confidence.
+    """
     predicted = probability >= threshold
+    cell = 2 * label + predicted
     confidence = np.where(predicted, probability, 1 - probability)
     number = np.ceil(confidence * CONFIDENCE_BINS).astype(np.int64) - 1
-    gaps = np.zeros((len(label), CONFIDENCE_BINS))
+    gaps = np.zeros((CONFIDENCE_BINS, len(label)))
     correct = predicted == (label == 1)
-    gaps[np.arange(len(label)), np.maximum(number, 0)] = correct - confidence
-    return gaps
+    gaps[np.maximum(number, 0), np.arange(len(label))] = correct - confidence
+    tiny = np.finfo(np.float64).eps  # the clipping of sklearn.metrics.log_loss
+    likelihood = np.where(label == 1, probability, 1 - probability)
+    columns = [cell == 0, cell == 1, cell == 2, cell == 3]
+    columns.append(-np.log(np.clip(likelihood, tiny, 1 - tiny)))
+    columns += [(probability - label) ** 2, *gaps]
+    return np.stack([np.bincount(person, column) for column in columns], axis=1)
 
 
 def _counted(sums: np.ndarray) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ import pandas as pd
 
 from support import files
 from support.documents import MOST_JSON_BYTES, read_text
-from support.errors import ExitCode, UserError
+from support.errors import input_error
 from trainer.evaluation import bootstrap, group_rates, metrics
 from trainer.evaluation.group_rates import MIN_IMAGES, MIN_PEOPLE, RATES
 from trainer.evaluation.groups import ATTRIBUTE, Partition, partitions
@@ -69,15 +69,11 @@ def evaluate(
     """Computes every group's rates, gaps, intervals and tests.
 
     Args:
-      predictions: columns `image_id`, `identity` (int, -1 = unknown: a cluster of its
-        own), `label` (0 or 1), `probability` (of label 1, 0..1) and one column of 0
-        and 1 per attribute, one row per example.
+      predictions: see `metrics.evaluate`, and `groups.partitions` for the others.
       attribute: the label's.
       slices: attributes to show in any case, and crossings: `Male*Eyeglasses`.
-      groups: categories by image id, see `trainer.evaluation.groups.read_group_csv`.
-      draws: bootstrap draws.
-      seed: seed of the draws.
-      threshold: lowest probability of predicted label 1.
+      groups: categories by image id.
+      draws, seed, threshold: see `metrics.evaluate`.
 
     Returns:
       One row per group, see the module, and in addition `title`, `chosen` (1 if asked
@@ -96,43 +92,27 @@ def evaluate(
     cell = 2 * label + (predictions["probability"].to_numpy() >= threshold)
     person, _ = bootstrap.clusters(predictions["identity"].to_numpy(np.int64))
     measured = group_rates.measure(parts, cell, person, draws, seed)
-    columns = _values(measured, group_rates.adjusted_p_values(measured))
-    table = pd.concat(_descriptions(parts, measured.group), ignore_index=True)
-    return table.assign(**columns)[list(_COLUMNS)].astype(_COLUMNS)
+    table = pd.concat(_descriptions(parts, measured), ignore_index=True)
+    for number, rate in enumerate(RATES):
+        columns = {rate + suffix: measured[suffix][:, number] for suffix in _SUFFIXES}
+        table = table.assign(**columns)
+    for name in ("n", "people", "small"):
+        table[name] = table[f"accuracy_{name}"]
+    return table[list(_COLUMNS)].astype(_COLUMNS)
 
 
 def _descriptions(
-    parts: Sequence[Partition], side: group_rates.Side
+    parts: Sequence[Partition], measured: dict[str, np.ndarray]
 ) -> Iterator[pd.DataFrame]:
     """Names and equalized odds of the groups of each partition."""
     end = 0
     for part in parts:
         start, end = end, end + len(part.names)
-        odds = group_rates.equalized_odds(side, slice(start, end))
+        odds = group_rates.equalized_odds(measured, slice(start, end))
         columns = {"group": part.names, "title": part.titles, "kind": part.kind}
         columns |= {"grouping": part.name, "chosen": part.chosen}
-        suffixes = ("", "_low", "_high", "_small")
-        columns |= {_ODDS + suffix: odds[n] for n, suffix in enumerate(suffixes)}
-        yield pd.DataFrame(columns)
-
-
-def _values(
-    measured: group_rates.Measured, p_values: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The columns of the rates."""
-    side = measured.group
-    arrays = (
-        *(side.rates, *side.intervals, side.sizes, side.people, side.small),
-        *(measured.gaps, *measured.gap_intervals),
-        *(p_values, p_values <= 1 - bootstrap.LEVEL),
-    )
-    columns = {
-        rate + suffix: array[:, number]
-        for number, rate in enumerate(RATES)
-        for suffix, array in zip(_SUFFIXES, arrays, strict=True)
-    }
-    total = {name: columns[f"accuracy_{name}"] for name in ("n", "people", "small")}
-    return columns | total
+        names = [_ODDS + suffix for suffix in ("", "_low", "_high", "_small")]
+        yield pd.DataFrame(columns | dict(zip(names, odds, strict=True)))
 
 
 def write(folder: Path, table: pd.DataFrame, **settings: Any) -> None:
@@ -146,15 +126,11 @@ def write(folder: Path, table: pd.DataFrame, **settings: Any) -> None:
     Raises:
       UserError: exit 4, the folder cannot be written.
     """
-    lowest = lowest_accuracy(table)
-    document = settings | {
-        "level": bootstrap.LEVEL,
-        "min_people": MIN_PEOPLE,
-        "min_images": MIN_IMAGES,
-        "tested": tested(table),
-        "worst": None if lowest is None else lowest["group"],
-        "groups": records(table),
-    }
+    facts = summary(table)
+    lowest = facts.pop("lowest")
+    names = ("level", "min_people", "min_images", "tested")
+    document = settings | {name: facts[name] for name in names}
+    document |= {"worst": lowest and lowest["group"], "groups": facts["groups"]}
     with files.output_errors(folder):
         text = json.dumps(document, indent=1, allow_nan=False)
         files.atomic_write(folder / JSON_NAME, text + "\n")
@@ -182,10 +158,9 @@ def read(folder: Path) -> pd.DataFrame | None:
         *(ValueError, KeyError, IndexError, TypeError, AttributeError),
         *(RecursionError, OverflowError, OSError),
     ) as error:
-        raise UserError(
+        raise input_error(
             f"{path} is not a complete table of subgroups.",
             f"`python -m trainer.subgroups --run_dir={folder}` makes it again.",
-            ExitCode.INPUT_DATA,
         ) from error
 
 
@@ -194,16 +169,29 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return table.astype(object).where(table.notna(), None).to_dict("records")
 
 
-def lowest_accuracy(table: pd.DataFrame) -> pd.Series | None:
-    """The row of the lowest accuracy among the groups that are not small."""
+def summary(table: pd.DataFrame) -> dict[str, Any]:
+    """What templates/subgroups.txt and subgroups.json say of all groups.
+
+    Returns:
+      The constants of the method; `groups`: see `records`; `lowest`: the one of lowest
+      accuracy that is not small, or None; `small`: how many are; `tested` and
+      `surviving`: numbers of gaps, those of an attribute's two mirrored groups once;
+      `excluded`: external column -> images that it has no value of.
+    """
     large = table[(table["kind"] != OVERALL) & (table["small"] == 0)]
-    return None if large.empty else large.loc[large["accuracy"].idxmin()]
-
-
-def tested(table: pd.DataFrame) -> int:
-    """Gaps that were tested, those of an attribute's two mirrored groups once."""
-    rows = table[~_mirrored(table)]
-    return int(sum(rows[f"{rate}_gap_p"].count() for rate in RATES))
+    p_values = table.loc[~_mirrored(table), [f"{rate}_gap_p" for rate in RATES]]
+    outside = table["n"][0] - table.groupby("grouping", sort=False)["n"].sum()
+    return {
+        "level": bootstrap.LEVEL,
+        "min_people": MIN_PEOPLE,
+        "min_images": MIN_IMAGES,
+        "groups": records(table),
+        "lowest": next(iter(records(large.nsmallest(1, "accuracy"))), None),
+        "small": int(table["small"][1:].sum()),
+        "tested": int(p_values.count().sum()),
+        "surviving": len(surviving_gaps(table)),
+        "excluded": outside[outside > 0].to_dict(),
+    }
 
 
 def surviving_gaps(table: pd.DataFrame) -> pd.DataFrame:
@@ -214,22 +202,18 @@ def surviving_gaps(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
       Columns title, rate (of `RATES`), value, n, gap, gap_low, gap_high.
     """
-    kept = []
-    for rate in RATES:
-        gap = table[f"{rate}_gap"]
-        worse = gap < 0 if rate == "accuracy" else gap > 0
-        rows = table[
-            (table[f"{rate}_gap_survives"] == 1)
-            & (worse | (table["kind"] != ATTRIBUTE))
-        ]
-        names = {rate: "value"}
-        names |= {f"{rate}_{key}": key for key in ("n", "gap", "gap_low", "gap_high")}
-        rows = rows[["title", *names]].rename(columns=names)
-        rows.insert(1, "rate", rate)
-        kept.append(rows)
-    return pd.concat(kept).sort_values(
-        "gap", key=np.abs, ascending=False, kind="stable"
+    names = {"": "value", "_n": "n", "_gap": "gap", "_gap_low": "gap_low"}
+    names |= {"_gap_high": "gap_high", "_gap_survives": "survives"}
+    gaps = pd.concat(
+        table[["title", "kind"]].assign(
+            rate=rate, **{name: table[rate + suffix] for suffix, name in names.items()}
+        )
+        for rate in RATES
     )
+    worse = (gaps["gap"] < 0) == (gaps["rate"] == "accuracy")
+    gaps = gaps[(gaps["survives"] == 1) & (worse | (gaps["kind"] != ATTRIBUTE))]
+    gaps = gaps.sort_values("gap", key=np.abs, ascending=False, kind="stable")
+    return gaps.drop(columns=["kind", "survives"])
 
 
 def clearest_gaps(table: pd.DataFrame, count: int) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The model card of a run: `templates/model_card.md`, its values and its header.
+"""The model card of a run: `templates/model_card.md` and its values.
 
 Header: https://huggingface.co/docs/hub/model-cards; contents: Mitchell et al., "Model
 Cards for Model Reporting", 2019.
@@ -10,17 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import pandas as pd
-import yaml
-
 from schemas import celeba
-from support import files, text
-from support.errors import ExitCode, UserError
-from trainer.evaluation import calibration, loading, subgroups
+from support import files
+from support.errors import input_error
+from trainer.evaluation import calibration, loading
 from trainer.evaluation.loading import Run, load_run
-from trainer.reporting import markdown, report, subgroup_section, template
-from trainer.reporting.markdown import printable
+from trainer.reporting import report, template
+from trainer.reporting.template import printable
 from trainer.runs import METRICS, provenance
 from trainer.runs.folder import read_options
 
@@ -39,12 +35,6 @@ _DATASETS = {
     celeba.SAMPLE_FORMAT: ("Synthetic faces in CelebA's layout", None),
     _CELEBA: ("CelebA", "celeba-non-commercial-research"),
     _LAYOUT: ("Images in CelebA's layout, not its official files", "terms-of-the-data"),
-}
-#: Key of `metrics.json` -> Hugging Face's identifier, where they differ.
-_METRIC_IDS = {
-    "auc": "roc_auc",
-    "brier": "brier_score",
-    "ece": "expected_calibration_error",
 }
 #: Options with paths on the machine of the training.
 _PATHS = ("data_dir", "run_dir")
@@ -70,101 +60,38 @@ def write_card(
     run = load_run(run_dir)
     model_sha256 = provenance.model_sha256(run.record)
     if model_sha256 is None or "manifest_digest" not in run.record:
-        raise UserError(
-            f"{run_dir} is not a finished run.",
-            "Train it to its end first.",
-            ExitCode.INPUT_DATA,
-        )
+        cause = f"{run_dir} is not a finished run."
+        raise input_error(cause, "Train it to its end first.")
     others = _evaluations(run_dir, run, model_sha256, evaluations)
-    header = yaml.safe_dump(
-        _metadata(_name(run_dir), run, list(others.values())),
-        sort_keys=False,
-        width=float("inf"),
-    )
-    body = (
-        _environment()
-        .get_template(_TEMPLATE)
-        .render(
-            **_values(run_dir, run),
-            evaluations=others,
-            exports=provenance.find_exports(run_dir, exports),
-            model_sha256=model_sha256,
-        )
+    text = template.markdown(
+        _TEMPLATE,
+        **report.values(run, _GROUPS),
+        **_values(run_dir, run),
+        evaluations=others,
+        exports=provenance.find_exports(run_dir, exports),
+        model_sha256=model_sha256,
     )
     path = run_dir / FILE_NAME
     with files.output_errors(run_dir):
-        body = body.replace("\u00a0", " ")
-        files.atomic_write(path, f"---\n{header}---\n\n{body}")
+        files.atomic_write(path, text)
     return path
 
 
 def _evaluations(
     run_dir: Path, run: Run, model_sha256: str, named: Sequence[str]
-) -> dict[str, Run]:
-    """Name of the directory -> the results, of evaluations of this very model."""
+) -> dict[str, tuple[Run, tuple]]:
+    """Name of the directory -> results and data of evaluations of this very model."""
     found = {}
     inside = sorted(run_dir.glob(f"evaluation-*/{METRICS}"))
     outside = [Path(name) for name in named]
     for folder in [*(path.parent for path in inside), *outside]:
         metrics = loading.read_metrics(folder)
         if metrics.get("evaluation", {}).get("model_sha256") == model_sha256:
-            found[_name(folder)] = loading.evaluated(run, metrics)
+            other = loading.evaluated(run, metrics)
+            found[_name(folder)] = other, _dataset(other)
         elif folder in outside:
             raise loading.foreign(folder, f"no evaluation of the model in {run_dir}")
     return found
-
-
-def _metadata(name: str, run: Run, evaluations: Sequence[Run]) -> dict[str, Any]:
-    """The header: plain strings, numbers, lists and dicts only."""
-    identifier, _, license_name = _dataset(run)
-    terms = {"license": "apache-2.0"}
-    if license_name:
-        terms = {
-            "license": "other",
-            "license_name": license_name,
-            "license_link": run.record["data"]["dataset"]["home_page"],
-        }
-    return {
-        **terms,
-        "library_name": "keras",
-        "pipeline_tag": "image-classification",
-        "tags": ["face-attributes", "perceived-attribute", run.record["model"]],
-        "datasets": [identifier],
-        "metrics": [
-            _METRIC_IDS.get(key, key) for key in report.METRICS if key in run.metrics
-        ],
-        "model-index": [
-            {"name": name, "results": [_result(one) for one in (run, *evaluations)]}
-        ],
-    }
-
-
-def _result(run: Run) -> dict[str, Any]:
-    """One entry of model-index: a task, a dataset, metrics."""
-    dataset, dataset_name, _ = _dataset(run)
-    metrics = []
-    for key, (title, *_) in report.METRICS.items():
-        metric = run.metrics.get(key, {"value": None})
-        if metric["value"] is None:
-            continue
-        if metric["interval"]:
-            low, high = (f"{bound:.4f}" for bound in metric["interval"])
-            title += f" (95 % interval {low} to {high}, by people)"
-        identifier = _METRIC_IDS.get(key, key)
-        metrics.append({"type": identifier, "value": metric["value"], "name": title})
-    return {
-        "task": {
-            "type": "image-classification",
-            "name": f"Perceived attribute {printable(run.positive)}",
-        },
-        "dataset": {
-            "type": dataset,
-            "name": dataset_name,
-            "split": run.split,
-            "revision": printable(run.record["manifest_digest"]),
-        },
-        "metrics": metrics,
-    }
 
 
 def _dataset(run: Run) -> tuple[str, str, str | None]:
@@ -184,60 +111,25 @@ def _dataset(run: Run) -> tuple[str, str, str | None]:
     return key, *_DATASETS[key]
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.FOLDER),
-        autoescape=False,  # that is for HTML; `escape` does it for Markdown
-        finalize=markdown.escape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= text.FILTERS | {
-        "code": markdown.code,
-        "block": markdown.block,
-        "dataset_name": lambda run: _dataset(run)[1],
-    }
-    return environment
-
-
 def _values(run_dir: Path, run: Run) -> dict[str, Any]:
-    """The values of the template, except evaluations and exports."""
+    """The values of the template that the report does not have."""
     name = _name(run_dir)
     options = read_options(run.flags)
+    # Paths of the machine of the training tell others nothing.
     weights = Path(options.get("weights", "none")).name
+    options = {key: options[key] for key in options if key not in _PATHS}
+    if "weights" in options:
+        options["weights"] = weights
     return {
-        "run": run,
-        "record": run.record,
-        "data": run.record["data"],
-        "dataset": _dataset(run)[0],
-        "sample": (celeba.SAMPLE, celeba.SAMPLE_FILE, celeba.SAMPLE_FORMAT),
-        "summary": report.summary(run),
-        "split_note": report.SPLITS.get(run.record["data"]["split"], ""),
+        "name": name,
+        "dataset": _dataset(run),
+        "metrics": report.METRICS,
+        "sample": celeba,
         "label_errors": len(calibration.likely_label_errors(run.predictions)),
-        "rows": report.metric_rows(run),
-        "calibration": report.calibration_sentences(run),
-        "percent": text.percent,
-        "subgroups": _subgroups(run.subgroups),
         "weights": "random weights" if weights == "none" else f"weights {weights}",
-        "options": "\n".join(
-            f"--{key}={weights if key == 'weights' else value}"
-            for key, value in options.items()
-            if key not in _PATHS  # those of the machine tell others nothing
-        ),
+        "options": "\n".join(f"--{key}={value}" for key, value in options.items()),
         "example": _EXAMPLE.format(name=json.dumps(name)),
         "verify": _VERIFY.format(name=shlex.quote(name)),
-    }
-
-
-def _subgroups(table: pd.DataFrame | None) -> dict[str, Any] | None:
-    """Sentences and rows of the clearest gaps; None without subgroups."""
-    if table is None:
-        return None
-    return {
-        "sentences": [*subgroup_section.sentences(table), subgroup_section.NOTE],
-        "rows": subgroups.records(subgroups.clearest_gaps(table, _GROUPS)),
     }
 
 

@@ -1,20 +1,17 @@
 """A comparison as a table in the terminal, as CSV, and as an HTML page."""
 
 import functools
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from support import figures, files
 from support.figures import MUTED, PRIMARY
-from support.text import decimal, percent
-from trainer.evaluation import group_rates
+from support.text import decimal, interval, percent
+from trainer.evaluation import group_rates, subgroups
 from trainer.evaluation.comparison import DRAWS, Comparison, Group, differing_options
 from trainer.reporting import template
 from trainer.reporting.forest import forest, wrapped
@@ -40,230 +37,167 @@ def write(comparison: Comparison, folder: Path) -> Path:
     Raises:
       UserError: exit 4, the folder cannot be written.
     """
-    rows = leaderboard(comparison)
-    panels = _panels(comparison, rows)
+    table = leaderboard(comparison)
+    panels = _panels(comparison, table)
     with files.output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        files.atomic_write(folder / TABLE, pd.DataFrame(rows).to_csv(index=False))
+        files.atomic_write(folder / TABLE, table.to_csv(index=False))
         for name, panel in panels.items():
             png = figures.png([panel])
             files.atomic_write(folder / f"comparison-{name}.png", png)
         path = folder / PAGE
-        files.atomic_write(path, _html(comparison, rows, panels))
+        files.atomic_write(path, _html(comparison, table, panels))
     return path
 
 
-def leaderboard(comparison: Comparison) -> list[dict[str, Any]]:
-    """One row per group, the best first; None where unknown.
+def leaderboard(comparison: Comparison) -> pd.DataFrame:
+    """One row per group, the best first; NaN where unknown.
 
     Accuracies and differences are 0..1; `difference` is to the best group.
     """
-    rows = []
-    for number, group in enumerate(comparison.groups):
-        low, high = comparison.intervals[number]
-        bounds = comparison.bounds(number, 0) or (None, None)
-        best, worst = comparison.ranks(number)
-        rows.append(
-            {
-                "best_rank": best,
-                "worst_rank": worst,
-                "name": group.name,
-                "model": group.runs[0].record["model"],
-                "regime": group.runs[0].record["regime"],
-                "seeds": " ".join(map(str, group.seeds)),
-                "images": comparison.images,
-                "people": comparison.people,
-                "accuracy": comparison.accuracy[number],
-                "accuracy_low": None if np.isnan(low) else low,
-                "accuracy_high": None if np.isnan(high) else high,
-                "lowest_seed_accuracy": group.accuracies.min(),
-                "highest_seed_accuracy": group.accuracies.max(),
-                "difference": comparison.difference[number, 0],
-                "difference_low": bounds[0],
-                "difference_high": bounds[1],
-                **_means(group),
-            }
-        )
-    return rows
-
-
-def _means(group: Group) -> dict[str, Any]:
-    """Columns of the leaderboard that are means over a group's runs."""
-
-    def mean(values: Iterable[float | None]) -> float | None:
-        values = list(values)
-        return None if None in values else float(np.mean(values))
-
-    records = [run.record for run in group.runs]
-    metrics = [run.metrics for run in group.runs]
-    rates = [record.get("inference_images_per_second") for record in records]
-    return {
-        "auc": mean(one["auc"]["value"] for one in metrics),
-        "log_loss": mean(one["log_loss"]["value"] for one in metrics),
-        "parameters": records[0]["parameters"],
-        "train_seconds": mean(one.get("train_seconds") for one in records),
-        "train_images_per_second": mean(
-            one.get("images_per_second") for one in records
-        ),
-        "inference_ms_per_image": mean(rate and 1000 / rate for rate in rates),
+    groups = comparison.groups
+    firsts = [group.runs[0].record for group in groups]
+    seeds = [group.accuracies for group in groups]
+    columns = {
+        "best_rank": comparison.ranks[:, 0],
+        "worst_rank": comparison.ranks[:, 1],
+        "name": [group.name for group in groups],
+        "model": [record["model"] for record in firsts],
+        "regime": [record["regime"] for record in firsts],
+        "seeds": [" ".join(map(str, group.seeds)) for group in groups],
+        "images": comparison.images,
+        "people": comparison.people,
+        "accuracy": comparison.accuracy,
+        "accuracy_low": comparison.intervals[:, 0],
+        "accuracy_high": comparison.intervals[:, 1],
+        "lowest_seed_accuracy": [rates.min() for rates in seeds],
+        "highest_seed_accuracy": [rates.max() for rates in seeds],
+        "difference": comparison.difference[:, 0],
+        "difference_low": comparison.bounds[:, 0, 0],
+        "difference_high": comparison.bounds[:, 0, 1],
     }
+    means = pd.DataFrame(map(_means, groups)).astype({"parameters": int})
+    return pd.DataFrame(columns).join(means)
+
+
+def _means(group: Group) -> pd.Series:
+    """Columns of the leaderboard that are means over a group's runs."""
+    runs = pd.DataFrame(
+        {
+            "auc": run.metrics["auc"]["value"],
+            "log_loss": run.metrics["log_loss"]["value"],
+            "parameters": run.record["parameters"],
+            "train_seconds": run.record.get("train_seconds"),
+            "train_images_per_second": run.record.get("images_per_second"),
+            "inference": run.record.get("inference_images_per_second"),
+        }
+        for run in group.runs
+    ).astype(float)
+    runs["inference_ms_per_image"] = 1000 / runs.pop("inference")
+    return runs.mean(skipna=False)
 
 
 def terminal(comparison: Comparison) -> str:
     """The leaderboard as a short table of text, the sentences below it."""
     table = pd.DataFrame(
         {
-            "rank": ranks(row),
+            "rank": row["ranks"],
             "model": row["name"],
             "seeds": row["seeds"],
             "accuracy": percent(row["accuracy"]),
-            "95 % interval": template.low_to_high(row, "accuracy"),
+            "95 % interval": interval(template.bounds(row, "accuracy"), percent),
             "AUC": decimal(row["auc"]),
             "images/s": template.number(row["train_images_per_second"]),
             "ms/image": template.number(row["inference_ms_per_image"]),
         }
-        for row in leaderboard(comparison)
+        for row in _rows(leaderboard(comparison))
     )
-    lines = [table.to_string(index=False), *sentences(comparison), *notes(comparison)]
-    return "\n".join(lines).replace("\u00a0", " ")
-
-
-def ranks(row: dict[str, Any]) -> str:
-    """The ranks that a group can have: "2" or "1–3"."""
-    best, worst = row["best_rank"], row["worst_rank"]
-    return str(best) if best == worst else f"{best}–{worst}"
+    lines = [table.to_string(index=False).replace("\u00a0", " ")]
+    return "\n".join(lines + sentences(comparison))
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """The highest accuracy, and the groups that may be as good."""
-    names = [group.name for group in comparison.groups]
-    top = [0, *comparison.tied]
-    apart = [
-        names[number]
-        for number in np.flatnonzero(~comparison.better[0])
-        if number not in top
-    ]
-    return [
-        f"Highest accuracy: {'; '.join(names[number] for number in top)}, "
-        f"{percent(comparison.accuracy[0])} of {comparison.images:,} test images of "
-        f"{comparison.people:,} people.",
-        *([f"Cannot be told apart from it: {'; '.join(apart)}."] if apart else []),
-    ]
+    """The result and its limits."""
+    names = ("comparison.txt", "limits.txt")
+    values = _values(comparison)
+    return [line for name in names for line in template.lines(name, **values)]
 
 
-def notes(comparison: Comparison) -> list[str]:
-    """Limits of the comparison."""
-    texts, groups = [], comparison.groups
-    # All were tested on one dataset, see `comparison.load`.
-    if groups[0].runs[0].record["data"]["split"] == "random":
-        texts.append(
-            "Images were split at random: the same person can be in training and test, "
-            "which flatters every number here."
-        )
-    options = [
-        f"{name} ({', '.join(values)})"
-        for name, values in differing_options(groups).items()
-    ]
-    if options:
-        texts.append(f"The groups also differ in {', '.join(options)}.")
-    single = [group.name for group in groups if len(group.seeds) == 1]
-    if single:
-        texts.append(
-            f"One seed only: {'; '.join(single)}. The randomness of training is not in "
-            "these intervals."
-        )
-    if comparison.people < group_rates.MIN_PEOPLE:
-        texts.append(
-            f"Intervals that resample fewer than {group_rates.MIN_PEOPLE} people are "
-            f"too narrow; these images show {comparison.people}."
-        )
-    return texts
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The leaderboard's rows as dicts, with the possible ranks: "2" or "1–3"."""
+    rows = subgroups.records(table)
+    for row in rows:
+        ranks = dict.fromkeys((row["best_rank"], row["worst_rank"]))
+        row["ranks"] = "–".join(map(str, ranks))
+    return rows
+
+
+def _values(comparison: Comparison) -> dict[str, Any]:
+    """What the sentences need."""
+    groups = comparison.groups
+    return {
+        "comparison": comparison,
+        # All were tested on one dataset, see `comparison.load`.
+        "data": groups[0].runs[0].record["data"],
+        "differing": differing_options(groups),
+        "single": [group.name for group in groups if len(group.seeds) == 1],
+        "min_people": group_rates.MIN_PEOPLE,
+        "splits": template.SPLITS,
+    }
 
 
 def _html(
-    comparison: Comparison,
-    rows: list[dict[str, Any]],
-    panels: dict[str, figures.Panel],
+    comparison: Comparison, table: pd.DataFrame, panels: dict[str, figures.Panel]
 ) -> str:
     runs = [run for group in comparison.groups for run in group.runs]
     unknown = "hardware that is not recorded"
-    return template.render(
+    return template.html(
         PAGE,
         positive=runs[0].positive,
-        sentences=sentences(comparison),
-        notes=notes(comparison),
-        comparison=comparison,
-        rows=[row | {"ranks": ranks(row)} for row in rows],
+        rows=_rows(table),
         draws=DRAWS,
         devices=sorted({run.record.get("device_name", unknown) for run in runs}),
-        charts={
-            name: Markup(figures.svg(panel, name)) for name, panel in panels.items()
-        },
-        dataset=runs[0].record["data"]["dataset"],
+        charts=template.charts(panels),
+        **_values(comparison),
     )
 
 
-def _panels(
-    comparison: Comparison, rows: list[dict[str, Any]]
-) -> dict[str, figures.Panel]:
+def _panels(comparison: Comparison, table: pd.DataFrame) -> dict[str, figures.Panel]:
     """Forest plots and accuracy against costs; blue may be the best, gray is not."""
     groups = comparison.groups
     names = [group.name for group in groups]
     colors = [MUTED if worse else PRIMARY for worse in comparison.better[0]]
-    panels = {
-        "forest": forest(
-            "Test accuracy",
-            names,
-            comparison.accuracy,
-            comparison.intervals,
-            colors,
-            ticks=[one.accuracies if len(one.seeds) > 1 else () for one in groups],
-        )
-    }
+    ticks = [one.accuracies if len(one.seeds) > 1 else () for one in groups]
+    measured = comparison.accuracy, comparison.intervals, colors
+    panels = {"forest": forest("Test accuracy", names, *measured, ticks=ticks)}
     if len(groups) > 1:
-        panels["differences"] = forest(
-            "Difference to the best",
-            names[1:],
-            comparison.difference[1:, 0],
-            [comparison.bounds(row, 0) for row in range(1, len(groups))],
-            colors[1:],
-            zero=True,
-        )
+        others = comparison.difference[1:, 0], comparison.bounds[1:, 0], colors[1:]
+        title = "Difference to the best"
+        panels["differences"] = forest(title, names[1:], *others, zero=True)
     for name, (column, factor, label) in _COSTS.items():
-        costs = [row[column] and factor * row[column] for row in rows]
+        costs = factor * table[column]
         panels[name] = functools.partial(_draw_cost, comparison, costs, colors, label)
     return panels
 
 
 def _draw_cost(
-    comparison: Comparison,
-    costs: Sequence[float | None],
-    colors: Sequence[str],
-    label: str,
-    axes: Axes,
+    comparison: Comparison, costs: pd.Series, colors: list[str], label: str, axes: Axes
 ) -> None:
     """Accuracy with its interval against a cost; a line of text if none is known."""
-    axes.set_title(f"Accuracy and {label}")
-    known = [row for row, cost in enumerate(costs) if cost is not None]
-    if not known:
+    axes.set(title=f"Accuracy and {label}", xlabel=label)
+    if costs.isna().all():
         axes.text(0.5, 0.5, "not recorded", ha="center", color=MUTED)
-        axes.set(xticks=[], yticks=[])
+        axes.set(xticks=[], yticks=[], xlabel="")
         return
-    for row in known:
-        axes.plot(
-            costs[row],
-            comparison.accuracy[row],
-            color=colors[row],
-            marker=_MARKERS[row % len(_MARKERS)],
-            markersize=7,
-            linestyle="",
-            label=wrapped(comparison.groups[row].name),
-        )
-        axes.vlines(costs[row], *comparison.intervals[row], colors[row], alpha=0.6)
+    for row, cost in costs.dropna().items():
+        marker, color = _MARKERS[row % len(_MARKERS)], colors[row]
+        name = wrapped(comparison.groups[row].name)
+        point = cost, comparison.accuracy[row]
+        axes.plot(*point, marker, color=color, markersize=7, label=name)
+        axes.vlines(cost, *comparison.intervals[row], color, alpha=0.6)
     axes.margins(x=0.15)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axes.set_xlabel(label)
     for text in axes.legend(fontsize=8).get_texts():
         text.set_parse_math(False)

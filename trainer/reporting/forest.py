@@ -3,10 +3,13 @@
 import textwrap
 from collections.abc import Sequence
 
+import pandas as pd
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from support.figures import INK, SECONDARY, Panel
+from support import figures
+from support.figures import INK, MUTED, PRIMARY, SECONDARY, Panel
 
 _NAME_WIDTH = 24  # characters of a line of a group's name
 
@@ -15,7 +18,7 @@ def forest(
     title: str,
     names: Sequence[str],
     values: Sequence[float],
-    intervals: Sequence[Sequence[float] | None],
+    intervals: Sequence[Sequence[float]],
     colors: Sequence[str],
     markers: Sequence[str] = "o",
     ticks: Sequence[Sequence[float]] = (),
@@ -27,7 +30,7 @@ def forest(
       title: of the figure.
       names: of the rows.
       values: of the rows, as fractions.
-      intervals: (low, high) as fractions, None or NaN where unknown.
+      intervals: (low, high) as fractions, NaN where unknown.
       colors: of the rows.
       markers: of the rows, repeated.
       ticks: further values of each row, drawn small.
@@ -39,8 +42,7 @@ def forest(
             axes.axvline(0, color=INK, linewidth=1)
         for row, (value, bounds) in enumerate(zip(values, intervals, strict=True)):
             color, marker = colors[row], markers[row % len(markers)]
-            if bounds is not None:
-                axes.hlines(row, *[100 * bound for bound in bounds], color)
+            axes.hlines(row, *[100 * bound for bound in bounds], color)
             axes.plot(100 * value, row, marker, color=color, markersize=7)
         for row, further in enumerate(ticks):
             for value in further:
@@ -55,6 +57,23 @@ def forest(
         axes.set_title(title)
 
     return draw
+
+
+def subgroup_gaps(rows: pd.DataFrame) -> Markup:
+    """Accuracy gaps of rows of `evaluation.subgroups` as an `<svg>` element."""
+    colors = rows["accuracy_gap"].lt(0).map({True: SECONDARY, False: PRIMARY})
+    panel = forest(
+        "Accuracy gap to the rest",
+        names=list(rows["title"]),
+        values=rows["accuracy_gap"],
+        intervals=rows[["accuracy_gap_low", "accuracy_gap_high"]].to_numpy(),
+        colors=list(colors.mask(rows["small"] == 1, MUTED)),
+        markers=list(rows["accuracy_gap_survives"].map({1: "o", 0: "|"})),
+        zero=True,
+    )
+    height = 1.0 + 0.28 * len(rows)
+    layout = figures.Layout(4.8, height, left=2.0, right=0.12, bottom=0.5, top=0.4)
+    return Markup(figures.svg(panel, "subgroup-gaps", layout))
 
 
 def wrapped(name: str) -> str:

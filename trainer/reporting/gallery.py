@@ -2,14 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import simplejpeg
 
-from support import page
 from trainer.evaluation import calibration, metrics
 
 _SIZE = 8
@@ -80,35 +78,3 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> bytes:
     mixed = (1 - _OPACITY) * gray + _OPACITY * 255 * _COLORS(heat)[..., :3]
     pixels = np.ascontiguousarray(np.round(mixed).astype(np.uint8))
     return simplejpeg.encode_jpeg(pixels, quality=85)
-
-
-def groups(predictions: pd.DataFrame, images: Images | None) -> list[dict[str, Any]]:
-    """Heading and images of each group, as `data:` URIs with their prediction.
-
-    Args:
-      predictions: see `choose`.
-      images: those that are available; None or no JPEG file: no groups.
-    """
-    if images is None or not images.jpegs:
-        return []
-    return [
-        {
-            "heading": heading,
-            "images": [
-                {
-                    "image_id": row.image_id,
-                    "source": _source(images.jpegs[row.image_id]),
-                    "overlay": _source(images.overlays.get(row.image_id)),
-                    "probability": row.probability,
-                    "label": row.label,
-                }
-                for row in rows.itertuples()
-                if row.image_id in images.jpegs
-            ],
-        }
-        for heading, rows in choose(predictions).items()
-    ]
-
-
-def _source(jpeg: bytes | None) -> str | None:
-    return None if jpeg is None else page.data_uri("image/jpeg", jpeg)

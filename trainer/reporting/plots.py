@@ -50,15 +50,19 @@ def confusion_matrix(
     """Counts and fractions of each true class; `matrix` is [[tn, fp], [fn, tp]]."""
     counts = np.asarray(matrix)
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.set_xlim(-0.5, 1.5)
-    axes.set_ylim(1.5, -0.5)
+    axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
     for row, column in np.ndindex(2, 2):
-        _cell(axes, row, column, counts[row, column], fractions[row, column])
+        count, fraction = counts[row, column], fractions[row, column]
+        color = PRIMARY if row == column else SECONDARY
+        alpha = 0.06 + 0.34 * fraction
+        axes.bar(column, 0.97, 0.97, row - 0.485, color=color, alpha=alpha, linewidth=0)
+        axes.text(column, row, f"{count:,}", ha="center", va="bottom", fontsize=17)
+        text = f"{100 * fraction:.1f} % of row"
+        axes.text(column, row + 0.09, text, ha="center", va="top")
     axes.set_xticks([0, 1], names)
     axes.set_yticks([0, 1], names, rotation=90, va="center")
     axes.tick_params(pad=6)
-    axes.set(xlabel="prediction", ylabel="perceived label")
-    axes.set_title("Confusion matrix")
+    axes.set(xlabel="prediction", ylabel="perceived label", title="Confusion matrix")
     axes.grid(False)
     axes.spines[:].set_visible(False)
 
@@ -122,13 +126,11 @@ def coverage(curve: pd.DataFrame, band: Mapping[str, Any] | None, axes: Axes) ->
         x, y = band["coverage"]["value"], band["error"]["value"]
         text = f"abstains: 50 ± {100 * band['abstain']:.3g} %"
         _dot(axes, (x, y), text, (-10, 8))
-    axes.set(xlabel="coverage", ylabel="error of these")
-    axes.set_xlim(0, 1.03)
-    axes.set_ylim(0, max(1.15 * curve["error"].max(), 0.01))
+    axes.set(xlabel="coverage", ylabel="error of these", title="Coverage and error")
+    axes.set(xlim=(0, 1.03), ylim=(0, max(1.15 * curve["error"].max(), 0.01)))
     axes.tick_params(pad=7)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    axes.set_title("Coverage and error")
 
 
 def probabilities(
@@ -144,10 +146,9 @@ def probabilities(
         rwidth=0.85,
     )
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.set(xlim=(0, 1), xlabel="predicted probability", ylabel="images")
+    axes.set(xlabel="predicted probability", ylabel="images", title="Confidence")
     axes.margins(y=0.3)  # room for the legend
-    axes.set_ylim(bottom=0.5)
-    axes.set_title("Confidence")
+    axes.set(xlim=(0, 1), ylim=(0.5, None))
     axes.grid(False, axis="x")
     axes.legend(loc="upper center", fontsize=9)
 
@@ -162,36 +163,18 @@ def _curve(axes: Axes, history: pd.DataFrame, column: str, best_epoch: int) -> N
         axes.plot(epoch, history[name], color=color, marker=marker, label=text)
     best = history[epoch == best_epoch]
     axes.axvline(best_epoch, color=SECONDARY, linewidth=1, linestyle=(0, (4, 3)))
-    axes.plot(
-        best["epoch"],
-        best[f"val_{column}"],
-        "o",
-        color=SECONDARY,
-        markersize=7,
-        linestyle="",
-        label=f"best epoch ({best_epoch})",
-    )
+    label = f"best epoch ({best_epoch})"
+    point = best["epoch"], best[f"val_{column}"]
+    axes.plot(*point, "o", color=SECONDARY, markersize=7, label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set(xlabel="epoch")
-    axes.set_title(column.capitalize())
+    axes.set(xlabel="epoch", title=column.capitalize())
     axes.legend(loc="best", fontsize=9)
 
 
-def _cell(axes: Axes, row: int, column: int, count: int, fraction: float) -> None:
-    color = PRIMARY if row == column else SECONDARY
-    alpha = 0.06 + 0.34 * fraction
-    axes.bar(column, 0.97, 0.97, row - 0.485, color=color, alpha=alpha, linewidth=0)
-    axes.text(column, row, f"{count:,}", ha="center", va="bottom", fontsize=17)
-    text = f"{100 * fraction:.1f} % of row"
-    axes.text(column, row + 0.09, text, ha="center", va="top")
-
-
 def _unit_square(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
-    margin = (-0.03, 1.03)
-    axes.set(xlim=margin, ylim=margin, xlabel=xlabel, ylabel=ylabel)
-    axes.set_title(title)
-    axes.set_xticks(np.linspace(0, 1, 6))
-    axes.set_yticks(np.linspace(0, 1, 6))
+    margin, ticks = (-0.03, 1.03), np.linspace(0, 1, 6)
+    axes.set(xlim=margin, ylim=margin, xticks=ticks, yticks=ticks)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
 
 
 def _lacks_a_class(axes: Axes, label: np.ndarray) -> bool:

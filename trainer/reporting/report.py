@@ -5,16 +5,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
 from support import figures, files
-from support.text import PERCENT, decimal, estimate, interval, percent
-from trainer.evaluation import calibration, metrics
+from support.text import decimal, interval, percent
+from trainer.evaluation import calibration, metrics, subgroups
+from trainer.evaluation.group_rates import RATES
 from trainer.evaluation.loading import Run, load_run
-from trainer.reporting import gallery, plots, subgroup_section, template
+from trainer.reporting import gallery, plots, template
+from trainer.reporting.forest import subgroup_gaps
 from trainer.reporting.gallery import Images
 
 FILE_NAME = "report.html"
+_GAPS = 15
 
 #: Key of `metrics.json` -> (name, meaning, formatter).
 METRICS = {
@@ -30,13 +31,6 @@ METRICS = {
     "ece": ("Calibration error", "mean |confidence − accuracy| of 15 bins", percent),
 }
 
-#: How the splits were made -> the consequence for the numbers.
-SPLITS = {
-    "identity": "Nobody appears in two splits: the model never saw these people.",
-    "official": "The splits are CelebA's official ones.",
-    "random": "Images were split at random: the same person can be in training and "
-    "test, which flatters these numbers.",
-}
 #: PNG file -> its figures.
 _FILES = {
     "curves.png": ("loss", "accuracy"),
@@ -75,74 +69,44 @@ def write_report(
     return path
 
 
-def summary(run: Run) -> list[str]:
-    """The result in sentences."""
-    n, people = run.metrics["n"], run.metrics["people"]
-    (tn, fp), (fn, tp) = run.metrics["confusion_matrix"]
-    accuracy = run.metrics["accuracy"]
-    value = percent(accuracy["value"])
-    correct = f"{run.model_name} classifies {value} of {n:,} {run.split} images of "
-    correct += f"{people:,} people correctly"
-    if accuracy["interval"]:
-        low_high = interval(accuracy["interval"], percent)
-        correct += f" (95{PERCENT} interval {low_high}, resampling people)."
-    else:
-        correct += "; too few people for an interval."
-    majority = percent(max(tn + fp, fn + tp) / n)
-    return [
-        correct,
-        f"Always giving the more frequent label would be correct for {majority}.",
-        f"It misses {fn:,} of {fn + tp:,} images labeled {run.positive} and classifies "
-        f"{fp:,} of the {tn + fp:,} others as {run.positive}.",
-    ]
+def values(run: Run, shown: int) -> dict[str, Any]:
+    """What the templates of the report and of the model card say of a run.
 
-
-def calibration_sentences(run: Run) -> list[str]:
-    """Temperature and abstention in sentences; none for runs made before them."""
-    if "calibration" not in run.metrics:
-        return []
-    facts, abstention = run.metrics["calibration"], run.metrics["abstention"]
-    before, after = facts["uncalibrated"]["log_loss"], run.metrics["log_loss"]["value"]
-    low, high = (percent(0.5 + sign * abstention["abstain"]) for sign in (-1, 1))
-    condition = f"If it abstains between {low} and {high}"
-    if abstention["target_error"] is not None:
-        target = percent(abstention["target_error"])
-        condition += f" (the smallest band with at most {target} mistakes on the "
-        condition += "validation images)"
-    coverage, error = (
-        estimate(metric["value"], metric["interval"], percent)
-        for metric in (abstention["coverage"], abstention["error"])
-    )
-    result = f"its coverage is {coverage}, with {error} mistakes."
-    return [
-        f"Its logits are divided by a temperature of {facts['temperature']:.2f}, "
-        "fitted on the validation images of the run: the log loss of these "
-        f"{run.split} images is {decimal(after)} with it, {decimal(before)} without.",
-        f"{condition}, {result if abstention['decided'] else 'it covers none.'}",
-    ]
+    Args:
+      run: see `load_run`.
+      shown: how many of the clearest gaps of subgroups, see `subgroups.clearest_gaps`.
+    """
+    table = run.subgroups
+    return {
+        "run": run,
+        "record": run.record,
+        "data": run.record["data"],
+        "split_note": template.SPLITS.get(run.record["data"]["split"], ""),
+        "rows": metric_rows(run),
+        "subgroups": None if table is None else subgroups.summary(table),
+        "gaps": None if table is None else subgroups.clearest_gaps(table, shown),
+    }
 
 
 def metric_rows(run: Run) -> list[dict[str, str]]:
     """Name, meaning, value and interval of every metric that there is."""
+    positive, negative = run.positive, f"not {run.positive}"
     # Runs made by earlier versions lack the newer metrics.
-    known = [key for key in METRICS if key in run.metrics]
-    rows = [_row(run.positive, key, run.metrics[key]) for key in known]
+    known = [(key, positive, run.metrics) for key in METRICS if key in run.metrics]
     if "per_class" in run.metrics:
-        name, values = f"not {run.positive}", run.metrics["per_class"][0]
-        rows += [_row(name, key, values[key], f", {name}") for key in metrics.PER_CLASS]
+        of_label_0 = run.metrics["per_class"][0]
+        known += [(key, negative, of_label_0) for key in metrics.PER_CLASS]
+    rows = []
+    for key, name, values in known:
+        title, meaning, formatter = METRICS[key]
+        row = {
+            "name": title if name == positive else f"{title}, {name}",
+            "meaning": meaning.format(name=name),
+            "value": formatter(values[key]["value"]),
+            "interval": interval(values[key]["interval"], formatter),
+        }
+        rows.append(row)
     return rows
-
-
-def _row(
-    name: str, key: str, metric: Mapping[str, Any], suffix: str = ""
-) -> dict[str, str]:
-    title, meaning, formatter = METRICS[key]
-    return {
-        "name": f"{title}{suffix}",
-        "meaning": meaning.format(name=name),
-        "value": formatter(metric["value"]),
-        "interval": interval(metric["interval"], formatter),
-    }
 
 
 def _panels(run: Run) -> dict[str, figures.Panel]:
@@ -164,29 +128,14 @@ def _panels(run: Run) -> dict[str, figures.Panel]:
 
 
 def _html(run: Run, panels: Mapping[str, figures.Panel], images: Images | None) -> str:
-    charts = {name: Markup(figures.svg(panel, name)) for name, panel in panels.items()}
-    notes = [SPLITS.get(run.record["data"]["split"], "")]
-    if run.evaluation is not None:
-        notes = run.evaluation["notes"]
     best_epoch = run.history["epoch"] == run.record["best_epoch"]
-    return template.render(
+    return template.html(
         FILE_NAME,
-        run=run.record,
-        metrics=run.metrics,
-        flags=run.flags,
-        model=run.model_name,
-        positive=run.positive,
-        split=run.split,
-        evaluation=run.evaluation,
-        summary=[*summary(run), *notes],
-        rows=metric_rows(run),
+        **values(run, _GAPS),
         best=run.history[best_epoch].iloc[0],
-        charts=charts,
-        calibration=calibration_sentences(run),
-        gallery=gallery.groups(run.predictions, images),
-        cells=images and images.cells,
-        subgroups=None
-        if run.subgroups is None
-        else subgroup_section.section(run.subgroups),
-        dataset=run.record["data"]["dataset"],
+        charts=template.charts(panels),
+        subgroup_gaps=subgroup_gaps,
+        rates=RATES,
+        gallery=gallery.choose(run.predictions),
+        images=images if images and images.jpegs else None,
     )

@@ -1,12 +1,17 @@
-"""Folders of finished runs made by hand."""
+"""Folders of finished runs made by hand, and what is asked of them."""
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
+import pytest
 
 from schemas import celeba
+from support.errors import ExitCode, UserError
 from trainer.evaluation import metrics
 
 HISTORY = {"epoch": [1, 2], "loss": [0.7, 0.4], "accuracy": [0.6, 0.8]}
@@ -53,3 +58,35 @@ def write(
     }
     (folder / "run.json").write_text(json.dumps(run | record))
     return folder
+
+
+def predictions(count: int, spread: float = 2.0, mean: float = 2.0) -> pd.DataFrame:
+    """Predictions with logits, three images of a person, the labels in turn."""
+    label = np.arange(count) % 2
+    noise = np.random.default_rng(0).normal(0, spread, count)
+    logit = (2 * label - 1) * mean + noise
+    return pd.DataFrame(
+        {
+            "image_id": [f"{number:06d}.jpg" for number in range(count)],
+            "identity": np.arange(count) // 3,
+            "label": label,
+            "probability": 1 / (1 + np.exp(-logit)),
+            "logit": logit,
+        }
+    )
+
+
+def edit(path: Path, **changes: Any) -> dict[str, Any]:
+    """Changes keys of a JSON file; those that become None go. Returns the result."""
+    document = json.loads(path.read_text()) | changes
+    document = {key: value for key, value in document.items() if value is not None}
+    path.write_text(json.dumps(document))
+    return document
+
+
+@contextlib.contextmanager
+def refused(message: str, code: ExitCode = ExitCode.INPUT_DATA):
+    """Expects an error that matches, with this exit code."""
+    with pytest.raises(UserError, match=message) as caught:
+        yield caught
+    assert caught.value.exit_code == code

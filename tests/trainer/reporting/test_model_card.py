@@ -13,6 +13,7 @@ import yaml
 from schemas import celeba
 from support.errors import ExitCode, UserError
 from tests.trainer.evaluation import run_folder
+from tests.trainer.evaluation.run_folder import edit, refused
 from trainer import model_card
 from trainer.evaluation import results
 from trainer.runs import provenance
@@ -32,20 +33,13 @@ SOURCES = {
 
 
 def _predictions(count=120):
+    table = run_folder.predictions(count)
     rng = np.random.default_rng(0)
-    label = np.arange(count) % 2
-    logit = (2 * label - 1) * 2.0 + rng.normal(0, 2, count)
-    columns = {
-        "image_id": [f"{number:06d}.jpg" for number in range(count)],
-        "identity": np.arange(count) // 3,
-        "label": label,
-        "logit": logit,
-        "probability": logit,  # its place among the columns
-    }
-    for number, name in enumerate(celeba.ATTRIBUTES):
-        values = rng.integers(0, 2, count) if number else np.zeros(count, np.int64)
-        columns[name] = label if name == "Male" else values
-    return results.calibrated(pd.DataFrame(columns), 1.5)
+    values = rng.integers(0, 2, (count, len(celeba.ATTRIBUTES)))
+    table[list(celeba.ATTRIBUTES)] = values
+    table = table.assign(Male=table["label"])
+    table[celeba.ATTRIBUTES[0]] = 0  # a group without an image
+    return results.calibrated(table, 1.5)
 
 
 def write_run(run_dir, sources=SOURCES):
@@ -167,13 +161,8 @@ def test_card_escapes_hostile_names(tmp_path):
     name = "a`|<b>\n---\nlicense: mit\n---\n[x](javascript:1)\u202e'\""
     run_dir = write_run(tmp_path / name.replace("/", ""))
     folder = run_dir / "evaluation-<i>|*x*"
-    record = json.loads((run_dir / "run.json").read_text())
-    record["device_name"] = "![x](http://a/b.png)\n\n# <script>"
-    (run_dir / "run.json").write_text(json.dumps(record))
-    folder.mkdir()
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    metrics["evaluation"] = _evaluation() | {"notes": ["see <b>\n# that"]}
-    (folder / "metrics.json").write_text(json.dumps(metrics))
+    edit(run_dir / "run.json", device_name="![x](http://a/b.png)\n\n# <script>")
+    _write_evaluation(run_dir, folder, notes=["see <b>\n# that"])
     _write_export(run_dir / "x`|<u>.onnx")
     header, body = _card(run_dir)
     assert header["license"] == "other"
@@ -191,27 +180,24 @@ def test_card_escapes_hostile_names(tmp_path):
     assert "\u202e" not in body
 
 
-def _evaluation(**changes):
-    return {
+def _write_evaluation(run_dir, folder, split="test", **changes):
+    evaluation = {
         "attribute": "Male",
         "manifest_digest": "cd" * 32,
         "run_manifest_digest": DIGEST,
         "model_sha256": SHA256,
         "data": run_folder.data(sources={"sample": {"format": "celeba-drawn-faces"}}),
         "notes": ["Not the dataset of the training."],
-    } | changes
+    }
+    folder.mkdir()
+    shutil.copy(run_dir / "metrics.json", folder)
+    edit(folder / "metrics.json", split=split, evaluation=evaluation | changes)
 
 
 def test_card_lists_evaluations_on_other_data(run_dir, tmp_path):
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    own, elsewhere = run_dir / "evaluation-test", tmp_path / "there"
-    for folder in (own, elsewhere, run_dir / "evaluation-other"):
-        folder.mkdir()
-    metrics["evaluation"] = _evaluation()
-    (own / "metrics.json").write_text(json.dumps(metrics))
-    metrics["split"] = "validation"
-    metrics["evaluation"]["model_sha256"] = "0" * 64
-    (run_dir / "evaluation-other" / "metrics.json").write_text(json.dumps(metrics))
+    _write_evaluation(run_dir, run_dir / "evaluation-test")
+    for folder in (run_dir / "evaluation-other", tmp_path / "there"):
+        _write_evaluation(run_dir, folder, "validation", model_sha256="0" * 64)
     header, body = _card(run_dir)
     found = header["model-index"][0]["results"]
     assert [one["dataset"]["revision"] for one in found] == [DIGEST, "cd" * 32]
@@ -222,10 +208,8 @@ def test_card_lists_evaluations_on_other_data(run_dir, tmp_path):
     )
     assert "Not the dataset of the training." in body
     assert "evaluation-other" not in body
-    (elsewhere / "metrics.json").write_text(json.dumps(metrics))
-    with pytest.raises(UserError, match="is no evaluation of the model") as caught:
-        _card(run_dir, f"--evaluation={elsewhere}")
-    assert caught.value.exit_code == ExitCode.INTEGRITY
+    with refused("is no evaluation of the model", ExitCode.INTEGRITY):
+        _card(run_dir, f"--evaluation={tmp_path / 'there'}")
 
 
 def test_card_includes_and_verifies_exports(run_dir, tmp_path, capsys):
@@ -241,9 +225,8 @@ def test_card_includes_and_verifies_exports(run_dir, tmp_path, capsys):
         (run_dir / "outside.onnx", "is about '../best.keras'", ExitCode.INPUT_DATA),
         (run_dir / "none.onnx", "none.onnx.json cannot be read", ExitCode.INPUT_DATA),
     ):
-        with pytest.raises(UserError, match=re.escape(message)) as caught:
+        with refused(re.escape(message), code):
             _card(run_dir, f"--export={path}")
-        assert caught.value.exit_code == code
     capsys.readouterr()
     model_card.main(["model_card", f"--run_dir={run_dir}", "--verify"])
     out = capsys.readouterr().out
@@ -258,25 +241,20 @@ def test_verify_finds_a_changed_file(run_dir, name):
     model_card.main(words)
     path = run_dir / name
     path.write_bytes(path.read_bytes()[:-1] + b"X")
-    with pytest.raises(UserError, match=f"{name} was changed: its sha256") as caught:
+    with refused(f"{name} was changed: its sha256", ExitCode.INTEGRITY):
         model_card.main(words)
-    assert caught.value.exit_code == ExitCode.INTEGRITY
     path.unlink()
-    with pytest.raises(UserError, match=f"{name} cannot be read") as caught:
+    with refused(f"{name} cannot be read"):
         model_card.main(words)
-    assert caught.value.exit_code == ExitCode.INPUT_DATA
 
 
 def test_verify_checks_the_dataset(run_dir, dataset_dir, capsys):
     words = ["model_card", f"--run_dir={run_dir}", "--verify"]
     words.append(f"--data_dir={dataset_dir}")
-    with pytest.raises(UserError, match="not the dataset that the run") as caught:
+    with refused("not the dataset that the run", ExitCode.INTEGRITY):
         model_card.main(words)
-    assert caught.value.exit_code == ExitCode.INTEGRITY
     manifest = json.loads((dataset_dir / "manifest.json").read_text())
-    record = json.loads((run_dir / "run.json").read_text())
-    record["manifest_digest"] = manifest["digest"]
-    (run_dir / "run.json").write_text(json.dumps(record))
+    edit(run_dir / "run.json", manifest_digest=manifest["digest"])
     model_card.main(words)
     assert f"manifest {manifest['digest']}, 6 shards" in capsys.readouterr().out
     shutil.copy(dataset_dir / "manifest.json", run_dir)
@@ -303,10 +281,8 @@ def test_sha256_of_a_directory_is_that_of_its_listing(tmp_path):
 
 def test_card_of_older_runs_and_wrong_flags(run_dir):
     (run_dir / "subgroups.json").unlink()
-    metrics = json.loads((run_dir / "metrics.json").read_text())
-    for key in ("calibration", "abstention", "ece", "per_class", "split"):
-        del metrics[key]
-    (run_dir / "metrics.json").write_text(json.dumps(metrics))
+    newer = ("calibration", "abstention", "ece", "per_class", "split")
+    edit(run_dir / "metrics.json", **dict.fromkeys(newer))
     _, body = _card(run_dir)
     assert "No temperature was fitted" in body and "None were computed." in body
     for flags, message in (
@@ -316,7 +292,6 @@ def test_card_of_older_runs_and_wrong_flags(run_dir):
     ):
         with pytest.raises(UserError, match=message):
             model_card.main(["model_card", *flags])
-    record = json.loads((run_dir / "run.json").read_text())
-    (run_dir / "run.json").write_text(json.dumps(record | {"files": {}}))
+    edit(run_dir / "run.json", files={})
     with pytest.raises(UserError, match="is not a finished run"):
         _card(run_dir)

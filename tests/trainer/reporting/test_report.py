@@ -1,6 +1,5 @@
 """The report of a run folder made by hand."""
 
-import json
 import re
 import shutil
 
@@ -11,26 +10,16 @@ import simplejpeg
 
 from support.errors import ExitCode, UserError
 from tests.trainer.evaluation import run_folder
+from tests.trainer.evaluation.run_folder import edit, refused
 from trainer import report as command
 from trainer.evaluation import subgroups
-from trainer.reporting import gallery, report
+from trainer.reporting import gallery, report, template
 
 
-def _write_run(run_dir, sure=3.0):
-    rng = np.random.default_rng(0)
-    label = np.arange(60) % 2
-    logit = (2 * label - 1) * sure + rng.normal(0, 2 if sure < 9 else 0.1, 60)
-    predictions = pd.DataFrame(
-        {
-            "image_id": [f"{number:06d}.jpg" for number in range(60)],
-            "identity": np.arange(60) // 3,
-            "label": label,
-            "probability": 1 / (1 + np.exp(-logit)),
-        }
-    )
-    run_folder.write(
+def _write_run(run_dir, **how):
+    return run_folder.write(
         run_dir,
-        predictions,
+        run_folder.predictions(60, **how).drop(columns="logit"),
         "--model=resnet50\n--data_dir=<here>\n",
         xla=False,
         devices=["CPU:0"],
@@ -43,8 +32,7 @@ def _write_run(run_dir, sure=3.0):
 
 @pytest.fixture
 def run_dir(tmp_path):
-    _write_run(tmp_path / "run")
-    return tmp_path / "run"
+    return _write_run(tmp_path / "run", mean=3.0)
 
 
 def test_report_is_one_offline_page_and_four_figures(run_dir):
@@ -68,12 +56,9 @@ def test_report_is_one_offline_page_and_four_figures(run_dir):
 
 
 @pytest.mark.parametrize("key", ["model", "attribute"])
-def test_report_escapes_names(tmp_path, key):
-    _write_run(tmp_path / "run")
-    path = tmp_path / "run" / "run.json"
-    record = json.loads(path.read_text()) | {key: "<script>$x</script>"}
-    path.write_text(json.dumps(record))
-    html = report.write_report(tmp_path / "run").read_text()
+def test_report_escapes_names(run_dir, key):
+    edit(run_dir / "run.json", **{key: "<script>$x</script>"})
+    html = report.write_report(run_dir).read_text()
     assert "<script" not in html
     assert "&lt;script&gt;" in html
 
@@ -83,20 +68,12 @@ def test_report_refuses_results_of_another_model_or_images(run_dir, tmp_path):
     results.mkdir()
     for name in ("metrics.json", "predictions.csv"):
         shutil.copy(run_dir / name, results)
-    metrics = json.loads((results / "metrics.json").read_text())
-    record = json.loads((run_dir / "run.json").read_text())
-    evaluation = {
-        "data": record["data"],
-        "manifest_digest": "1" * 64,
-        "model_sha256": "2" * 64,
-        "notes": [],
-    }
-    (results / "metrics.json").write_text(
-        json.dumps(metrics | {"evaluation": evaluation})
-    )
-    with pytest.raises(UserError, match="results is no evaluation of the") as caught:
+    record = edit(run_dir / "run.json")
+    evaluation = {"data": record["data"], "notes": []}
+    evaluation |= {"manifest_digest": "1" * 64, "model_sha256": "2" * 64}
+    edit(results / "metrics.json", evaluation=evaluation)
+    with refused("results is no evaluation of the", ExitCode.INTEGRITY):
         report.write_report(run_dir, None, results)
-    assert caught.value.exit_code == ExitCode.INTEGRITY
     predictions = report.load_run(run_dir).predictions.assign(Young=[0, 1] * 30)
     subgroups.write(run_dir, subgroups.evaluate(predictions[:40], "Male", draws=20))
     with pytest.raises(UserError, match="about 40 images, not the 60 here"):
@@ -108,7 +85,7 @@ def test_summary_sentences(run_dir):
     (tn, fp), (fn, tp) = run.metrics["confusion_matrix"]
     value = f"{100 * (tn + tp) / 60:.1f}"
     low, high = (f"{100 * x:.1f}" for x in run.metrics["accuracy"]["interval"])
-    sentences = [text.replace("\u00a0", " ") for text in report.summary(run)]
+    sentences = template.lines("summary.txt", run=run)
     assert sentences == [
         f"ResNet50 classifies {value} % of 60 test images of 20 people correctly "
         f"(95 % interval {low}–{high} %, resampling people).",
@@ -119,9 +96,8 @@ def test_summary_sentences(run_dir):
 
 
 def test_summary_without_mistakes_has_an_interval_with_a_width(tmp_path):
-    _write_run(tmp_path / "run", sure=9.0)
-    first = report.summary(report.load_run(tmp_path / "run"))[0]
-    assert "interval 85.0–100.0" in first
+    run = report.load_run(_write_run(tmp_path / "run", mean=9.0, spread=0.1))
+    assert "interval 85.0–100.0" in template.lines("summary.txt", run=run)[0]
 
 
 def test_gallery_chooses_confident_and_uncertain_images(run_dir):
@@ -154,27 +130,13 @@ def test_report_embeds_images(run_dir):
     assert "no proof of a cause" in html and "coarse, 3 × 2 cells" in html
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("run.json", "{"),
-        ("metrics.json", "{}"),
-        ("history.csv", "epoch\n1\n"),
-        ("predictions.csv", "image_id,identity,label,probability\na,1,x,0.5\n"),
-        ("flags.txt", None),
-    ],
-)
-def test_report_names_missing_and_damaged_files(run_dir, name, content):
-    if content:
-        (run_dir / name).write_text(content)
-        with pytest.raises(UserError, match=name) as caught:
-            report.write_report(run_dir)
-        assert caught.value.exit_code == ExitCode.INPUT_DATA
+@pytest.mark.parametrize("name", ["run.json", "metrics.json", "flags.txt"])
+def test_report_names_missing_files(run_dir, name):
     (run_dir / name).unlink()
-    with pytest.raises(UserError, match=f"holds no {name}"):
+    with refused(f"holds no {name}"):
         report.write_report(run_dir)
     shutil.rmtree(run_dir)
-    with pytest.raises(UserError, match="run is not a run folder"):
+    with refused("run is not a run folder"):
         report.write_report(run_dir)
 
 
@@ -197,9 +159,14 @@ def test_report_command(run_dir, tmp_path, capsys):
 def test_report_shows_computed_subgroups(run_dir):
     assert "Accuracy by subgroup" not in report.write_report(run_dir).read_text()
     predictions = report.load_run(run_dir).predictions.assign(Young=[0, 1] * 30)
-    subgroups.write(run_dir, subgroups.evaluate(predictions, "Male", draws=20))
+    external = pd.DataFrame(
+        {"<b>$x$": ["<script>", "_^{"] * 30}, index=predictions["image_id"]
+    )
+    table = subgroups.evaluate(predictions, "Male", groups=external, draws=20)
+    subgroups.write(run_dir, table)
     html = report.write_report(run_dir).read_text()
     assert "Accuracy by subgroup" in html and "not Young" in html
-    (run_dir / "subgroups.json").write_text("[]")
-    with pytest.raises(UserError, match="subgroups.json is not a complete table"):
-        report.write_report(run_dir)
+    assert "<script" not in html and "<b>" not in html
+    assert "&lt;b&gt;$x$: &lt;script&gt;" in html
+    assert html.count('<tr class="grey">') == table["small"].sum()
+    assert html.count("<svg") == 9
