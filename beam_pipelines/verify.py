@@ -13,7 +13,7 @@ from pathlib import Path
 
 from beam_pipelines import shard_checks
 from beam_pipelines.reporting import dataset_info
-from beam_pipelines.shard_checks import Contents, Rules, damaged
+from beam_pipelines.shard_checks import Contents, damaged
 from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest, Shard
 from support import command, pool
@@ -83,11 +83,10 @@ def verify(folder: Path, full: bool = False, num_workers: int = 0) -> Manifest:
 def _check_shards(
     folder: Path, manifest: Manifest, full: bool, num_workers: int
 ) -> None:
-    rules = Rules(manifest.attributes, manifest.attribute, manifest.image_shape, full)
     total = sum(shard.records for shard in manifest.shards)
     workers = num_workers or (1 if total < _FEW[full] else pool.cores())
     workers = min(workers, len(manifest.shards))
-    check = functools.partial(shard_checks.check, folder, rules=rules)
+    check = functools.partial(shard_checks.check, folder, manifest, full)
     shared = _Shared(folder, manifest.config.get("split") == "identity")
     with (
         pool.process_map(workers, check, manifest.shards) as results,
