@@ -55,13 +55,7 @@ class File:
         with self.errors():
             if remote.is_remote(self.path):
                 return FileSystems.exists(self.path)
-            try:  # what may not be looked at is no answer
-                return stat.S_ISREG(os.stat(self.path).st_mode)
-            except (FileNotFoundError, NotADirectoryError) as error:
-                if os.path.islink(self.path):  # as git-annex leaves them
-                    what = "it is a link that leads nowhere"
-                    raise FileNotFoundError(error.errno, what) from error
-                return False
+            return stat.S_ISREG(mode_of(self.path))
 
     def read_bytes(self) -> bytes:
         """All its bytes."""
@@ -107,6 +101,21 @@ class _Copy(File):
         with self.errors(), super().open() as file:
             while part := file.read(_PART):
                 yield part
+
+
+def mode_of(path: str) -> int:
+    """The mode of a local file or directory, 0 if there is none.
+
+    Raises:
+      OSError: that cannot be known, or it is a link that leads nowhere.
+    """
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if os.path.islink(path):  # as git-annex leaves them
+            what = "it is a link that leads nowhere"
+            raise FileNotFoundError(error.errno, what) from error
+        return 0
 
 
 def _read_small(path: str) -> bytes:

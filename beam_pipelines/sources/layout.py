@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from beam_pipelines.sources import remote
 from beam_pipelines.sources.archive import ZipSource
-from beam_pipelines.sources.files import File
+from beam_pipelines.sources.files import File, mode_of
 from beam_pipelines.sources.images import FolderSource, ImageSource
 from schemas import celeba
 from schemas.dataset import DataSet
@@ -88,7 +89,9 @@ def _open(location: str, data_set: DataSet) -> tuple[str, str]:
         is_file, is_folder = location.lower().endswith(".zip"), True
     else:
         location = str(Path(location))
-        is_file, is_folder = os.path.isfile(location), os.path.isdir(location)
+        with remote.read_errors(location):
+            mode = mode_of(location)
+        is_file, is_folder = stat.S_ISREG(mode), stat.S_ISDIR(mode)
     if is_file:
         folder, name = os.path.split(location)
         return folder or ".", name
@@ -113,7 +116,8 @@ def _folder(*parts: str) -> ImageSource | None:
     if remote.is_remote(path):
         there = remote.match(f"{path}/*", 1)  # it may know only prefixes of names
     else:
-        there = os.path.isdir(path)
+        with remote.read_errors(path):
+            there = stat.S_ISDIR(mode_of(path))
     return FolderSource(path) if there else None
 
 

@@ -278,7 +278,9 @@ def test_header_without_rows(small_celeba):
 @pytest.mark.parametrize(
     "call, name",
     [
+        ("stat", "celeba"),
         ("stat", "list_attr_celeba.txt"),
+        ("stat", "img_align_celeba"),
         ("open", "list_attr_celeba.txt"),
         ("open", "identity_CelebA.txt"),
         ("scandir", "img_align_celeba"),
