@@ -40,9 +40,9 @@ def draw(
     Returns:
       PNG files by name; and, by the same names, their panels as `<svg>` elements.
     """
-    # The most frequent attribute first, in two columns.
+    # The most frequent attribute first, in two columns if there are two.
     order = np.argsort(-summary.prevalence[0], kind="stable")
-    columns = np.array_split(order, 2)
+    columns = np.array_split(order, min(2, len(order)))
     titles = "Prevalence", "Prevalence, continued"
     counts = summary.class_counts[1:]
     classes = [(name, color, counts[:, c]) for c, name, color in _classes(positive)]
@@ -54,7 +54,7 @@ def draw(
         ],
         "report-attributes.png": [
             functools.partial(_prevalence, summary, *column)
-            for column in zip(columns, titles, strict=True)
+            for column in zip(columns, titles, strict=False)
         ],
     }
     if summary.people[0]:
