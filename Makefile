@@ -24,9 +24,12 @@ IMAGES  := 5000
 CONFIG  ?= configs/googlenet.flags
 endif
 
+# Where Beam's job servers are kept, for all checkouts.
+JARS := $(or $(CELEBA_JARS),$(HOME)/.cache/celeba-attributes)
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install run sample build train verify test test-marked faults bench bench-peers bench-step bench-gpu-box publish lint format clean
+.PHONY: help install run sample build train verify test test-marked engine-dask engine-jars engine-flink engine-spark faults bench bench-peers bench-step bench-gpu-box publish lint format clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -65,6 +68,25 @@ test: install ## Run the tests (under 10 minutes on 2 cores)
 
 test-marked: install ## Run the slow tests and those of other Beam engines
 	$(BIN)/python -m pytest -n auto --dist worksteal -m '(slow or engine) and not gpu'
+
+engine-dask: install ## Run the tests of the build on Dask
+	$(BIN)/python -m pytest -m 'not gpu' tests/engines/test_dask.py tests/engines/test_faults.py
+
+engine-jars: $(JARS)/flink/job-server.jar $(JARS)/spark/job-server.jar
+
+engine-flink: $(JARS)/flink/job-server.jar install ## Fetch Beam's job server for Flink, run its tests
+	CELEBA_JARS="$(JARS)" $(BIN)/python -m pytest -m engine tests/engines/test_flink.py
+
+engine-spark: $(JARS)/spark/job-server.jar install ## The same for Spark
+	CELEBA_JARS="$(JARS)" $(BIN)/python -m pytest -m engine tests/engines/test_spark.py
+
+# Maven fetches them once; the checksums of all jars are in engines/.
+$(JARS)/%/job-server.jar: engines/pom.xml engines/%/pom.xml engines/%/SHA256SUMS
+	@command -v java > /dev/null && command -v mvn > /dev/null || { echo "error: no Java or no Maven here."; echo "       Install Java 17 and Maven, for example: apt-get install openjdk-17-jdk-headless maven"; exit 2; }
+	rm -rf "$(@D)"
+	mvn --quiet --batch-mode --file engines/$*/pom.xml package -Djars="$(JARS)"
+	@cd "$(@D)/lib" && sha256sum --quiet --check "$(CURDIR)/engines/$*/SHA256SUMS" || { rm -f "$@"; echo "error: a jar differs from engines/$*/SHA256SUMS."; echo "       Fetch them again, or see what changed."; exit 5; }
+	@touch "$@"
 
 faults: install ## Kill programs before each of their changes of the disk, some minutes
 	$(BIN)/python -m tests.faults.kills

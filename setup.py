@@ -35,7 +35,9 @@ EXPORT = [
     "onnxruntime>=1.30,<2",
     "tf2onnx>=1.17,<1.18",
 ]
+DASK = ["apache-beam[dask]>=2.77,<3", "dask>=2026.8,<2027", "distributed>=2026.8,<2027"]
 DEV = [
+    *DASK,  # the tests of the build on an engine
     "jax>=0.10,<0.11",  # the models must also run on Keras' JAX backend
     "psutil>=7,<8",  # memory and processor time of the build's benchmark
     "pytest>=8.4,<10",
@@ -56,6 +58,7 @@ setup(
         include=["schemas*", "support*", "beam_pipelines*", "trainer*", "benchmarks*"]
     ),
     package_data={
+        "beam_pipelines.sample": ["*.csv"],
         "support": ["templates/*"],
         "beam_pipelines.reporting": ["templates/*"],
         "trainer.reporting": ["templates/*"],
@@ -66,6 +69,7 @@ setup(
         "train": TRAIN,
         "gpu": TRAIN + GPU,
         "gcp": GCP,
+        "dask": DASK,
         "export": TRAIN + EXPORT,
         "dev": TRAIN + EXPORT + DEV,
         "all": TRAIN + EXPORT + DEV + GCP,

@@ -57,6 +57,10 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
     watch = Stopwatch()
     FileSystems.set_options(options)  # the project and credentials for buckets
     output = _resolve(config.output_dir)
+    if not (runner.is_local(options) or is_remote(config.celeba_dir)):
+        # Workers may have been started in another folder.
+        folder = os.path.abspath(config.celeba_dir)
+        config = dataclasses.replace(config, celeba_dir=folder)
     if not config.dry_run:
         staging.check_output(output, config.overwrite)
 
@@ -76,9 +80,9 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
         print("dry run: nothing was written")
         return
     place = staging.open_staging(output, config.recipe(), found.fingerprints)
-    with place.hold():
+    with runner.engine(options) as run, place.hold():
         staging.check_output(output, config.overwrite)
-        _write_and_publish(config, found, plan, place, options, watch)
+        _write_and_publish(config, found, plan, place, run, watch)
     print(f"{output}: done in {watch.total:.1f} s")
 
 
@@ -120,7 +124,7 @@ def _write_and_publish(
     found: sources.Sources,
     plan: selection.Plan,
     place: staging.Staging,
-    options: PipelineOptions,
+    run: runner.Run,
     watch: Stopwatch,
 ) -> None:
     if place.open():
@@ -130,7 +134,7 @@ def _write_and_publish(
         left = needed - place.bytes() if needed else 0
         files.check_free_space(place.store.location, left)
     with files.output_errors(place.store.location, needed):
-        written = rounds.write(config, found, plan, place, options)
+        written = rounds.write(config, found, plan, place, run)
         watch.lap("reading, checking and writing images")
         rounds.check_people(written.plan, config)
         manifest = rounds.manifest(config, found, written)
@@ -159,19 +163,20 @@ def _resolve(path: str) -> str:
 def _facts(config: BuildConfig, written: rounds.Written, watch: Stopwatch) -> dict:
     """What `build.json` holds: all that must not be in the manifest."""
     reasons = collections.Counter(reason for _, reason, _ in written.rejected)
-    rate = written.images_read / written.seconds if written.seconds else 0.0
+    work = written.work
+    rate = work.images / work.seconds if work.seconds else 0.0
     return {
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         "beam": beam.__version__,
-        "runner": written.runner,
+        "runner": written.work.runner,
         "config": dataclasses.asdict(config),
         "seconds": round(watch.total, 2),
         "stages": {name: round(value, 3) for name, value in watch.seconds.items()},
-        "seconds_in_runner": round(written.seconds, 2),
-        "images_read": written.images_read,
+        "seconds_in_runner": round(work.seconds, 2),
+        "images_read": written.work.images,
         "images_per_second": round(rate, 1),
         "rounds": written.passes,
         "turned_upright": written.turned,
@@ -187,8 +192,8 @@ def _result(config: BuildConfig, written: rounds.Written, rate: float) -> Iterab
     if written.turned:
         yield f"{written.turned:,} images with their EXIF orientation applied"
     yield (
-        f"{written.images_read:,} images read and checked, {rate:,.0f} per second "
-        f"({written.runner})"
+        f"{written.work.images:,} images read and checked, {rate:,.0f} per second "
+        f"({written.work.runner})"
     )
 
 

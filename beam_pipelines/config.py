@@ -8,8 +8,8 @@ from beam_pipelines.datasets import DATASETS
 from schemas import celeba
 from schemas.dataset import DataSet
 from support import images
-from support.command import option
-from support.errors import UserError, did_you_mean, usage_error
+from support.command import option, outside_ranges
+from support.errors import did_you_mean, usage_error
 
 BALANCES = ("exact", "undersample", "none")
 SPLIT_RULES = ("identity", "official", "random")
@@ -34,7 +34,9 @@ class BuildConfig:
     )
     dataset: str = option("celeba", f"Data set in it: {', '.join(DATASETS)}.")
     attribute: str = option("Male", "The attribute that is the label.")
-    num_examples: int = option(0, "Examples over all splits; 0 = all there are.")
+    num_examples: int = option(
+        0, "Examples over all splits; 0 = all there are.", (0, 2**40)
+    )
     balance: str = option(
         "exact",
         "Classes in each split: exact (equally often, and --num_examples must be "
@@ -51,12 +53,16 @@ class BuildConfig:
     filter: tuple[str, ...] = option(
         (), "Use only images with these attributes, like Young=1,Blurry=0."
     )
-    max_per_identity: int = option(0, "Images of one person at most; 0 = no limit.")
-    seed: int = option(0, "Seed of the selection and of the order.")
-    num_shards: int = option(0, "Shards per split; 0 = by the number of records.")
+    max_per_identity: int = option(
+        0, "Images of one person at most; 0 = no limit.", (0, 2**31 - 1)
+    )
+    seed: int = option(0, "Seed of the selection and of the order.", (0, 2**63 - 1))
+    num_shards: int = option(
+        0, "Shards per split; 0 = by the number of records.", (0, 99_999)
+    )
     image_size: str = option("", "Resize images to S or H,W pixels; empty = do not.")
     max_bad_fraction: float = option(
-        0.05, "Stop if more than this share of the images read is unusable."
+        0.05, "Stop if more than this share of the images read is unusable.", (0, 1)
     )
     allow_wrong_count: bool = option(False, "Read tables whose row count is wrong.")
     dry_run: bool = option(False, "Print the plan and write nothing.")
@@ -67,11 +73,11 @@ class BuildConfig:
         _check_choice("attribute", self.attribute, self.data_set.attributes)
         _check_choice("balance", self.balance, BALANCES)
         _check_choice("split", self.split, SPLIT_RULES)
-        _check_range("num_examples", self.num_examples, 0, 2**40)
-        _check_range("max_per_identity", self.max_per_identity, 0, 2**31 - 1)
-        _check_range("num_shards", self.num_shards, 0, 99_999)
-        _check_range("seed", self.seed, 0, 2**63 - 1)
-        _check_range("max_bad_fraction", self.max_bad_fraction, 0.0, 1.0)
+        for name, low, high in outside_ranges(self):
+            raise usage_error(
+                f"--{name}={getattr(self, name)} is out of range.",
+                f"Use a value from {low} to {high}.",
+            )
         self._check_fractions()
         if self.balance == "exact" and self.num_examples % 2:
             raise usage_error(
@@ -168,8 +174,8 @@ class BuildConfig:
 
     def _check_fractions(self) -> None:
         shares = self.split_fractions
-        positive = all(share > 0 for share in shares)
-        if len(shares) != len(celeba.SPLITS) or not positive or not _is_one(shares):
+        is_one = math.isclose(sum(shares), 1.0, abs_tol=1e-6)
+        if len(shares) != len(celeba.SPLITS) or min(shares) <= 0 or not is_one:
             raise usage_error(
                 f"--split_fractions={','.join(map(str, shares))} is not three positive "
                 "numbers that add up to 1.",
@@ -177,20 +183,8 @@ class BuildConfig:
             )
 
 
-def _is_one(shares: tuple[float, ...]) -> bool:
-    return math.isclose(sum(shares), 1.0, abs_tol=1e-6)
-
-
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise usage_error(
             f"--{name}={value} is not known.", did_you_mean(value, choices)
         )
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        error: UserError = usage_error(
-            f"--{name}={value} is out of range.", f"Use a value from {low} to {high}."
-        )
-        raise error

@@ -19,7 +19,6 @@ from benchmarks import harness
 from benchmarks.stages.config import StagesConfig
 from benchmarks.train_step.cases import backend
 from support import command, memory
-from support.files import output_errors
 
 #: With fewer rounds a single disturbance can look like a stall.
 _ENOUGH_ROUNDS = 3
@@ -37,52 +36,42 @@ def main(argv: list[str]) -> None:
         breakdown = Breakdown(config)
         left = config.seconds - (time.perf_counter() - started)
         raw, rounds = harness.measure_within(breakdown.works, left, _note)
-    results = {one.name: one for one in breakdown.measurements(raw)}
-    print(breakdown.table(results))
+    measurements = breakdown.measurements(raw)
     settings = dataclasses.asdict(config) | breakdown.settings(raw)
-    settings |= {"rounds": rounds} | _judge(breakdown, results)
-    if breakdown.cached_anyway(raw):
-        print(
-            "note: The disk was read as fast as the page cache, which may have kept "
-            "the shards though it was asked to forget them."
-        )
+    judgement, lines = _judge(breakdown, measurements)
+    settings |= {"rounds": rounds} | judgement
+    name = f"stages-{config.model}-{config.input_size}"
+    harness.report(name, "images", measurements, settings, config.write)
+    print(*lines, sep="\n")
     if rounds < _ENOUGH_ROUNDS:
         print(
             f"note: measured in {rounds} round(s) only, so a single disturbance can "
             "look like a stall. Give it a longer --budget, or choose some --stages."
         )
-    if config.write:
-        name = f"stages-{config.model}-{config.input_size}"
-        result = harness.document(name, "images", list(results.values()), settings)
-        with output_errors(harness.RESULTS):
-            print(harness.write(result))
 
 
-def _judge(breakdown: Any, results: dict[str, harness.Measurement]) -> dict[str, Any]:
-    """Prints noise, stalls, verdict and suggestion; returns them for the document."""
+def _judge(
+    breakdown: Any, measurements: list[harness.Measurement]
+) -> tuple[dict[str, Any], list[str]]:
+    """Noise, stalls, verdict and suggestion: for the document, and to be printed."""
     from benchmarks.stages import stalls
     from benchmarks.stages.breakdown import AGAIN
 
     doubled = breakdown.doubled
+    results = {one.name: one for one in measurements}
     again = results[doubled + AGAIN]
     noise = stalls.noise_of(results[doubled].samples, again.samples)
-    print(f"Noise: the {doubled}, measured twice, differs by {noise:.1%}.")
+    lines = [f"Noise: the {doubled}, measured twice, differs by {noise:.1%}."]
     if not {stalls.STEP, *stalls.WAYS} <= set(results):
-        print("The stall analysis needs --stages=train.")
-        return {"noise": noise}
+        return {"noise": noise}, [*lines, "The stall analysis needs --stages=train."]
     rates = {name: results[name].median for name in (stalls.STEP, *stalls.WAYS)}
     setting = breakdown.setting(results[stalls.STEP])
     sentence, suggestion, reason = stalls.verdict(rates, setting, noise)
-    print(stalls.describe(rates, noise))
-    print(f"Verdict: {sentence}")
-    print(f"Suggestion: {suggestion}; {reason}.")
+    lines += [stalls.describe(rates, noise), f"Verdict: {sentence}"]
+    lines += [f"Suggestion: {suggestion}; {reason}."]
     waiting = {way: stalls.waiting(rates, way) for way in stalls.WAYS}
-    return {
-        "noise": noise,
-        "waiting": waiting,
-        "verdict": sentence,
-        "suggestion": suggestion,
-    }
+    found = {"noise": noise, "waiting": waiting, "verdict": sentence}
+    return found | {"suggestion": suggestion}, lines
 
 
 def _note(text: str) -> None:

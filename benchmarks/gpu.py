@@ -18,7 +18,7 @@ import math
 import os
 import sys
 import timeit
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -68,30 +68,27 @@ def main(argv: list[str]) -> None:
             print(f"skipped: {model} batch {batch_size}: {error}", flush=True)
     if not measured:
         raise usage_error("Nothing could be measured.", "See the lines above.")
-    result = harness.document("gpu", "images", measured, dataclasses.asdict(config))
-    print(harness.table(result))
+    settings = dataclasses.asdict(config)
+    harness.report("gpu", "images", measured, settings, config.write)
     for model in config.models:
-        print(*targets(model, result["cases"]), sep="\n")
-    if config.write:
-        print(harness.write(result))
+        print(*targets(model, measured), sep="\n")
 
 
-def targets(model: str, cases: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+def targets(model: str, measured: Iterable[harness.Measurement]) -> Iterator[str]:
     """A model's fastest cases in words, with what ResNet50 should reach."""
-    fastest: dict[str, dict[str, Any]] = {}
-    for name, case in cases.items():
-        task, _, short = name.partition(", ")
-        best = fastest.get(short, case)
-        if task.split()[0] == model and case["median"] >= best["median"]:
-            fastest[short] = case
+    fastest: dict[str, harness.Measurement] = {}
+    for one in sorted(measured, key=lambda one: one.median):
+        task, _, case = one.name.partition(", ")
+        if task.split()[0] == model:
+            fastest[case] = one
     if WARP in fastest:
-        rate = fastest[WARP]["median"]
-        share = 1 - fastest[WARP]["facts"]["of ours"]
+        rate = fastest[WARP].median
+        fraction = 1 - fastest[WARP].facts["of ours"]
         yield f"{model}: {rate:,.0f} images/s with warp; on an H200 at least 3,000"
         if TORCHVISION in fastest:
-            ratio = rate / fastest[TORCHVISION]["median"]
+            ratio = rate / fastest[TORCHVISION].median
             yield f"{model}: {ratio:.2f} times torchvision's rate; at least 1"
-        yield f"{model}: the warp takes {share:.1%} of the step; below 3%"
+        yield f"{model}: the warp takes {fraction:.1%} of the step; below 3%"
 
 
 def _measure(config: GpuConfig, model: str, batch: int) -> list[harness.Measurement]:

@@ -21,14 +21,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from support.files import atomic_write
+from support.files import atomic_write, output_errors
 from support.hardware import cpu_info
 
 SCHEMA = "celeba-benchmark"
 VERSION = 1
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-_DICTS = ("hardware", "versions", "settings", "cases")
 #: Options that are paths of this machine, or change no number.
 _NOT_RECORDED = ("data_dir", "work_dir", "peers_python", "write")
 _PACKAGES = (
@@ -70,12 +69,12 @@ class Measurement:
     Attributes:
       name: of the case.
       samples: the rates.
-      facts: other numbers that were measured of it, such as memory; name to value.
+      facts: what else is known of it, such as memory; name to value.
     """
 
     name: str
     samples: tuple[float, ...]
-    facts: dict[str, float] = dataclasses.field(default_factory=dict)
+    facts: dict[str, float | str] = dataclasses.field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -119,28 +118,26 @@ def measure_within(
     works: Mapping[str, Work],
     seconds: float,
     note: Callable[[str], None] = lambda text: None,
-    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[dict[str, Measurement], int]:
     """Warms up each work, then measures all, in as many rounds as the time allows.
 
     Args:
       works: what to measure, by name.
-      seconds: for all of it; it takes longer if one unit of each does.
+      seconds: for all of it; it takes longer where one unit is longer than a turn.
       note: called with what is being done.
-      clock: seconds.
 
     Returns:
       the rates by name, units of `Timed` per second, and the number of rounds.
     """
-    ends = clock() + seconds
-    paces, costs = {}, {}
+    ends = time.perf_counter() + seconds
+    paces = {}
     for name, work in works.items():
         note(f"warming up: {name}")
         work(1)  # compiles
-        started = clock()
         paces[name] = work(1).seconds
-        costs[name] = clock() - started
-    rounds, turn = plan(list(costs.values()), ends - clock())
+    left = max(0.0, ends - time.perf_counter()) / len(works)  # for each work
+    rounds = min(max(1, int(left / _SHORTEST_TURN)), _MOST_ROUNDS)
+    turn = max(left / rounds, _SHORTEST_TURN)
     note(f"{rounds} rounds, turns of {turn:.1f} s")
     cases = [paced(name, works[name], turn, paces[name]) for name in works]
     measured = measure(cases, rounds, warmup=0)
@@ -163,22 +160,41 @@ def paced(name: str, work: Work, seconds: float, pace: float) -> Case:
     return Case(name, run)
 
 
-def plan(costs: Sequence[float], seconds: float) -> tuple[int, float]:
-    """The number of rounds and the seconds of a turn that use the time up.
+def repeated(do: Callable[[], int], before: Callable = lambda: None) -> Work:
+    """Work that calls `do` once per unit, and before each of them, untimed, `before`.
+
+    The units that count are the sum of what `do` returns.
+    """
+
+    def work(units: int) -> Timed:
+        done, seconds = 0, 0.0
+        for _ in range(units):
+            before()
+            started = time.perf_counter()
+            done += do()
+            seconds += time.perf_counter() - started
+        return Timed(done, seconds)
+
+    return work
+
+
+def steps(do: Callable[[], Any], units: int, wait: Callable[[Any], Any]) -> Work:
+    """Work that calls `do` in a row and waits for the last result only.
 
     Args:
-      costs: of each case, the seconds that one unit takes; a turn is at least that.
-      seconds: for all rounds together.
+      do: starts a step.
+      units: that a step counts.
+      wait: called with the last result; returns when the device has ended all steps.
     """
-    for rounds in range(_MOST_ROUNDS, 0, -1):
-        left, turns = seconds / rounds, len(costs)
-        for cost in sorted(costs, reverse=True):
-            if cost <= left / turns:
-                break
-            left, turns = left - cost, turns - 1
-        if turns and left / turns >= _SHORTEST_TURN:
-            return rounds, left / turns
-    return 1, _SHORTEST_TURN
+
+    def work(count: int) -> Timed:
+        started = time.perf_counter()
+        for _ in range(count):
+            result = do()
+        wait(result)
+        return Timed(count * units, time.perf_counter() - started)
+
+    return work
 
 
 def ratio(one: Sequence[float], other: Sequence[float]) -> float:
@@ -187,6 +203,21 @@ def ratio(one: Sequence[float], other: Sequence[float]) -> float:
     What slows the machine slows one round's cases alike.
     """
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+def report(
+    benchmark: str,
+    unit: str,
+    measurements: Sequence[Measurement],
+    settings: Mapping[str, Any],
+    keep: bool,
+) -> None:
+    """Prints a table of `document`; with `keep` writes it and prints the path."""
+    result = document(benchmark, unit, measurements, settings)
+    print(table(result))
+    if keep:
+        with output_errors(RESULTS):
+            print(write(result))
 
 
 def document(
@@ -203,41 +234,37 @@ def document(
       measurements: what was measured.
       settings: options and facts; options that are paths are dropped.
     """
+    now = datetime.datetime.now(datetime.UTC)
     return {
         "schema": SCHEMA,
         "version": VERSION,
         "benchmark": benchmark,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": now.isoformat(timespec="seconds"),
         "code": _code_version(),
         "unit": f"{unit}/s",
         "hardware": hardware(),
         "versions": _versions(),
         "settings": {k: v for k, v in settings.items() if k not in _NOT_RECORDED},
         "cases": {
-            measurement.name: {
-                "median": measurement.median,
-                "spread": measurement.spread,
-                "samples": list(measurement.samples),
-                "facts": measurement.facts,
+            one.name: {
+                "median": one.median,
+                "spread": one.spread,
+                "samples": list(one.samples),
+                "facts": one.facts,
             }
-            for measurement in measurements
+            for one in measurements
         },
     }
 
 
 def check(result: Any) -> None:
-    """Raises ValueError, naming the field, if `result` is not of the schema."""
+    """Raises ValueError or KeyError if `result` is not of the schema."""
     if (result.get("schema"), result.get("version")) != (SCHEMA, VERSION):
         raise ValueError(f"schema {result.get('schema')} {result.get('version')}")
-    for name in _DICTS:
-        if not isinstance(result.get(name), dict):
-            raise ValueError(f"{name} is missing")
     datetime.datetime.fromisoformat(result["date"])
     for name, case in result["cases"].items():
-        measurement = Measurement(name, tuple(case["samples"]))
-        for field in ("median", "spread"):
-            if abs(case[field] - getattr(measurement, field)) > 1e-9 * case["median"]:
-                raise ValueError(f"{name}: {field} is not that of its samples")
+        if case["median"] != statistics.median(case["samples"]):
+            raise ValueError(f"{name}: median is not that of its samples")
 
 
 def write(result: dict[str, Any], folder: Path = RESULTS) -> Path:
@@ -249,29 +276,15 @@ def write(result: dict[str, Any], folder: Path = RESULTS) -> Path:
     return path
 
 
-def report(
-    benchmark: str,
-    unit: str,
-    measurements: Sequence[Measurement],
-    settings: Mapping[str, Any],
-    keep: bool,
-) -> None:
-    """Prints a table of `document`; with `keep` writes it and prints the path."""
-    result = document(benchmark, unit, measurements, settings)
-    print(table(result))
-    if keep:
-        print(write(result))
-
-
 def table(result: dict[str, Any]) -> str:
     """The cases of a result as a Markdown table."""
     cases = result["cases"].items()
     facts = dict.fromkeys(fact for _, case in cases for fact in case.get("facts", {}))
     rows = []
     for name, case in cases:
-        values = [case.get("facts", {}).get(fact) for fact in facts]
-        numbers = ["" if value is None else f"{value:,.4g}" for value in values]
-        rows.append([name, rate(case["median"]), f"±{case['spread']:.0%}", *numbers])
+        values = [case.get("facts", {}).get(fact, "") for fact in facts]
+        texts = [v if isinstance(v, str) else f"{v:,.4g}" for v in values]
+        rows.append([name, rate(case["median"]), f"±{case['spread']:.0%}", *texts])
     return markdown(["case", result["unit"], "spread", *facts], rows)
 
 

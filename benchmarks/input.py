@@ -6,9 +6,8 @@ builds a dataset of synthetic faces, and writes the training split's JPEGs as lo
 files and in the formats of other libraries: every case decodes the same images,
 shuffled, into uint8 batches (image_dataset_from_directory: float32), in as many threads
 or processes as there are cores, interleaved. The time to start does not count, and all
-files are in the system's cache. The upper bounds are "decode only", libjpeg-turbo on
-files that are in memory already, into memory that is used again, and "memory copy" of
-as many bytes as the decoded images have.
+files are in the system's cache. The upper bound is "decode only", libjpeg-turbo on
+files that are in memory already, into memory that is used again.
 """
 
 import dataclasses

@@ -10,9 +10,8 @@ import contextlib
 import functools
 import io
 import json
-import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
@@ -41,13 +40,14 @@ _SCRIPTS = Path(__file__).parent / "peers"
 _SHARDS_PER_WORKER = 4
 _EPOCHS = 1000  # more than are measured
 _AHEAD = 8  # batches, more than are prefetched and in the making
-_COPIES = 16
 
 
 def own_cases(folder: Path, loose: Path, batch_size: int) -> Iterator[harness.Case]:
-    """The trainer's input, then TensorFlow's and Keras' loaders, then upper bounds.
+    """The trainer's input, TensorFlow's and Keras' loaders, and the upper bound.
 
-    `loose` is a folder of the training split as JPEG files, and nothing else.
+    `loose` is a folder of the training split as JPEG files, and nothing else. Loaders
+    are made and traced before the clock runs; the round that warms up is their first
+    pass.
     """
     dataset = open_dataset(folder)
     for name, cache in (
@@ -56,11 +56,19 @@ def own_cases(folder: Path, loose: Path, batch_size: int) -> Iterator[harness.Ca
         ("trainer, from memory", True),
     ):
         yield harness.Case(name, _epoch_after_epoch(dataset, batch_size, cache))
-    evaluation = evaluation_dataset(dataset, SPLIT, batch_size)
-    yield harness.Case("trainer, evaluation", lambda: _count(evaluation))
     shape = dataset.manifest.image_shape
-    yield from _keras_cases(loose, batch_size, shape[:2])
-    yield from _upper_bounds([example.image for example in _examples(dataset)], shape)
+    with contextlib.redirect_stdout(io.StringIO()):
+        directory = keras.utils.image_dataset_from_directory(
+            loose, labels=None, image_size=shape[:2], batch_size=batch_size
+        )
+    for name, batches in (
+        ("trainer, evaluation", evaluation_dataset(dataset, SPLIT, batch_size)),
+        ("tf.data, loose files", _tf_data(loose, batch_size)),
+        ("image_dataset_from_directory", directory),
+    ):
+        yield harness.Case(name, functools.partial(_count, batches))
+    decode = bounds.libjpeg([example.image for example in _examples(dataset)], shape)
+    yield harness.Case("decode only", functools.partial(decode, 1))
 
 
 def peers(loose: Path, batch_size: int, python: str) -> Iterator[harness.Case]:
@@ -119,22 +127,6 @@ def _examples(dataset: Dataset) -> Iterator[Example]:
             yield example_schema.decode(record)
 
 
-def _keras_cases(
-    loose: Path, batch_size: int, shape: tuple[int, int]
-) -> Iterator[harness.Case]:
-    """Loaders of files. They are made and traced before the clock runs.
-
-    The round that warms up is their first pass.
-    """
-    plain = _tf_data(loose, batch_size)
-    yield harness.Case("tf.data, loose files", lambda: _count(plain))
-    with contextlib.redirect_stdout(io.StringIO()):
-        directory = keras.utils.image_dataset_from_directory(
-            loose, labels=None, image_size=shape, batch_size=batch_size
-        )
-    yield harness.Case("image_dataset_from_directory", lambda: _count(directory))
-
-
 def _tf_data(loose: Path, batch_size: int) -> tf.data.Dataset:
     """As TensorFlow's guide writes it."""
 
@@ -144,23 +136,6 @@ def _tf_data(loose: Path, batch_size: int) -> tf.data.Dataset:
     files = tf.data.Dataset.list_files(str(loose / "*.jpg"))
     images = files.map(read, num_parallel_calls=tf.data.AUTOTUNE)
     return images.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-
-
-def _upper_bounds(
-    jpegs: Sequence[bytes], shape: tuple[int, int, int]
-) -> Iterator[harness.Case]:
-    """Decoding from memory, and copying as much as is decoded: no loader is faster."""
-    for workers in dict.fromkeys((cores(), 1)):
-        decode = bounds.libjpeg(jpegs, shape, workers)
-        name = "decode only" if workers == cores() else "decode only, 1 core"
-        yield harness.Case(name, functools.partial(decode, 1))
-    copy, size = bounds.memory_copy(), math.prod(shape)
-
-    def copy_images() -> harness.Timed:
-        done = copy(_COPIES)
-        return harness.Timed(done.units // size, done.seconds)
-
-    yield harness.Case("memory copy", copy_images)
 
 
 def _count(batches: Iterable) -> int:

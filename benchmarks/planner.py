@@ -23,38 +23,26 @@ _IMAGES_PER_PERSON = 20  # as in CelebA: 202,599 images of 10,177 people
 
 @dataclasses.dataclass(frozen=True)
 class PlannerConfig(Options):
-    """Rows and options of the plan."""
+    """Rows to plan."""
 
     rows: tuple[int, ...] = command.option(
         (202_599, 2_000_000),
         "Numbers of annotated images, one case each.",
         (1000, math.inf),
     )
-    split: str = command.option("identity", "The kind of split, as in the build.")
-    max_per_identity: int = command.option(0, "Images of one person at most.")
     rounds: int = command.option(3, "Measured rounds; one more warms up.", POSITIVE)
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.build()
-
-    def build(self) -> BuildConfig:
-        """The options of the plan."""
-        return BuildConfig(split=self.split, max_per_identity=self.max_per_identity)
 
 
 def main(argv: list[str]) -> None:
     config = command.parse_config(PlannerConfig, argv)
-    measured = harness.measure(
-        [
-            harness.Case(f"{rows:,} rows", _planner(make_rows(rows), config.build()))
-            for rows in config.rows
-        ],
-        config.rounds,
-    )
+    cases = [
+        harness.Case(f"{rows:,} rows", _planner(make_rows(rows)))
+        for rows in config.rows
+    ]
+    measured = harness.measure(cases, config.rounds)
     for rows, one in zip(config.rows, measured, strict=True):
         one.facts["seconds"] = round(rows / one.median, 3)
-        one.facts["bytes/row"] = round(_peak_bytes(rows, config.build()) / rows, 1)
+        one.facts["bytes/row"] = round(_peak_bytes(rows) / rows, 1)
     settings = dataclasses.asdict(config)
     harness.report("planner", "rows", measured, settings, config.write)
 
@@ -75,19 +63,19 @@ def make_rows(rows: int) -> Rows:
     )
 
 
-def _planner(rows: Rows, build: BuildConfig) -> Callable[[], int]:
+def _planner(rows: Rows) -> Callable[[], int]:
     def run() -> int:
-        selection.plan(rows, build)
+        selection.plan(rows, BuildConfig(split="identity"))
         return len(rows)
 
     return run
 
 
-def _peak_bytes(rows: int, build: BuildConfig) -> int:
+def _peak_bytes(rows: int) -> int:
     """The most that planning allocates, the annotations excluded."""
-    table = make_rows(rows)
+    plan = _planner(make_rows(rows))
     tracemalloc.start()
-    selection.plan(table, build)
+    plan()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return peak

@@ -2,8 +2,8 @@
 
 TensorFlow with oneDNN and without, PyTorch: they exclude each other in one process, or
 are installed in other environments. So each case is a program that prepares its work,
-answers with its facts, and does one round for every line that it is sent. A line is a
-JSON object either way.
+answers with its facts, and does one turn for every line that it is sent. An answer is a
+line of JSON.
 
 Both ends are here, of the standard library alone: the peers' environments run it too.
 """
@@ -11,18 +11,17 @@ Both ends are here, of the standard library alone: the peers' environments run i
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import ROOT, Timed, paced
+from benchmarks.harness import ROOT, Timed, Work, paced
 from support import memory
 from support.errors import ExitCode, UserError, usage_error
 
@@ -38,56 +37,19 @@ class Step:
     """A step that is ready to be timed.
 
     Attributes:
-      images: per step.
-      start: starts one step.
-      wait: returns when all started steps have ended.
+      work: some steps; its units are images.
       facts: of the case, name to number.
       device_bytes: the most memory that was taken on a GPU, 0 without one.
-      multiply: multiplies large matrices and waits; makes them when first called, so
-        that they are not in the step's memory.
-      multiply_flops: floating-point operations of one such call, 0 for no products.
+      matmul: products of large matrices, None for none; its units are floating-point
+        operations. It allocates when first called, so not in the step's memory.
+      about: versions and device.
     """
 
-    images: int
-    start: Callable[[], Any]
-    wait: Callable[[], Any]
+    work: Work
     facts: dict[str, float]
     device_bytes: Callable[[], int]
-    multiply: Callable[[], Any] = lambda: None
-    multiply_flops: float = 0.0
-
-    def run(self, steps: int) -> Timed:
-        """Does some steps; the units are images."""
-        started = time.perf_counter()
-        for _ in range(steps):
-            self.start()
-        self.wait()
-        return Timed(steps * self.images, time.perf_counter() - started)
-
-    def peak(self) -> float:
-        """FLOP/s of the fastest of several matrix products, 0 without them."""
-        best, began = math.inf, time.perf_counter()
-        while self.multiply_flops and time.perf_counter() - began < _MATMUL_SECONDS:
-            started = time.perf_counter()
-            self.multiply()
-            best = min(best, time.perf_counter() - started)
-        return self.multiply_flops / best
-
-
-@dataclasses.dataclass(frozen=True)
-class Round(Timed):
-    """Images of one round, the seconds that they took, and what else was measured.
-
-    Attributes:
-      matmul: FLOP/s of the matrix product, 0 for none.
-      memory: what the work, compiling included, added to the process's largest resident
-        size until the first matrix product, MiB; 0 where unknown.
-      device_memory: the most that was taken on the GPU until then, MiB.
-    """
-
-    matmul: float
-    memory: float
-    device_memory: float
+    matmul: Work | None = None
+    about: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 class ProgramFailed(UserError):
@@ -107,42 +69,46 @@ class ProgramFailed(UserError):
 
 
 class Program:
-    """A program that waits for its rounds; close it, or use it as a context.
+    """A program that waits for its turns; close it, or use it as a context.
 
     Attributes:
-      facts: its own description, sent when it was ready.
-      rounds: what it measured so far.
+      facts: numbers that it measured when it was ready, by name.
+      about: its versions and device.
     """
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str]):
-        self.rounds: list[Round] = []
         self._words = words
-        self._errors = tempfile.TemporaryFile(mode="w+")
-        self._process = subprocess.Popen(
-            words,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=_environment(environment),
-            cwd=ROOT,
-            text=True,
-        )
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = {"PYTHONPATH": os.pathsep.join(paths), **environment}
+        with contextlib.ExitStack() as stack, _runnable(words[0]):
+            self._errors = stack.enter_context(tempfile.TemporaryFile(mode="w+"))
+            self._process = subprocess.Popen(
+                words,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=os.environ | environment,
+                cwd=ROOT,
+                text=True,
+            )
+            stack.pop_all()  # it started: `close` closes the file
         try:
-            self.facts: dict[str, Any] = self._answer()
+            answer = self._answer()
+            self.facts: dict[str, float] = answer["facts"]
+            self.about: dict[str, str] = answer["about"]
         except BaseException:
             self.close()
             raise
 
-    def run(self) -> Round:
-        """Does one round, as a case of `harness.measure`.
+    def run(self, what: str = "step") -> Timed:
+        """Does one turn of the step or of "matmul", as a case of `harness.measure`.
 
         Raises:
           ProgramFailed: it ended.
         """
         with contextlib.suppress(BrokenPipeError):  # the missing answer says why
-            print("{}", file=self._process.stdin, flush=True)
-        self.rounds.append(Round(**self._answer()))
-        return self.rounds[-1]
+            print(what, file=self._process.stdin, flush=True)
+        return Timed(**self._answer())
 
     def close(self) -> None:
         try:
@@ -168,20 +134,23 @@ class Program:
         raise ProgramFailed(command, self._errors.read(), code)
 
 
-def describe(words: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
-    """The answer of a program without a task, its device; raises ProgramFailed."""
-    with Program(words, environment) as program:
-        return program.facts
+@contextlib.contextmanager
+def _runnable(python: str) -> Iterator[None]:
+    """Raises UserError (exit 2) where a Python cannot be started."""
+    try:
+        yield
+    except OSError as error:
+        raise usage_error(
+            f"{python} cannot be run: {error.strerror}.",
+            "Name the python of an environment by --peers_python.",
+        ) from error
 
 
-def serve(
-    prepare: Callable[[dict[str, Any]], Step], device: Callable[[], dict[str, Any]]
-) -> None:
-    """The other end: does the task of the command line, one round per line.
+def serve(prepare: Callable[[dict[str, Any]], Step]) -> None:
+    """The other end: prepares the task of the command line, does a turn per line.
 
-    Args:
-      prepare: builds the step of a task.
-      device: describes what it would run on; the answer when there is no task.
+    The facts that it adds: the seconds to compile; what the work, compiling included,
+    added to the process's largest resident size; the most that was taken on the GPU.
     """
     # Libraries print to standard output too: the answers go to a copy of it.
     answers = os.fdopen(os.dup(1), "w")
@@ -190,24 +159,20 @@ def serve(
     def answer(value: Mapping[str, Any]) -> None:
         print(json.dumps(value), file=answers, flush=True)
 
-    if len(sys.argv) < 2:
-        answer(device())
-        return
     task = json.loads(sys.argv[1])
-    baseline = _resident("VmRSS")
+    before = _resident("VmRSS")
     step = prepare(task)
-    first, second = step.run(1).seconds, step.run(1).seconds
-    answer(step.facts | {"compile, s": max(first - second, 0.0)})
-    case = paced("", step.run, task["round_seconds"], second)
-    host = device_memory = None
-    for _ in sys.stdin:
-        done = case.run()
-        if host is None:  # what follows is not the step's
-            host = max(_resident("VmHWM") - baseline, 0.0)
-            device_memory = step.device_bytes() / _MEBIBYTE
-            step.multiply()  # it may have to be compiled
-        measured = Round(done.units, done.seconds, step.peak(), host, device_memory)
-        answer(dataclasses.asdict(measured))
+    first, second = step.work(1).seconds, step.work(1).seconds
+    facts = step.facts | {"compile, s": max(first - second, 0.0)}
+    facts["memory, MiB"] = max(_resident("VmHWM") - before, 0.0)
+    if taken := step.device_bytes():
+        facts["GPU memory, MiB"] = taken / _MEBIBYTE
+    answer({"facts": facts, "about": step.about})
+    turns = {"step": paced("", step.work, task["round_seconds"], second)}
+    if step.matmul:
+        turns["matmul"] = paced("", step.matmul, _MATMUL_SECONDS, _MATMUL_SECONDS)
+    for line in sys.stdin:
+        answer(dataclasses.asdict(turns[line.strip()].run()))
 
 
 def can_import(name: str, python: str, modules: str) -> bool:
@@ -216,13 +181,8 @@ def can_import(name: str, python: str, modules: str) -> bool:
     Raises:
       UserError: it cannot be run (exit 2).
     """
-    try:
+    with _runnable(python):
         done = subprocess.run([python, "-c", f"import {modules}"], capture_output=True)
-    except OSError as error:
-        raise usage_error(
-            f"--peers_python={python} cannot be run: {error.strerror}.",
-            "Name the python of an environment.",
-        ) from error
     if done.returncode:
         print(f"skipped: {name}, {python} cannot import {modules}")
     return not done.returncode
@@ -300,9 +260,3 @@ def _resident(field: str) -> float:
             if line.startswith(f"{field}:"):
                 return int(line.split()[1]) / 1024
     return 0.0
-
-
-def _environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment, in which our packages can be imported."""
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **changes}

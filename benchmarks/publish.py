@@ -119,19 +119,14 @@ def _results_of(
 ) -> Iterator[Comparison]:
     for source, document in documents.items():
         cases = document["cases"]
-        if not re.fullmatch(benchmark, document["benchmark"]):
-            continue
+        fits = re.fullmatch(benchmark, document["benchmark"])
         for match in filter(None, (re.fullmatch(ours, name) for name in cases)):
-            case, task = cases[match[0]], match[1]
-            others = {
-                called: (
-                    other["median"],
-                    harness.ratio(case["samples"], other["samples"]),
-                )
-                for pattern, called in names.items()
-                if (other := cases.get(pattern.format(task=task)))
-            }
-            if others:
+            case, task, others = cases[match[0]], match[1], {}
+            for pattern, name in names.items():
+                if other := cases.get(pattern.format(task=task)):
+                    ratio = harness.ratio(case["samples"], other["samples"])
+                    others[name] = other["median"], ratio
+            if fits and others:
                 title = f"{what} ({task})" if task else what
                 yield Comparison(title, source, document, case["median"], others)
 
@@ -197,11 +192,14 @@ def _panel(one: Comparison) -> Panel:
     return draw
 
 
-def pages(root: Path) -> tuple[dict[Path, str], list[Comparison]]:
-    """The files with their text, and the comparisons of the figure.
+def publish(root: Path, check: bool) -> None:
+    """Writes texts and figure, and prints their paths; or only checks the texts.
+
+    The figure's bytes depend on matplotlib's version, and are not compared.
 
     Raises:
-      UserError: the README has not both marks (exit 5).
+      UserError: the README has not both marks; with `check` a text is not what the
+        results give (exit 5).
     """
     readme, documents = root / "README.md", newest(root / FOLDER)
     parts = re.split(f"(?<={BEGIN}).*?(?={END})", readme.read_text(), flags=re.DOTALL)
@@ -211,24 +209,11 @@ def pages(root: Path) -> tuple[dict[Path, str], list[Comparison]]:
             "Write both where the numbers should be.",
             ExitCode.INTEGRITY,
         )
-    comparisons = compare(documents)
+    comparisons, page = compare(documents), root / FOLDER / "README.md"
     texts = {
         readme: f"{parts[0]}\n{short(comparisons)}\n{parts[1]}",
-        root / FOLDER / "README.md": full(documents),
+        page: full(documents),
     }
-    return texts, comparisons
-
-
-def publish(root: Path, check: bool) -> None:
-    """Writes texts and figure, and prints their paths; or only checks the texts.
-
-    The figure's bytes depend on matplotlib's version, and are not compared.
-
-    Raises:
-      UserError: with `check` a text is not what the results give; see also `pages`
-        (exit 5).
-    """
-    texts, comparisons = pages(root)
     stale = [
         path.relative_to(root).as_posix()
         for path, text in texts.items()

@@ -17,10 +17,10 @@ utilization).
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import harness, programs
@@ -28,7 +28,7 @@ from benchmarks.options import POSITIVE, SECONDS, Options, check_choices
 from benchmarks.train_step import cases
 from benchmarks.train_step.cases import KINDS, OURS, WARP, Kind
 from support import command
-from trainer.config import INPUT_SIZES, MODELS, PRECISIONS
+from trainer.config import INPUT_SIZES, MODELS, PRECISIONS, TrainConfig
 
 ALL = "all"
 
@@ -84,32 +84,32 @@ def measure(config: StepConfig) -> tuple[list[harness.Measurement], dict[str, An
     """Measures everything that the options name; prints what it skips.
 
     Returns:
-      the measurements, and the devices of our program and of the peers'.
+      the measurements, and the precision `auto` and what the peers' program runs on.
 
     Raises:
       UserError: Keras has another backend (exit 2); nothing could be measured (exit 7
         if for want of memory).
     """
     cases.backend("tensorflow")
-    device = programs.describe(KINDS[OURS].words(""), {})
-    kinds, peers = cases.available(config.kinds, config.peers_python)
+    import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
+    from trainer.loop import runtime
+
+    found = {"auto": runtime.prepare(TrainConfig()).precision, "peers": {}}
     models = MODELS if ALL in config.models else config.models
-    auto = device["precision"]
-    precisions = [auto if name == "auto" else name for name in config.precision]
+    precisions = [found["auto"] if p == "auto" else p for p in config.precision]
     options = (models, config.sizes, precisions, config.batch_sizes)
     measured, failures = [], []
     for values in itertools.product(*map(dict.fromkeys, options)):
-        task = dict(
-            zip(("model", "size", "precision", "batch_size"), values, strict=True)
-        )
+        names = ("model", "size", "precision", "batch_size")
+        task = dict(zip(names, values, strict=True))
         try:
-            measured += _measure(config, task, kinds)
+            measured += _measure(config, task, found["peers"])
         except programs.ProgramFailed as error:  # the other tasks may need less memory
             print(f"skipped: {_label(task)}: {error.cause}", flush=True)
             failures.append(error)
     if not measured:
         raise failures[0]
-    return measured, {"device": device, "peers": peers}
+    return measured, found
 
 
 def _label(task: Mapping[str, Any]) -> str:
@@ -117,18 +117,19 @@ def _label(task: Mapping[str, Any]) -> str:
 
 
 def _measure(
-    config: StepConfig, task: Mapping[str, Any], kinds: Mapping[str, Kind]
+    config: StepConfig, task: Mapping[str, Any], peers: dict[str, str]
 ) -> list[harness.Measurement]:
-    """Measures the cases of one task, all of whose programs live side by side.
+    """Measures the cases of one task, all of whose programs run at the same time.
 
-    Cases that do not start are skipped with a message.
+    Cases that do not start are skipped with a message; what those of another framework
+    say about themselves is added to `peers`.
 
     Raises:
       programs.ProgramFailed: ours did not start, or one ended later.
     """
     started: dict[str, programs.Program] = {}
     with contextlib.ExitStack() as stack:
-        for name, kind in kinds.items():
+        for name, kind in config.kinds.items():
             message = {"case": kind.case, "round_seconds": config.round_seconds, **task}
             words = [*kind.words(config.peers_python), json.dumps(message)]
             try:
@@ -139,39 +140,21 @@ def _measure(
                 print(f"skipped: {name}, {_label(task)}: {error.cause}", flush=True)
             else:
                 started[name] = stack.enter_context(program)
+                peers |= program.about
         turns = [harness.Case(name, one.run) for name, one in started.items()]
-        measured = harness.measure(turns, config.rounds)
-    results = _with_facts(task, measured, started)
-    for one in results:
-        print(f"  {one.name}: {one.median:,.4g} images/s ±{one.spread:.1%}", flush=True)
-    return results
-
-
-def _with_facts(
-    task: Mapping[str, Any],
-    measured: Sequence[harness.Measurement],
-    started: Mapping[str, programs.Program],
-) -> list[harness.Measurement]:
-    """The measurements with the task in their names, and sizes, costs and ratios.
-
-    The peak is that of the fastest product in a round, a median of the rounds: a
-    machine that is slow for a while is so for both.
-    """
-    by_round = zip(*(program.rounds for program in started.values()), strict=True)
-    peak = statistics.median(max(one.matmul for one in each) for each in by_round)
+        product = functools.partial(started[OURS].run, "matmul")
+        turns.append(harness.Case("matmul", product))
+        *measured, peak = harness.measure(turns, config.rounds)
     results = []
     for one in measured:
-        program = started[one.name]
-        facts = {"batch": float(task["batch_size"]), **program.facts}
-        facts["peak, GFLOP/s"] = peak / 1e9
-        facts["MFU"] = one.median * facts["GFLOP/image"] * 1e9 / peak
-        facts["memory, MiB"] = program.rounds[-1].memory
-        if program.rounds[-1].device_memory:
-            facts["GPU memory, MiB"] = program.rounds[-1].device_memory
+        facts = {"batch": float(task["batch_size"]), **started[one.name].facts}
+        facts["peak, GFLOP/s"] = peak.median / 1e9
+        facts["MFU"] = one.median * facts["GFLOP/image"] * 1e9 / peak.median
         facts["of ours"] = harness.ratio(one.samples, measured[0].samples)
         if one.name == WARP:
             facts["warp's fraction"] = 1 - facts["of ours"]
         name = f"{_label(task)}, {one.name}"
+        print(f"  {name}: {one.median:,.4g} images/s ±{one.spread:.1%}", flush=True)
         results.append(harness.Measurement(name, one.samples, facts))
     return results
 

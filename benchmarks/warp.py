@@ -74,15 +74,11 @@ def _cases(config: WarpBenchmarkConfig, name: str) -> Iterator[harness.Case]:
     def ours(images):
         return augmentation.compiled(config.size)(images, parameters)
 
-    def not_compiled(images):
-        return augmentation.warp(images, parameters, config.size)
-
     yield case(_OURS, ours)
     yield case("the same again (noise)", ours)
     if name != "tensorflow":
         print("Skipped: the other cases need Keras' TensorFlow backend.")
         return
-    yield case("warp, not compiled", not_compiled)
     yield case("Keras layers", _keras_layers(config))
     yield case("ImageProjectiveTransformV3", _projective(config, parameters))
 

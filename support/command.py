@@ -36,8 +36,8 @@ def option(
 def outside_ranges(config: Any) -> Iterator[tuple[str, float, float]]:
     """Yields name, lowest and highest value of each option outside its range."""
     for field in dataclasses.fields(config):
-        within = field.metadata["within"]
-        if within and not within[0] <= getattr(config, field.name) <= within[1]:
+        within, value = field.metadata["within"], getattr(config, field.name)
+        if within and value is not None and not within[0] <= value <= within[1]:
             yield field.name, *within
 
 
@@ -118,7 +118,7 @@ def parse(
             raise usage_error(
                 f"{word!a} is not in UTF-8.", "Rename the file or folder."
             ) from None
-    files, rest = _split_flagfiles(argv[1:])
+    files, rest = split_flagfiles(argv[1:])
     flag_values.set_gnu_getopt(True)
     try:
         return flag_values([argv[0], *files, *rest], known_only=known_only)[1:]
@@ -144,7 +144,7 @@ def parse(
         ) from error
 
 
-def _split_flagfiles(words: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_flagfiles(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separates `--flagfile=FILE`, in all its spellings, from the other words."""
     files, rest = [], []
     words = iter(words)

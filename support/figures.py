@@ -118,7 +118,9 @@ def svg(panel: Panel, name: str, layout: Layout | None = None) -> str:
 
 def _draw(panels: Sequence[Panel], layout: Layout | None, **options) -> bytes:
     count = len(panels)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # not what the user's matplotlibrc says
+        matplotlib.rcParams.update(_STYLE)
         if layout is None:
             figure = Figure((_SIZE[0] * count, _SIZE[1]), layout="constrained")
             axes = figure.subplots(1, count, squeeze=False)[0]

@@ -8,6 +8,7 @@ import glob
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import socket
 from collections.abc import Iterator
@@ -32,8 +33,9 @@ def atomic_writer(path: str | os.PathLike, durable: bool = True) -> Iterator[Bin
         survive a power cut.
     """
     path = Path(path)
-    # The process id keeps two writers of one path apart; `open` honors the umask.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Two writers of one path, on any machines, stay apart; `open` honors the umask.
+    unique = f"{secrets.token_hex(4)}.{os.getpid()}"
+    temporary = path.with_name(f".{path.name}.{unique}.tmp")
     try:
         with open(temporary, "wb") as file:
             yield file

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from support import progress
 
@@ -51,6 +52,21 @@ def estimate(
     return formatter(value) + ("" if shown == "–" else f" ({shown})")
 
 
+def images_of_people(metrics: Mapping[str, Any]) -> str:
+    """What was evaluated: "1,000 images of 523 people", as far as that is known."""
+    images = f"{thousands(metrics['n'])} images"
+    if metrics["bootstrap"]["over"] == "images":
+        return images
+    return f"{images} of {thousands(metrics['people'])} people"
+
+
+def resampled(metrics: Mapping[str, Any]) -> str:
+    """What the draws of a bootstrap are made of."""
+    if metrics["bootstrap"]["over"] == "images":
+        return "resampling images: whom they show is unknown, so it may be too narrow"
+    return "resampling people"
+
+
 def duration(seconds: float) -> str:
     """200 -> "3 min 20 s", with spaces that do not break."""
     return re.sub(r"(?<=\d) ", "\u00a0", progress.duration(seconds))
@@ -74,6 +90,6 @@ FILTERS = {
     function.__name__: function
     for function in (
         *(percent, decimal, points, thousands),
-        *(interval, estimate, duration, option),
+        *(interval, estimate, duration, option, images_of_people, resampled),
     )
 }

@@ -205,8 +205,8 @@ def compiled_sampler(strengths: Augmentation) -> Callable[[Any, Any, Any], Any]:
     """
 
     def function(seed, step, index):
-        drawn = uniform(seed, step, index, NUM_PARAMETERS)
-        return sample_parameters(drawn, strengths)
+        sampled = uniform(seed, step, index, NUM_PARAMETERS)
+        return sample_parameters(sampled, strengths)
 
     return _compile(function)
 
@@ -411,7 +411,7 @@ def _compile(function: Callable) -> Callable:
 
 
 def _locate(images: Any, parameters: Any, size: int | tuple[int, int]) -> Any:
-    """Where each output pixel lies in its image.
+    """Position of each output pixel in its image.
 
     Returns:
       index: (batch, *size) int32, the upper left of the four pixels around it, counted

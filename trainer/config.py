@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from typing import Any
 
 from support.command import option, outside_ranges
 from support.errors import did_you_mean, usage_error
@@ -11,10 +12,7 @@ from trainer.architectures import ARCHITECTURES, architecture
 
 MODELS = tuple(ARCHITECTURES)
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-SWITCHES = ("auto", "on", "off")
-DEVICES = ("auto", "cpu", "gpu")
 REGIMES = ("scratch", "transfer", "finetune")
-SCHEDULES = ("cosine", "constant")
 #: Smallest and largest side of a model's input, pixels.
 INPUT_SIZES = (32, 1024)
 #: Records to shuffle among: 120 MB of CelebA's, which are 7 kB each.
@@ -35,6 +33,20 @@ NOT_COMPARED = (
     "tensorboard",
     "profile_steps",
 )
+
+
+def check_numbers(config: Any) -> None:
+    """Raises exit 2 if an option is no finite number, or not within its range."""
+    for name, value in dataclasses.asdict(config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise usage_error(f"--{name}={value} is not a number.", "Give a number.")
+    for name, low, high in outside_ranges(config):
+        value, at_least = getattr(config, name), high == math.inf
+        raise usage_error(
+            f"--{name}={value} is "
+            + (f"below {low}." if at_least else f"not between {low} and {high}."),
+            f"Choose {low} or more." if at_least else f"Choose from {low}..{high}.",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,18 +155,7 @@ class TrainConfig(Augmentation):
         require_local(self.data_dir, "data_dir")
         if self.run_dir:
             require_local(self.run_dir, "run_dir")
-        for name, value in dataclasses.asdict(self).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise usage_error(
-                    f"--{name}={value} is not a number.", "Give a number."
-                )
-        for name, low, high in outside_ranges(self):
-            value, at_least = getattr(self, name), high == math.inf
-            raise usage_error(
-                f"--{name}={value} is "
-                + (f"below {low}." if at_least else f"not between {low} and {high}."),
-                f"Choose {low} or more." if at_least else f"Choose from {low}..{high}.",
-            )
+        check_numbers(self)
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
@@ -223,9 +224,9 @@ class TrainConfig(Augmentation):
 
 
 _CHOICES = {
-    "schedule": SCHEDULES,
+    "schedule": ("cosine", "constant"),
     "precision": PRECISIONS,
-    "xla": SWITCHES,
-    "device": DEVICES,
+    "xla": ("auto", "on", "off"),
+    "device": ("auto", "cpu", "gpu"),
     "regime": REGIMES,
 }

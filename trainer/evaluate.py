@@ -18,13 +18,14 @@ from schemas.manifest import Manifest
 from support import command
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from trainer import models
+from trainer.config import FROM_1, check_numbers
 from trainer.data import Dataset, evaluation_dataset, open_dataset
-from trainer.evaluation import calibration, groups, loading, results
-from trainer.finish import write_results
+from trainer.evaluation import calibration, groups, loading
+from trainer.finish import conclude
 from trainer.loop import runtime, wakeup
 from trainer.loop.scoring import predict_split
 from trainer.loop.steps import EvaluationStep
-from trainer.reporting import report, template
+from trainer.reporting import template
 from trainer.runs import (
     PREDICTIONS,
     RUN,
@@ -41,18 +42,20 @@ class EvaluateConfig:
     run_dir: str | None = command.option(None, "Folder of a finished run.")
     data_dir: str | None = command.option(None, "Folder of the dataset.")
     eval_split: str = command.option("test", "Split: train, validation or test.")
-    batch_size: int = command.option(64, "Images per step; changes no result.")
+    batch_size: int = command.option(64, "Images per step; changes no result.", FROM_1)
     output_dir: str | None = command.option(
         None, "Folder for the results; RUN/evaluation-SPLIT if left out."
     )
     abstain: float = command.option(
         calibration.ABSTAIN,
         "No decision for probabilities less than this away from 0.5.",
+        (0, 0.5),
     )
     target_error: float | None = command.option(
         None,
         "Instead of --abstain: the smallest band with at most this share of mistakes "
         "on the run's validation images.",
+        (0, 1),
     )
     report_images: bool = command.option(
         True, "Show pictures and heat maps in the report."
@@ -67,17 +70,7 @@ class EvaluateConfig:
                 f"There is no split {self.eval_split!r}.",
                 did_you_mean(self.eval_split, celeba.SPLITS),
             )
-        if self.batch_size < 1:
-            raise usage_error(
-                f"--batch_size={self.batch_size} is below 1.", "Choose 1 or more."
-            )
-        for name, least, most in (("abstain", 0, 0.5), ("target_error", 0, 1)):
-            value = getattr(self, name)
-            if value is not None and not least <= value <= most:
-                raise usage_error(
-                    f"--{name}={value} is not within {least} and {most}.",
-                    "Choose a number in between.",
-                )
+        check_numbers(self)
 
     @property
     def results_dir(self) -> Path:
@@ -96,7 +89,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         or no validation predictions for a target error (3); the folder holds something
         else (4); a damaged file (5); no memory for the batch (7).
     """
-    run_dir, split = Path(config.run_dir), config.eval_split
+    run_dir, split = Path(config.run_dir).absolute(), config.eval_split
     run = record.read_run(run_dir)
     _check_folder(config.results_dir)
     abstain = _choose_band(config, run_dir)
@@ -104,32 +97,24 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     record.require(run_dir, run, ("manifest_digest", "seed"))
     dataset = open_dataset(config.data_dir, needed=[split])
     _check_dataset(run, dataset, config)
-    strategy = tf.distribute.get_strategy()
-    step = EvaluationStep(model, strategy)
+    step = EvaluationStep(model, tf.distribute.get_strategy())
     batches = evaluation_dataset(dataset, split, config.batch_size, as_supervised=False)
     with runtime.memory_errors(config.batch_size):
-        predictions = predict_split(
-            step,
-            dataset.iterate(split, batches),
-            strategy,
-            dataset.manifest.attributes,
-        )
-    temperature = run.get("temperature", 1.0)
-    predictions = results.calibrated(predictions, temperature)
-    result = results.assess(
-        predictions, temperature, split, abstain, config.target_error, run["seed"]
-    )
-    result["evaluation"] = describe(run, dataset.manifest, split)
-    write_results(
+        predictions = predict_split(step, dataset, split, batches)
+    return conclude(
         run_dir,
         config.results_dir,
         model,
         dataset,
         predictions,
-        result,
         config.report_images,
+        describe(run, dataset.manifest, split),
+        temperature=run.get("temperature", 1.0),
+        split=split,
+        abstain=abstain,
+        target_error=config.target_error,
+        seed=run["seed"],
     )
-    return result
 
 
 def describe(run: dict[str, Any], manifest: Manifest, split: str) -> dict[str, Any]:
@@ -157,6 +142,7 @@ def _notes(same_data: bool, split: str, split_by: str | None) -> list[str]:
             "another): whether people of this split were in the run's training split "
             "cannot be known, and any who were flatter these numbers."
         ]
+
     return {
         "train": [
             "The model was trained on these images: the numbers say nothing about new "
@@ -225,11 +211,7 @@ def _check_dataset(
 def main(argv: list[str]) -> None:
     config = command.parse_config(EvaluateConfig, argv)
     with wakeup.Watch():
-        result = evaluate(config)
-    print(results.summary(result))
-    for note in result["evaluation"]["notes"]:
-        print(f"note: {note}")
-    print(f"report: {config.results_dir / report.FILE_NAME}")
+        evaluate(config)
 
 
 if __name__ == "__main__":

@@ -27,16 +27,22 @@ import tensorflow as tf
 from schemas.manifest import FILE_NAME
 from support import command, files
 from support.documents import DocumentError, read_text
-from support.errors import ExitCode, UserError, did_you_mean, usage_error
+from support.errors import (
+    ExitCode,
+    UserError,
+    did_you_mean,
+    output_error,
+    usage_error,
+)
+from support.images import require_local
 from trainer import augmentation, models
 from trainer.data import Dataset, evaluation_dataset, open_dataset
 from trainer.evaluation import calibration
-from trainer.inference import export_check, export_formats, export_record
-from trainer.inference.export_formats import FORMATS
+from trainer.inference import export_check, export_formats
+from trainer.inference.export_formats import FORMATS, IMAGES, PROBABILITY
 from trainer.loop import wakeup
-from trainer.runs import BEST, FLAGS, provenance
+from trainer.runs import BEST, FLAGS, provenance, record
 from trainer.runs.folder import read_options
-from trainer.runs.record import read_run
 
 #: Largest difference in probability. Other kernels round float32 differently, which
 #: moves it by some 1e-6; a mistake in channels, range or temperature by 1e-2 and more.
@@ -46,6 +52,8 @@ TOLERANCE = 1e-4
 CHECKED, BATCH_SIZES = 64, (1, 5, 64)
 
 _SPLIT = "validation"
+#: Characters that TensorFlow reads as a pattern in the path of a SavedModel.
+_PATTERN = "*?[\\"
 _CHECK_SECONDS = 1800
 
 
@@ -81,19 +89,33 @@ class ExportConfig:
                 f"--format={self.format} has to.",
                 f"Write --output=NAME{suffix}.",
             )
+        if self.output:
+            require_local(self.output, "output")
+        for character in _PATTERN if self.format == "savedmodel" else "":
+            if character in str(self.target):
+                raise usage_error(
+                    f"--output={self.path}: TensorFlow cannot load a SavedModel from a "
+                    f"path with a {character}, which it reads as a pattern.",
+                    f"Choose an --output without {character}.",
+                )
 
     @property
     def path(self) -> Path:
-        """What is written."""
+        """The name of what is written."""
         default = Path(self.run_dir) / FORMATS[self.format].default_name
         return Path(self.output) if self.output else default
+
+    @property
+    def target(self) -> Path:
+        """What is written: where a link leads."""
+        return Path(os.path.realpath(self.path))
 
 
 def export(config: ExportConfig) -> dict[str, Any]:
     """Writes an export, compared with its original, and its record.
 
     Returns:
-      The record, see `export_record.describe`.
+      The record, see `describe`.
 
     Raises:
       UserError: packages that the format needs are not installed, or no dataset to
@@ -102,7 +124,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     """
     form = FORMATS[config.format]
     export_formats.require_packages(config.format)
-    run = read_run(config.run_dir)
+    run = record.read_run(config.run_dir)
     _check_output(config)
     with wakeup.Watch():
         model = models.load(config.run_dir)
@@ -112,25 +134,66 @@ def export(config: ExportConfig) -> dict[str, Any]:
         logits = model.predict_on_batch(images)[:, 0]
         expected = calibration.probabilities(logits, temperature)
     # On the same disk; the name in it keeps its suffix, which exporters insist on.
-    parent = config.path.absolute().parent
+    parent, name = config.target.parent, config.path.name
     temporary = tempfile.TemporaryDirectory(
-        dir=parent, prefix=f".{config.path.name}.", ignore_cleanup_errors=True
+        dir=parent, prefix=f".{name}.", ignore_cleanup_errors=True
     )
     with files.output_errors(parent), temporary as folder:
-        unfinished = Path(folder, config.path.name)
+        unfinished = Path(folder, name)
         with wakeup.Watch():
             form.write(export_formats.probability_model(model, temperature), unfinished)
         actual = run_alone(config.format, unfinished, images)
         difference = check(actual, expected, config.format)
-        record = export_record.describe(config.format, unfinished, run, difference)
-        record["compared_on"] = {
-            "manifest_digest": dataset.manifest.digest,
-            "split": _SPLIT,
-            "images": len(images),
-            "batch_sizes": list(BATCH_SIZES),
+        description = describe(config.format, unfinished, run) | {
+            "largest_difference": difference,
+            "compared_on": {
+                "manifest_digest": dataset.manifest.digest,
+                "split": _SPLIT,
+                "images": len(images),
+                "batch_sizes": list(BATCH_SIZES),
+            },
         }
-        _publish(unfinished, config.path, record)
-    return record
+        _publish(unfinished, config, description)
+    return description
+
+
+def describe(name: str, export: Path, run: record.RunRecord) -> dict[str, Any]:
+    """Describes an export: its inputs, outputs and digests.
+
+    Args:
+      name: of the format.
+      export: the file, or the directory of a SavedModel.
+      run: its run's run.json.
+    """
+    size = run["input_size"]
+    return {
+        "format": name,
+        "file": export.name,
+        "sha256": provenance.sha256_of(export),
+        "model_sha256": provenance.model_sha256(run),
+        "manifest_digest": run["manifest_digest"],
+        "attribute": run["attribute"],
+        "model": run["model"],
+        "temperature": run.get("temperature", 1.0),
+        "input": {
+            "name": IMAGES,
+            "shape": ["batch", size, size, 3],
+            "dtype": "float32",
+            "range": [0, 255],
+            "content": f"RGB, the complete image resized bilinearly to {size}x{size}",
+        },
+        "output": {
+            "name": PROBABILITY,
+            "shape": ["batch", 1],
+            "dtype": "float32",
+            "range": [0, 1],
+            "content": f"probability of label 1, perceived {run['attribute']}",
+        },
+        "exported": record.now(),
+        "versions": record.versions(
+            "tensorflow", "keras", *FORMATS[name].packages.values()
+        ),
+    }
 
 
 def read_images(dataset: Dataset, size: int) -> np.ndarray:
@@ -165,6 +228,7 @@ def run_alone(name: str, path: Path, images: np.ndarray) -> np.ndarray:
         # Isolated: neither PYTHONPATH nor the current directory reaches it.
         words = [sys.executable, "-I", export_check.__file__, name, path.absolute()]
         words += [source, target, *BATCH_SIZES]
+        problem = f"The {name} export does not run on its own: "
         try:
             done = subprocess.run(
                 [str(word) for word in words],
@@ -176,10 +240,10 @@ def run_alone(name: str, path: Path, images: np.ndarray) -> np.ndarray:
                 timeout=_CHECK_SECONDS,
             )
         except subprocess.TimeoutExpired as error:
-            raise _unusable(name, f"no result in {_CHECK_SECONDS} s") from error
+            raise _rejected(f"{problem}no result in {_CHECK_SECONDS} s.") from error
         if done.returncode or not target.is_file():
             lines = done.stderr.strip().splitlines() or [f"exit {done.returncode}"]
-            raise _unusable(name, lines[-1])
+            raise _rejected(f"{problem}{lines[-1]}.")
         return np.load(target)
 
 
@@ -199,18 +263,16 @@ def check(actual: np.ndarray, expected: np.ndarray, name: str) -> float:
     """
     difference = float(np.abs(actual - expected).max())
     if not difference <= TOLERANCE:
-        raise UserError(
+        raise _rejected(
             f"The {name} export gives other probabilities than the run's model: "
-            f"{difference:.1e} apart, {TOLERANCE:.0e} allowed. It was not kept.",
-            "Choose another --format, and report this with the versions in use.",
-            ExitCode.INTEGRITY,
+            f"{difference:.1e} apart, {TOLERANCE:.0e} allowed."
         )
     return difference
 
 
-def _unusable(name: str, why: str) -> UserError:
+def _rejected(cause: str) -> UserError:
     return UserError(
-        f"The {name} export does not run on its own: {why}. It was not kept.",
+        f"{cause} It was not kept.",
         "Choose another --format, and report this with the versions in use.",
         ExitCode.INTEGRITY,
     )
@@ -236,53 +298,54 @@ def _data_dir(config: ExportConfig) -> str:
 
 def _check_output(config: ExportConfig) -> None:
     """Accepts a new path, or with --overwrite that of another export."""
-    path, folder = config.path, config.path.absolute().parent
+    path, folder = config.path, config.target.parent
     record_path = provenance.path_of(path)
-    if not folder.is_dir():
-        problem = f"is in {folder}, which is no directory"
-        remedy = "Create that directory."
-    elif path.name == BEST:
-        problem, remedy = "is the name of a run's own model", "Choose another --output."
-    elif record_path.exists() and not provenance.is_record(record_path):
-        problem = f"needs {record_path} for its record, which is another file"
-        remedy = "Choose another --output."
-    elif not path.exists():
-        return
-    elif not config.overwrite:
-        problem, remedy = "exists already", "Add --overwrite, or another --output."
-    elif config.format == "savedmodel":
-        if (path / export_formats.SAVED_MODEL_FILE).is_file():
-            return
-        problem, remedy = "contains no SavedModel", "Choose another --output."
-    elif path.is_file():
-        return
+    is_other = record_path.exists() and not provenance.is_record(record_path)
+    another = "Choose another --output."
+    if config.format == "savedmodel":
+        is_export = (path / export_formats.SAVED_MODEL_FILE).is_file()
+        no_export = "contains no SavedModel"
     else:
-        problem, remedy = "is a directory", "Choose another --output."
-    raise UserError(f"{path} {problem}.", remedy, ExitCode.OUTPUT)
+        is_export, no_export = path.is_file(), "is a directory"
+    overwrite = "Add --overwrite, or another --output."
+    for is_wrong, problem, remedy in (
+        (not folder.is_dir(), f"is in {folder}, no directory", "Create it."),
+        (path.name == BEST, "is the name of a run's own model", another),
+        (is_other, f"needs {record_path} for its record, another file", another),
+        (path.exists() and not config.overwrite, "exists already", overwrite),
+        (path.exists() and not is_export, no_export, another),
+    ):
+        if is_wrong:
+            raise output_error(f"{path} {problem}.", remedy)
 
 
-def _publish(unfinished: Path, path: Path, record: dict[str, Any]) -> None:
+def _publish(
+    unfinished: Path, config: ExportConfig, description: dict[str, Any]
+) -> None:
     """Gives an export its name; a record is never next to another export."""
-    record_path = provenance.path_of(path)
-    for file in export_record.files_in(unfinished):
-        files.sync_file(file)
+    record_path, target = provenance.path_of(config.path), config.target
+    for file in (unfinished, *unfinished.rglob("*")):
+        if file.is_file():
+            files.sync_file(file)
     record_path.unlink(missing_ok=True)
-    if path.is_dir():
-        files.exchange(unfinished, path)  # the old one goes with the temporary one
+    if target.is_dir():
+        files.exchange(unfinished, target)  # the old one goes with the temporary one
     else:
-        os.replace(unfinished, path)
-    files.sync_folder(path.parent)
-    files.atomic_write(record_path, json.dumps(record, indent=1) + "\n")
+        os.replace(unfinished, target)
+    files.sync_folder(target.parent)
+    files.atomic_write(record_path, json.dumps(description, indent=1) + "\n")
 
 
 def main(argv: list[str]) -> None:
     config = command.parse_config(ExportConfig, argv)
     # Both sides of the comparison on the CPU: GPUs round convolutions to TF32.
     tf.config.set_visible_devices([], "GPU")
-    record = export(config)
-    compared = record["compared_on"]
+    description = export(config)
+    difference, compared = (
+        description[key] for key in ("largest_difference", "compared_on")
+    )
     print(
-        f"largest difference to the run's model: {record['largest_difference']:.1e} in "
+        f"largest difference to the run's model: {difference:.1e} in "
         f"probability, {compared['images']} {compared['split']} images, batches of "
         f"{', '.join(map(str, compared['batch_sizes']))}\n"
         f"{config.format} -> {config.path}, {provenance.path_of(config.path).name}"

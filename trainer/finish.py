@@ -1,9 +1,9 @@
-"""The end of a run: the best model on the test split, metrics, report, record.
+"""The end of a training, and of `trainer.evaluate`: results are written in one way."""
 
-`write_results` is how `trainer.evaluate` ends, too.
-"""
-
-import time
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,17 @@ from trainer.loop import checkpoint
 from trainer.loop.checkpoint import Progress
 from trainer.loop.job import Job
 from trainer.loop.scoring import predict_split
-from trainer.loop.steps import EvaluationStep
-from trainer.reporting import gradcam, report
-from trainer.reporting.card import write_card
-from trainer.runs import BEST, VALIDATION_PREDICTIONS, record
+from trainer.runs import BEST, REPORT, VALIDATION_PREDICTIONS, record
 
 VALIDATION, TEST = "validation", "test"
 
 
-def finish(job: Job, run_dir: Path, progress: Progress) -> Path:
+def finish(job: Job, run_dir: Path, progress: Progress) -> None:
     """Evaluates the best model on the test split and writes what the run leaves.
 
     The temperature that divides all logits is fitted on the validation split. The
     status in run.json turns to "finished" last, so that a run stopped in here is
     finished by the same command.
-
-    Returns:
-      The report's path.
 
     Raises:
       UserError: the best model is damaged (exit 5); the disk is full (4).
@@ -49,79 +43,15 @@ def finish(job: Job, run_dir: Path, progress: Progress) -> Path:
             ExitCode.INTEGRITY,
         )
     models.read_weights(job.model, best)
-    validation = _predict(job, job.evaluation_step, VALIDATION)
+    step, dataset = job.evaluation_step, job.dataset
+    validation = predict_split(step, dataset, VALIDATION, job.validation)
     temperature = calibration.fit_temperature(
         validation["label"].to_numpy(), validation[results.LOGIT].to_numpy()
     )
-    validation = results.calibrated(validation, temperature)
-    clock = _Clock(job.evaluation_step, job.config.batch_size)
-    test = results.calibrated(_predict(job, clock, TEST), temperature)
-    result = results.assess(test, temperature, TEST, seed=job.config.seed)
-    with output_errors(run_dir):
-        columns = validation.drop(columns=results.LOGIT).to_csv(index=False)
-        atomic_write(run_dir / VALIDATION_PREDICTIONS, columns)
-        run = _record(run_dir, progress) | {
-            "temperature": temperature,
-            "inference_images_per_second": clock.rate,
-        }
-        record.write_run(run_dir, run | {"status": record.RUNNING})
-        images, dataset = job.config.report_images, job.dataset
-        path = write_results(run_dir, run_dir, job.model, dataset, test, result, images)
-        manifest = dataset.manifest.to_json()
-        atomic_write(run_dir / manifest_schema.FILE_NAME, manifest)
-        write_card(run_dir)
-        record.write_run(run_dir, run)
-        checkpoint.clear(run_dir)
-    print(f"{results.summary(result)}\nreport: {path}")
-    return path
-
-
-def write_results(
-    run_dir: Path,
-    folder: Path,
-    model: keras.Model,
-    dataset: Dataset,
-    predictions: pd.DataFrame,
-    result: dict[str, Any],
-    report_images: bool,
-) -> Path:
-    """Writes predictions, metrics and the report.
-
-    Args:
-      run_dir: the run's folder, with what the report says of the training.
-      folder: of the results.
-      model: for the heat maps.
-      dataset: with the images.
-      predictions: see `results.write`.
-      result: what `results.assess` returned, with or without additions.
-      report_images: whether the report shows images.
-
-    Returns:
-      The report's path.
-
-    Raises:
-      UserError: the disk is full or not writable (exit 4).
-    """
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        results.write(folder, predictions, result, dataset.manifest.attribute)
-    images = None
-    if report_images:
-        images = gradcam.report_images(model, dataset, result["split"], predictions)
-    return report.write_report(run_dir, images, folder)
-
-
-def _predict(job: Job, step: "EvaluationStep | _Clock", split: str) -> pd.DataFrame:
-    batches = job.validation if split == VALIDATION else job.evaluation_dataset(split)
-    batches = job.dataset.iterate(split, batches)
-    return predict_split(
-        step, batches, job.runtime.strategy, job.dataset.manifest.attributes
-    )
-
-
-def _record(run_dir: Path, progress: Progress) -> record.RunRecord:
-    """What run.json says at the end."""
-    return record.read_run(run_dir) | {
+    seconds = []
+    batches = job.evaluation_dataset(TEST)
+    test = predict_split(step, dataset, TEST, batches, seconds=seconds)
+    run = record.read_run(run_dir) | {
         "status": record.FINISHED,
         "finished": record.now(),
         "files": {BEST: progress.best_sha256},
@@ -130,36 +60,109 @@ def _record(run_dir: Path, progress: Progress) -> record.RunRecord:
         "train_seconds": progress.seconds,
         "images_per_second": _mean(progress, "images_per_second"),
         "input_wait": _mean(progress, "input_wait"),
+        "temperature": temperature,
+        "inference_images_per_second": _rate(seconds, job.config.batch_size),
     }
+    with output_errors(run_dir):
+        table = results.calibrated(validation, temperature).drop(columns=results.LOGIT)
+        atomic_write(run_dir / VALIDATION_PREDICTIONS, table.to_csv(index=False))
+        atomic_write(run_dir / manifest_schema.FILE_NAME, dataset.manifest.to_json())
+        record.write_run(run_dir, run | {"status": record.RUNNING})
+        conclude(
+            run_dir,
+            run_dir,
+            job.model,
+            dataset,
+            test,
+            job.config.report_images,
+            temperature=temperature,
+            split=TEST,
+            seed=job.config.seed,
+        )
+        with _drawing(run_dir / "MODEL_CARD.md", "trainer.model_card", run_dir):
+            from trainer.reporting.card import write_card
+
+            write_card(run_dir)
+        record.write_run(run_dir, run)
+        checkpoint.clear(run_dir)
 
 
-class _Clock:
-    """Times an evaluation step from its second batch on: the first may compile it.
+def conclude(
+    run_dir: Path,
+    folder: Path,
+    model: keras.Model,
+    dataset: Dataset,
+    predictions: pd.DataFrame,
+    report_images: bool,
+    evaluation: dict[str, Any] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Calibrates and assesses predictions, writes the results, then the report.
 
-    Reading and decoding are not in it; resize, forward pass and transfer are.
+    Args:
+      run_dir: the run's folder, with what the report says of the training.
+      folder: of the results.
+      model: for the heat maps.
+      dataset: with the images.
+      predictions: see `predict_split`.
+      report_images: whether the report shows images.
+      evaluation: what metrics.json says of model and data, if this is not the run's
+        own test; its `notes` are printed.
+      **options: of `results.assess`.
+
+    Returns:
+      What metrics.json holds.
+
+    Raises:
+      UserError: the disk is full or not writable (exit 4). A report that cannot be
+        drawn is a note: the results stand.
     """
+    predictions = results.calibrated(predictions, options["temperature"])
+    result = results.assess(predictions, **options)
+    if evaluation:
+        result["evaluation"] = evaluation
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        results.write(folder, predictions, result, dataset.manifest.attribute)
+    print(results.summary(result))
+    for note in evaluation["notes"] if evaluation else ():
+        print(f"note: {note}")
+    elsewhere = None if folder == run_dir else folder
+    with _drawing(folder / REPORT, "trainer.report", run_dir, results_dir=elsewhere):
+        # Imported late: matplotlib takes seconds, and may not start.
+        from trainer.reporting import gradcam, report
 
-    def __init__(self, step: EvaluationStep, batch_size: int):
-        self._step = step
-        self._batch_size = batch_size
-        self._batches = -1
-        self._seconds = 0.0
+        images = None
+        if report_images:
+            images = gradcam.report_images(model, dataset, result["split"], predictions)
+        print(f"report: {report.write_report(run_dir, images, elsewhere)}", flush=True)
+    return result
 
-    def __call__(self, images: Any) -> Any:
-        started = time.perf_counter()
-        logits = self._step(images)
-        logits.numpy()  # waits for the device
-        if self._batches >= 0:
-            self._seconds += time.perf_counter() - started
-        self._batches += 1
-        return logits
 
-    @property
-    def rate(self) -> float | None:
-        """Images per second, or None after one batch only."""
-        if self._batches < 1:
-            return None
-        return self._batches * self._batch_size / self._seconds
+@contextlib.contextmanager
+def _drawing(
+    path: Path, program: str, run_dir: Path, results_dir: Path | None = None
+) -> Iterator[None]:
+    """Makes a note of what cannot be drawn, and leaves no old one in its place."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of matplotlib, Pillow, a device without memory
+        path.unlink(missing_ok=True)
+        words = ["python", "-m", program, f"--run_dir={run_dir}"]
+        words += [f"--results_dir={results_dir}"] if results_dir else []
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(
+            f"note: {path} could not be made ({reason}); the results are complete.\n"
+            f"      Make it with: {shlex.join(words)}",
+            file=sys.stderr,
+        )
+
+
+def _rate(seconds: list[float], batch_size: int) -> float | None:
+    """Images per second from the second batch on: the first may compile the step."""
+    return batch_size * len(seconds[1:]) / sum(seconds[1:]) if seconds[1:] else None
 
 
 def _mean(progress: Progress, column: str) -> float:

@@ -1,67 +1,54 @@
 """Trains one model and reports on it: `python -m trainer.main --flagfile=FILE`."""
 
 import contextlib
-import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 
 # isort: split
-import tensorflow as tf
-
-from support import command
-from support.errors import ExitCode, UserError
+from support import command, memory
 from support.files import FolderLock
-from trainer import augmentation, finish, models
+from trainer import augmentation, finish
 from trainer.config import TrainConfig
 from trainer.data import Dataset, open_dataset
 from trainer.data.dataset import splits_that_fit
 from trainer.loop import checkpoint, runtime, train, wakeup
-from trainer.loop.job import build_job
-from trainer.loop.progress import stopped
+from trainer.loop.job import Job
 from trainer.runs import FLAGS, RUN, folder, record
 
 
 def main(argv: list[str]) -> None:
-    config = command.parse_config(TrainConfig, argv)
-    models.architecture(config.model)
-    augmentation.check(config.augment)
-    run_dir = folder.choose(config)
+    given = command.parse_config(TrainConfig, argv)
+    augmentation.check(given.augment)
     # Recorded in flags.txt, so that the command printed when it stops finds the folder.
-    config = dataclasses.replace(config, run_dir=str(run_dir))
-    with FolderLock(run_dir):
-        folder.check_options(run_dir, config)
-        if record.is_finished(run_dir):
-            checkpoint.clear(run_dir)
-            print(f"{run_dir} is finished: nothing to do.")
-            return
-        dataset = open_dataset(config.data_dir)
-        with _named_failures(config, run_dir):
-            _train(config, run_dir, dataset)
-
-
-@contextlib.contextmanager
-def _named_failures(config: TrainConfig, run_dir: Path) -> Iterator[None]:
-    """Says what to do when a run is stopped outside its loop, or runs out of memory."""
+    config = folder.place(given, argv)
+    run_dir = Path(config.run_dir)
     try:
-        yield
-    except command.Stopped as error:
+        with FolderLock(run_dir):
+            _run(config, run_dir)
+    finally:
+        if not given.run_dir:
+            with contextlib.suppress(OSError):  # it is not empty
+                run_dir.rmdir()
+
+
+def _run(config: TrainConfig, run_dir: Path) -> None:
+    folder.check_options(run_dir, config)
+    if record.is_finished(run_dir):
+        checkpoint.clear(run_dir)
+        print(f"{run_dir} is finished: nothing to do.")
+        return
+    dataset = open_dataset(config.data_dir)
+    smaller = f"--batch_size={config.batch_size // 2}, or with smaller images."
+    if config.batch_size == 1:
+        smaller = "a smaller --input_size."
+    try:
+        with memory.named(f"Start a new run with {smaller}"):
+            _train(config, run_dir, dataset)
+    except command.Stopped as error:  # outside the loop
         if not (run_dir / FLAGS).is_file():
-            raise  # stopped before there was anything to resume
-        raise stopped(error.signal, train.resume_command(run_dir)) from error
-    except (MemoryError, tf.errors.OpError) as error:
-        if not runtime.is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"Out of memory with --batch_size={config.batch_size} and "
-            f"--input_size={config.input_size}.",
-            f"Start a new run with --batch_size={config.batch_size // 2}, or with "
-            "smaller images."
-            if config.batch_size > 1
-            else "Start a new run with a smaller --input_size.",
-            ExitCode.OUT_OF_MEMORY,
-        ) from error
+            raise  # before there was anything to resume
+        raise train.stopped(error.signal, run_dir) from error
 
 
 def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:
@@ -74,7 +61,7 @@ def _train(config: TrainConfig, run_dir: Path, dataset: Dataset) -> None:
         cached = tuple(run["decoded_in_memory"])
         if checkpoint.exists(run_dir):
             preprocessing = run["preprocessing"]
-    job = build_job(config, effective, dataset, preprocessing, cached)
+    job = Job(config, effective, dataset, preprocessing, cached)
     run = record.describe(config, dataset.manifest) | effective.describe()
     run |= {
         "parameters": job.model.count_params(),

@@ -3,9 +3,10 @@
     python -m trainer.predict --run_dir=RUN --output=out.csv photo.jpg folder/ faces.zip
     python -m trainer.predict --run_dir=RUN --annotate=DIR 'photos/**/*.jpg'
 
-A directory stands for the .jpg, .jpeg and .png files in it at any depth (zip files
-inside are skipped), a zip file for those in it, a quoted pattern for its matches. Files
-that cannot be read are named and skipped.
+A directory stands for the JPEG and PNG files in it at any depth, by their suffixes, a
+zip file for those in it, a quoted pattern for its matches. Files that cannot be read
+and those with other suffixes are named and skipped; transparent images are put on
+white.
 
 The output has image_id, probability (of label 1, the attribute), label (1 or 0) and
 abstained (whether the probability is in the band of --abstain, so that the label should
@@ -30,9 +31,10 @@ import trainer.quiet  # noqa: F401 - before anything imports TensorFlow
 # isort: split
 
 from support import command, files
-from support.errors import ExitCode, UserError, usage_error
+from support.errors import input_error, output_error, usage_error
 from support.images import require_local
 from support.progress import Progress
+from trainer.config import FROM_1, check_numbers
 from trainer.evaluation import calibration
 from trainer.inference import annotate, images
 from trainer.inference.images import InputImage
@@ -65,8 +67,9 @@ class PredictConfig:
         None,
         "Abstain where the probability is less than this away from 0.5; default: as in "
         f"the run's metrics.json, else {calibration.ABSTAIN}.",
+        (0, 0.5),
     )
-    batch_size: int = command.option(64, "Images per step; changes no result.")
+    batch_size: int = command.option(64, "Images per step; changes no result.", FROM_1)
 
     def __post_init__(self):
         if not self.run_dir:
@@ -75,45 +78,38 @@ class PredictConfig:
             _check_output(self.output)
         if self.annotate is not None:
             annotate.check_folder(require_local(self.annotate, "annotate"))
-        if self.abstain is not None and not 0 <= self.abstain <= 0.5:
-            raise usage_error(
-                f"--abstain={self.abstain} is not within 0 and 0.5.",
-                "Choose a number in between.",
-            )
-        if self.batch_size < 1:
-            raise usage_error(
-                f"--batch_size={self.batch_size} is below 1.", "Choose 1 or more."
-            )
+        check_numbers(self)
 
 
 def _check_output(name: str) -> None:
-    path = require_local(name, "output")
-    if path.suffix.lower() not in _SUFFIXES:
+    path = Path(os.path.realpath(require_local(name, "output")))
+    if Path(name).suffix.lower() not in _SUFFIXES:
         raise usage_error(
             f"--output={name} is neither a .csv nor a .json file.",
             "Name it FILE.csv or FILE.json.",
         )
-    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK | os.X_OK):
-        problem = "is not a file in an existing, writable directory"
-        remedy = "Create the directory, or name another file."
-    elif path.exists() and not _is_prediction(path):
-        problem = "exists already and is no prediction of this program"
-        remedy = "Name another file."
-    else:
-        return
-    raise UserError(f"--output={name} {problem}.", remedy, ExitCode.OUTPUT)
+    if path.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise output_error(
+            f"--output={name} is not a file in an existing, writable directory.",
+            "Create the directory, or name another file.",
+        )
+    if path.exists() and not _is_prediction(path):
+        raise output_error(
+            f"--output={name} exists already and is no prediction of this program.",
+            "Name another file.",
+        )
 
 
 def _is_prediction(path: Path) -> bool:
     """Whether a file is empty or begins as those that are written here."""
-    if not path.is_file():
-        return False
     try:
-        with open(path, "rb") as file:
-            start = file.read(max(map(len, _STARTS))).decode(errors="replace")
+        if path.is_file():
+            with open(path, "rb") as file:
+                start = file.read(max(map(len, _STARTS))).decode(errors="replace")
+            return not start or start.startswith(_STARTS)
     except OSError:
-        return False
-    return not start or start.startswith(_STARTS)
+        pass
+    return False
 
 
 def predict(config: PredictConfig, words: Sequence[str]) -> None:
@@ -128,23 +124,23 @@ def predict(config: PredictConfig, words: Sequence[str]) -> None:
         raise usage_error(
             "No image is named.", "Add files, directories, zip files or patterns."
         )
-    found = images.find(words)
+    others: list[str] = []
+    found = images.find(words, others)
     predictor = Predictor(config.run_dir, config.abstain)
     with (
         Progress(len(found), "predicting") as progress,
         runtime.memory_errors(config.batch_size),
     ):
         table = predictor.predict(found, config.batch_size, progress.update)
+    if others:
+        print(f"skipped {_printable(images.counted(others))}", file=sys.stderr)
     skipped = _report_skipped(found, table["error"])
     readable = table[table["error"] == ""]
     if readable.empty:
-        raise UserError(
-            f"None of {len(table):,} images could be read.",
-            "Name JPEG or PNG images.",
-            ExitCode.INPUT_DATA,
-        )
+        cause = f"None of {len(table):,} images could be read."
+        raise input_error(cause, "Name JPEG or PNG images.")
     if config.output:
-        _write(Path(config.output), readable, predictor.facts, skipped)
+        _write(config.output, readable, predictor.facts, skipped)
     if config.annotate:
         shown = [found[number] for number in readable.index]
         with Progress(len(shown), "annotating") as progress:
@@ -157,6 +153,8 @@ def predict(config: PredictConfig, words: Sequence[str]) -> None:
     by_path = (table["image_id"] != names).sum()
     if by_path:
         print(f"note: {by_path:,} images share their names: image_id is their path")
+    if transparent := table["transparent"].sum():
+        print(f"note: {transparent:,} transparent images were put on white")
     outputs = ", ".join(name for name in (config.output, config.annotate) if name)
     arrow = f" -> {outputs}" if outputs else ""
     print(f"{len(readable):,} of {len(table):,} images predicted{arrow}")
@@ -175,13 +173,13 @@ def _report_skipped(
 
 
 def _write(
-    path: Path,
+    name: str,
     table: pd.DataFrame,
     facts: dict[str, Any],
     skipped: list[dict[str, str]],
 ) -> None:
     rows = table[COLUMNS]
-    if path.suffix.lower() == ".csv":
+    if name.lower().endswith(".csv"):
         text = rows.to_csv(index=False)
     else:
         document = {
@@ -190,6 +188,7 @@ def _write(
             "skipped": skipped,
         }
         text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    path = Path(os.path.realpath(name))  # a link keeps its place
     with files.output_errors(path.parent):
         files.atomic_write(path, text)
 

@@ -24,7 +24,8 @@ from support.errors import ExitCode, UserError, did_you_mean, usage_error
 from support.files import FolderLock, atomic_write, output_errors
 from support.images import require_local
 from trainer.config import MODELS, NO_WEIGHTS, REGIMES, TrainConfig
-from trainer.runs.folder import check_same_options
+from trainer.runs import RUN
+from trainer.runs.folder import check_same_options, own_folder, with_absolute_inputs
 from trainer.runs.provenance import dataset_manifest
 from trainer.runs.record import is_finished, read_run, require
 
@@ -201,11 +202,13 @@ def main(argv: list[str]) -> None:
     _refuse_own_options(argv)
     command.refuse_words(command.parse(argv, values))
     sweep = command.from_flags(SweepConfig, values)
+    folder = own_folder(argv, "sweep_dir", FLAGS, f"*/{RUN}") or sweep.sweep_dir
+    sweep = dataclasses.replace(sweep, sweep_dir=str(Path(folder).absolute()))
     for name, instead in _OWN.items():
         if values[name].present:
             print(f"note: --{name} of the flagfile gives way to {instead}.")
             values[name].unparse()
-    base = _base(values, sweep)
+    base = with_absolute_inputs(_base(values, sweep))
     runs = plan(sweep, base)
     with FolderLock(sweep.folder):
         check_options(sweep, base)

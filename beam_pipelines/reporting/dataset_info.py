@@ -11,7 +11,7 @@ from schemas import example
 from schemas.celeba import SPLITS
 from schemas.manifest import Manifest
 
-INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
+FILE_NAMES = INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
 
 _PACKAGE = "tensorflow_datasets.core.features"
 

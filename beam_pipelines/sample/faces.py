@@ -12,18 +12,17 @@ from beam_pipelines.sample.people import Person
 from schemas import celeba
 
 #: Raised whenever the same seed draws other pixels.
-VERSION = 3
+VERSION = 4
 
 _HEIGHT, _WIDTH = celeba.ALIGNED_SIZE
 _SIZE = (_WIDTH * ENLARGED, _HEIGHT * ENLARGED)
 _EYES_AT = np.array([89.0, 111.0])  # between the eyes of the aligned images, (x, y)
 _HEAD = np.array([0.0, 10.0])  # its center in face coordinates
-_COLUMNS = np.linspace(-0.5, 0.5, _WIDTH)[:, None]
 _TEXTURE = np.random.default_rng(0)
 # Freeing the doubles, 2.5 MB, lets glibc keep as much for the arrays of each image.
 _GRAIN = _TEXTURE.standard_normal((320, 320, 1)).repeat(3, axis=2).astype(np.float32)
-_STUBBLE = Image.fromarray(_TEXTURE.integers(110, 256, (_HEIGHT, _WIDTH), np.uint8))
-_STUBBLE = _STUBBLE.resize(_SIZE, Image.Resampling.NEAREST)
+_STUBBLE = _TEXTURE.integers(110, 256, (320, 320), np.uint8).repeat(2, 0).repeat(2, 1)
+_STUBBLE = Image.fromarray(_STUBBLE)
 #: Hair is a band of strands: where in the band they are, and how bright.
 _DEPTHS = np.linspace(0.06, 0.92, 8)
 _STRANDS = _TEXTURE.uniform(-1.5, 1.5, 256)
@@ -43,17 +42,17 @@ def draw_face(
     Returns:
       (218, 178, 3) uint8, RGB.
     """
-    # The enlarged image is freed before the next large arrays are made.
     image = Face(person, has, rng).paint().reduce(ENLARGED)
     if "Blurry" in has:
         image = image.filter(ImageFilter.BoxBlur(2))
         image = image.filter(ImageFilter.BoxBlur(int(rng.integers(2, 5))))
-    tint = rng.normal(1.0, 0.02, 3) * rng.normal(0.97, 0.05)
-    light = tint * (1 + rng.normal(0, 0.12) * _COLUMNS)
+    light = rng.normal(1.0, 0.02, 3) * rng.normal(0.97, 0.05)
+    light = light + rng.normal(0, 0.12) * np.linspace(-0.5, 0.5, _WIDTH)[:, None]
     row, column = rng.integers(0, 100, 2)
+    grain = _GRAIN[row : row + _HEIGHT, column : column + _WIDTH]
     noise = rng.uniform(1.0, 4.0)
     pixels = np.asarray(image) * (light / noise).astype(np.float32)
-    pixels += _GRAIN[row : row + _HEIGHT, column : column + _WIDTH]
+    pixels += grain
     pixels *= np.float32(noise)
     return np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)
 
@@ -69,8 +68,6 @@ class Face(Pen):
         for name, factor in (("face_width", 1.0), ("jaw", 1.8), ("chin", 1.4)):
             self.traits[name] += factor * wider
         self.traits["face_length"] += 2.5 * ("Oval_Face" in has)
-        self.traits["nose_width"] *= 1.55 if "Big_Nose" in has else 1
-        self.traits["lip"] *= 1.6 if "Big_Lips" in has else 0.9
         skin = between(palette.SKINS, 2.9 + 0.85 * self.traits["skin"])
         skin = skin * (1 + self.traits["undertone"] * np.array([0.018, 0.0, -0.03]))
         self.skin = mix(skin, palette.PALE, 0.65 * ("Pale_Skin" in has))
@@ -93,7 +90,8 @@ class Face(Pen):
             draw(self)
         if "Bald" not in self.has:
             _draw_hair(self, outer, inner)
-        _draw_accessories(self)
+        for draw in (_draw_hat, _draw_earrings, _draw_glasses):
+            draw(self)
         return self.image
 
     def fill_round(self, points, center, color, tones) -> None:
@@ -128,8 +126,7 @@ def _draw_body(face: Face) -> None:
         tie, shirt = pick(palette.CLOTHES, rng) * 0.8, mix(WHITE, clothes, 0.12)
         face.polygon([(-24, 83), (24, 83), (13, 132), (-13, 132)], WHITE)
         face.polygon([(2, 86), (22, 70), (28, 85), (17, 99)], shirt, both=True)
-        face.polygon([(-4, 91), (4, 91), (10, 132), (-10, 132)], tie)
-        face.polygon([(-6, 83), (6, 83), (4, 91), (-4, 91)], tie * 0.85)
+        face.polygon([(-6, 83), (6, 83), (4, 91), (10, 132), (-10, 132), (-4, 91)], tie)
     if "Wearing_Necklace" in face.has:
         metal = pick(palette.METALS, rng)
         face.stroke((-neck, 79), (neck, 79), 14, 2.6, metal)
@@ -149,8 +146,8 @@ def _draw_head(face: Face) -> None:
     if "Double_Chin" in face.has:
         v = length - 9
         face.lens((-27, v), (27, v), (0, 17), mix(skin, shade, 0.3))
-        face.stroke((-18, v + 5), (18, v + 5), 4.5, 2.0, shade, 0.9)
-        face.stroke((-23, v + 4), (23, v + 4), 12.5, 1.8, shade, 0.6)
+        for half, bow in ((18, 5.5), (23, 12.5)):
+            face.stroke((-half, v + 4), (half, v + 4), bow, 1.9, shade, 0.75)
 
 
 def _draw_skin(face: Face) -> None:
@@ -169,15 +166,16 @@ def _draw_skin(face: Face) -> None:
     if "Young" not in has:  # wrinkles next to the mouth, at the eyes, on the forehead
         face.stroke((11, 29), (20, 41), -2, 1.6, shade, 0.8, both=True)
         face.stroke((32, -1), (38, -4), 0, 1.6, shade, 0.8, both=True)
-        face.stroke((-18, -27), (18, -27), -2, 1.4, shade, 0.6)
-        face.stroke((-18, -33), (18, -33), -2, 1.4, shade, 0.6)
-    if "Attractive" not in has and traits["asymmetry"] > 0.3:
+        for v in (-33, -27):
+            face.stroke((-18, v), (18, v), -2, 1.4, shade, 0.6)
+    if "Attractive" not in has:
         mole = (14 + 4 * traits["undertone"], 30 + 3 * traits["hair_tone"])
         face.ellipse(mole, (1.3, 1.3), shade * 0.6)
 
 
 def _draw_nose(face: Face) -> None:
-    width, tip = face.traits["nose_width"], face.traits["nose_length"]
+    wider = 1.55 if "Big_Nose" in face.has else 1.0
+    width, tip = face.traits["nose_width"] * wider, face.traits["nose_length"]
     shade, dark, light = face.shade, face.shade * 0.84, mix(face.skin, WHITE, 0.4)
     if "Pointy_Nose" in face.has:
         u = width * 0.6
@@ -186,8 +184,7 @@ def _draw_nose(face: Face) -> None:
         face.glow((-0.5, tip - 7), (2.6, 9), light, 0.9)
     else:
         face.lens((3, 2), (width, tip - 4), (0, 2.5), shade, 0.5)
-        wing = (width * 0.42, 3.6)
-        face.ellipse((width * 0.92, tip - 2), wing, shade, 0.6, both=True)
+        face.ellipse((width * 0.92, tip - 2), (width * 0.42, 3.6), shade, 0.6, True)
         face.ellipse((width * 0.5, tip + 0.6), (width * 0.26, 1.3), dark, both=True)
         face.glow((0, tip - 4), (width * 0.9, 6), light, 0.9)
 
@@ -201,9 +198,11 @@ def _draw_mouth(face: Face) -> None:
         color = mix(color, pick(palette.LIPSTICKS, rng), rng.uniform(0.5, 1.0))
     half = traits["mouth_width"] + rng.normal(0, 0.6) + 3.0 * smiling
     v, lip = traits["mouth_height"] - 2.5 * smiling, traits["lip"]
+    lip *= 1.6 if "Big_Lips" in face.has else 0.9
     top = rng.uniform(4.5, 7.0) if smiling else rng.normal(1.6, 0.6)
     gap = rng.uniform(4.0, 7.5) * ("Mouth_Slightly_Open" in face.has)
-    top, bottom, left, right = top - gap / 4, top + gap, (-half, v), (half, v)
+    top, bottom = top - gap / 4, top + gap
+    left, right = (-half, v), (half, v)
     face.lens(left, right, (top - lip * 1.4, bottom + lip * 1.7), color)
     if gap:
         left, right = (-half + 2, v), (half - 2, v)
@@ -236,8 +235,8 @@ def _draw_eyes(face: Face) -> None:
     iris = between(palette.EYES, 1.6 + 1.1 * traits["eye_color"])
     face.ellipse((u, -0.4), (size * 0.6, size * 0.6), iris, both=True)
     face.ellipse((u, -0.4), (size * 0.32, size * 0.33), DARK * 0.6, both=True)
-    face.ellipse((u + 1.8, -2.2), (1.6, 1.6), WHITE)  # the light is on one side
-    face.ellipse((1.8 - u, -2.2), (1.6, 1.6), WHITE)
+    for side in (u, -u):  # the light comes from one side
+        face.ellipse((side + 1.8, -2.2), (1.6, 1.6), WHITE)
     # Lids cover what of the iris is larger than the open eye.
     face.lens(inner, outer, (-up - 3.2, -up), lid, both=True)
     face.lens(inner, outer, (low, low + 3.6), face.skin, both=True)
@@ -246,13 +245,11 @@ def _draw_eyes(face: Face) -> None:
 
 def _draw_brows(face: Face) -> None:
     traits, color = face.traits, mix(mix(face.hair, DARK, 0.4), face.skin, 0.15)
-    place = (traits["eye_spacing"], traits["brow_height"] + face.rng.normal(0, 0.6))
-    arch = 3 * ("Arched_Eyebrows" in face.has)
-    inner, peak, outer = np.array([(-10.5, 0.5), (3, -1 - arch), (13, 2)]) + place
-    thick = traits["brow_weight"] * (1.9 if "Bushy_Eyebrows" in face.has else 1.0)
-    across = np.array([(0, thick / 2)])
-    edge = [inner - across, peak - across, outer, peak + across, inner + across]
-    face.polygon(np.concatenate(edge, axis=None).reshape(-1, 2), color, both=True)
+    u, v = traits["eye_spacing"], traits["brow_height"] + face.rng.normal(0, 0.6)
+    arched, thick = "Arched_Eyebrows" in face.has, traits["brow_weight"] * 1.25
+    thick *= 1.9 if "Bushy_Eyebrows" in face.has else 1.0
+    bow = -5.5 if arched else -2.0
+    face.stroke((u - 11, v + 0.5), (u + 13, v + 2), bow, thick, color, both=True)
 
 
 def _hair_edges(face: Face) -> tuple[np.ndarray, np.ndarray]:
@@ -316,7 +313,7 @@ def _draw_beard(face: Face) -> None:
     if "Goatee" in face.has:
         _fill_beard(face, goatee, color, 1.0)
     if "Sideburns" in face.has:
-        start, end = (width - 1, -14), (jaw + 4.5, 36)
+        start, end = (jaw + 4.5, 36), (width - 1, -14)
         face.lens(start, end, (-3.5, 6), color, 0.85, both=True)
     if "Mustache" in face.has:
         face.lens((-1, v - 6), (mouth + 1, v - 1), (-5.5, 1), color, both=True)
@@ -329,45 +326,41 @@ def _fill_beard(face: Face, half, color: np.ndarray, alpha: float) -> None:
     draw.polygon(face.pixels(outline(half)), round(255 * alpha))
     mouth = CIRCLE * (face.traits["mouth_width"] + 0.5, 6.5)
     draw.polygon(face.pixels(mouth + (0, face.traits["mouth_height"] + 1)), 0)
-    left, top, right, bottom = box = mask.getbbox()
-    x, y = face.rng.integers(0, 100, 2).tolist()  # other speckles each time
-    speckles = _STUBBLE.crop((x, y, x + right - left, y + bottom - top))
-    speckles = ImageChops.multiply(mask.crop(box), speckles)
-    face.image.paste(as_ink(color), box, speckles)
+    x, y = face.rng.integers(0, 200, 2).tolist()  # other speckles each time
+    speckles = _STUBBLE.crop((x, y, x + _SIZE[0], y + _SIZE[1]))
+    face.image.paste(as_ink(color), mask=ImageChops.multiply(mask, speckles))
 
 
-def _draw_accessories(face: Face) -> None:
-    """Draws hat, earrings and glasses."""
-    rng, traits, width = face.rng, face.traits, face.traits["face_width"]
+def _draw_hat(face: Face) -> None:
     if "Wearing_Hat" in face.has:
-        _draw_hat(face, pick(palette.CLOTHES, rng), width + 6)
+        width, color = face.traits["face_width"] + 6, pick(palette.CLOTHES, face.rng)
+        dome = [(0, -78), (26, -73), (width - 3, -54), (width, -34), (width - 4, -25)]
+        dome, band = outline([*dome, (20, -27), (0, -28)]), color * 0.72
+        face.fill_round(dome, (0, -42), color, (0.88, 0.96, 1.0, 1.04))
+        face.line([(-width, -33), (0, -37), (width, -33)], 11, band)
+        if face.traits["style"] < 0:  # woolen, else with a brim
+            face.ellipse((0, -79), (7, 7), band)
+        else:
+            face.lens((-width - 26, -28), (width + 26, -28), (-9, 3), color)
+
+
+def _draw_earrings(face: Face) -> None:
     if "Wearing_Earrings" in face.has:
-        u, v, metal = width + 2, 20 + rng.uniform(0, 9), pick(palette.METALS, rng)
-        face.line([(u, 17), (u, v)], 1.5, metal)
-        face.line([(-u, 17), (-u, v)], 1.5, metal)
+        u, v = face.traits["face_width"] + 2, 20 + face.rng.uniform(0, 9)
+        metal = pick(palette.METALS, face.rng)
+        face.stroke((u, 17), (u, v), 0, 1.5, metal, both=True)
         face.ellipse((u, v + 2.5), (3.6, 3.6), metal, both=True)
-    if "Eyeglasses" in face.has:
-        frame = mix(DARK, palette.COPPER, 0.3 + 0.2 * traits["style"])
-        rim = CIRCLE * (14.5, 11.0 + traits["style"])
-        glass, alpha = (DARK, 0.8) if rng.random() < 0.15 else (WHITE, 0.14)
-        for u in (max(traits["eye_spacing"], 17.0), -max(traits["eye_spacing"], 17.0)):
-            face.polygon(rim + (u, 0.5), glass, alpha)
-            face.line(rim + (u, 0.5), 2.4, frame)
-            face.line([(u * 1.8, -1), (math.copysign(width + 1, u), -2)], 2.2, frame)
-        face.line([(14.5 - abs(u), -1), (0, -2), (abs(u) - 14.5, -1)], 2.4, frame)
 
 
-def _draw_hat(face: Face, color: np.ndarray, width: float) -> None:
-    """Draws a woolen hat, a cap or a hat with a brim, by the person's style."""
-    style, band = face.traits["style"], color * (0.72, 0.72, 0.74)
-    dome = [(0, -78), (26, -73), (width - 3, -54), (width, -34), (width - 4, -25)]
-    dome = outline([*dome, (20, -27), (0, -28)])
-    face.fill_round(dome, (0, -42), color, (0.88, 0.96, 1.0, 1.04))
-    if style < -0.4:
-        face.line([(-width, -31), (0, -35), (width, -31)], 13, band)
-        face.ellipse((0, -79), (7, 7), band)
-    elif style < 0.6:
-        face.lens((-width - 3, -27), (width + 3, -27), (-13, -1), band)
-    else:
-        face.line([(-width, -37), (0, -41), (width, -37)], 9, band)
-        face.lens((-width - 26, -30), (width + 26, -30), (-9, 3), color)
+def _draw_glasses(face: Face) -> None:
+    if "Eyeglasses" not in face.has:
+        return
+    traits, u = face.traits, max(face.traits["eye_spacing"], 17.0)
+    frame = mix(DARK, palette.COPPER, 0.3 + 0.2 * traits["style"])
+    rim = CIRCLE * (14.5, 11.0 + traits["style"])
+    for side in (1, -1):
+        face.polygon(rim + (side * u, 0.5), WHITE, 0.14)
+        face.line(rim + (side * u, 0.5), 2.4, frame)
+    for end in (traits["face_width"] + 1, -1 - traits["face_width"]):
+        face.line([(math.copysign(u * 1.8, end), -1), (end, -2)], 2.2, frame)
+    face.line([(14.5 - u, -1), (0, -2), (u - 14.5, -1)], 2.4, frame)

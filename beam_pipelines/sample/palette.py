@@ -1,35 +1,33 @@
-"""Colors of the synthetic faces: red, green, blue, 0..255."""
+"""Colors of the synthetic faces, (n, 3) float: red, green, blue, 0..255."""
 
 import numpy as np
 
-DARK, WHITE = np.array([(42, 32, 34), (250, 248, 246)])
-BLUSH, COPPER, PALE = np.array([(232, 88, 98), (150, 70, 50), (255, 240, 232)])
-ROSE, THROAT = np.array([(206, 92, 92), (104, 34, 40)])
+
+def _colors(codes: str) -> np.ndarray:
+    """Reads hexadecimal codes, RRGGBB."""
+    return np.array([[*bytes.fromhex(code)] for code in codes.split()], float)
+
+
+DARK, WHITE = _colors("2a2022 faf8f6")
+BLUSH, COPPER, PALE = _colors("e85862 964632 fff0e8")
+ROSE, THROAT = _colors("ce5c5c 682228")
 # To pick from.
-METALS = np.array([(236, 200, 86), (232, 236, 243)])
-LIPSTICKS = np.array([(206, 44, 66), (224, 96, 116), (170, 42, 78), (200, 72, 62)])
-CLOTHES = np.array(
-    [(52, 64, 92), (70, 74, 82), (36, 38, 44), (128, 58, 60), (226, 222, 214)]
-    + [(74, 122, 120), (196, 150, 74), (148, 106, 146), (204, 120, 116), (96, 130, 84)]
+METALS = _colors("ecc856 e8ecf3")
+LIPSTICKS = _colors("ce2c42 e06074 aa2a4e c8483e")
+CLOTHES = _colors(
+    "34405c 464a52 24262c 803a3c e2ded6 4a7a78 c4964a 946a92 cc7874 608254"
 )
-BACKGROUNDS = np.array(
-    [(170, 194, 210), (214, 200, 180), (190, 206, 184), (208, 186, 194)]
-    + [(112, 124, 140), (156, 172, 166), (222, 214, 198), (90, 102, 116)]
-)
+BACKGROUNDS = _colors("aac2d2 d6c8b4 beceb8 d0bac2 707c8c 9caca6 ded6c6 5a6674")
 # To interpolate in.
-SKINS = np.array(
-    [(104, 66, 48), (156, 104, 74), (206, 152, 114), (238, 190, 156), (252, 218, 192)]
-)
-EYES = np.array(
-    [(72, 46, 32), (110, 76, 44), (96, 122, 72), (82, 128, 170), (120, 150, 168)]
-)
-EYE_SHADOWS = np.array([(150, 84, 120), (96, 100, 140)])
+SKINS = _colors("684230 9c684a ce9872 eebe9c fcdac0")
+EYES = _colors("482e20 6e4c2c 607a48 5280aa 7896a8")
+EYE_SHADOWS = _colors("965478 60648c")
 HAIR = {
-    "Black_Hair": np.array([(30, 26, 30), (52, 42, 42)]),
-    "Brown_Hair": np.array([(84, 52, 34), (132, 88, 54)]),
-    "Blond_Hair": np.array([(206, 164, 92), (246, 216, 142)]),
-    "Gray_Hair": np.array([(136, 136, 142), (206, 206, 208)]),
-    None: np.array([(58, 42, 36), (176, 94, 52)]),
+    "Black_Hair": _colors("1e1a1e 342a2a"),
+    "Brown_Hair": _colors("543422 845836"),
+    "Blond_Hair": _colors("cea45c f6d88e"),
+    "Gray_Hair": _colors("88888e ceced0"),
+    None: _colors("3a2a24 b05e34"),
 }
 
 

@@ -5,7 +5,6 @@ the finished image. With `both=True` a shape is drawn a second time, mirrored at
 face's axis. Colors are (3,) arrays, 0..255; `alpha` is the opacity, 0..1.
 """
 
-import functools
 import math
 
 import numpy as np
@@ -16,11 +15,10 @@ ENLARGED = 2
 
 _ANGLES = np.linspace(0, 2 * math.pi, 25)
 CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
-_MIRROR = np.array([-1.0, 1.0])
-_ALONG = np.concatenate([np.linspace(-1, 1, 11), np.linspace(1, -1, 11)])
-_ARCH, _UPPER = 1 - _ALONG**2, np.repeat([1.0, 0.0], 11)
-#: Points around a lens from its middle, half its chord and two bows across it.
-_LENS = np.stack([_ALONG**0, _ALONG, _ARCH * _UPPER, _ARCH * (1 - _UPPER)], axis=1)
+MIRROR = np.array([-1.0, 1.0])
+#: Points around a lens: along its chord, and how much of each bow is across it.
+_ALONG = np.concatenate([np.linspace(-1, 1, 11), np.linspace(1, -1, 11)])[:, None]
+_ACROSS = (1 - _ALONG**2) * np.eye(2).repeat(11, axis=0)
 _SQUARES = np.linspace(-1, 1, 64) ** 2
 _GLOW = 255 * (1 - _SQUARES[:, None] - _SQUARES).clip(0) ** 2
 
@@ -47,7 +45,7 @@ class Pen:
             draw, ink = self._blend, (*ink, round(255 * alpha))
         draw.polygon(self.pixels(points), ink)
         if both:
-            draw.polygon(self.pixels(points * _MIRROR), ink)
+            draw.polygon(self.pixels(points * MIRROR), ink)
 
     def line(self, points, width, color) -> None:
         width = round(width * self._scale)
@@ -59,17 +57,13 @@ class Pen:
     def lens(self, start, end, bows, color, alpha=1.0, both=False) -> None:
         """Fills the area between two parabolas through `start` and `end`.
 
-        `bows` are the parabolas' distances from the middle of the chord, the upper
-        edge first, negative upwards (for a chord straight down: to the right).
+        `bows` are the parabolas' distances from the middle of the chord, positive to
+        the right of the way from start to end: downwards, if the end is on the right.
         """
-        if end[0] < start[0]:  # so that positive bows are downwards
-            start, end = end, start
         half_u, half_v = (end[0] - start[0]) / 2, (end[1] - start[1]) / 2
-        length = math.hypot(half_u, half_v)
-        across = [(-bow * half_v / length, bow * half_u / length) for bow in bows]
-        middle = (start[0] + half_u, start[1] + half_v)
-        points = _LENS @ [middle, (half_u, half_v), *across]
-        self.polygon(points, color, alpha, both)
+        across = np.array([(-half_v, half_u)]) / math.hypot(half_u, half_v)
+        points = _ALONG * (half_u, half_v) + (_ACROSS @ bows)[:, None] * across
+        self.polygon(points + start + (half_u, half_v), color, alpha, both)
 
     def stroke(self, start, end, bow, width, color, alpha=1.0, both=False) -> None:
         """Draws a line bent by `bow`, which is `width` wide in its middle."""
@@ -80,7 +74,7 @@ class Pen:
         half = np.array(radii) * self._scale
         mask = Image.fromarray((_GLOW * alpha).astype(np.uint8))
         mask = mask.resize((2 * half).astype(int), Image.Resampling.NEAREST)
-        for place in (center, center * _MIRROR) if both else (center,):
+        for place in (center, center * MIRROR) if both else (center,):
             corner = (self.pixels(place) - half).astype(int).tolist()
             self.image.paste(as_ink(color), tuple(corner), mask)
 
@@ -92,19 +86,14 @@ def as_ink(color: np.ndarray) -> tuple[int, ...]:
 def outline(right) -> np.ndarray:
     """Returns a smooth symmetric line from its right half, top to bottom.
 
-    It runs from the left half's end to the right half's, on a Catmull-Rom spline.
+    It runs from the left half's end to the right half's, four points for each given:
+    Dyn, Levin and Gregory, "A 4-point interpolatory subdivision scheme for curve
+    design", Computer Aided Geometric Design 4 (1987).
     """
-    points = np.concatenate([right, (right * _MIRROR)[:0:-1]])
+    points = np.concatenate([right, (right * MIRROR)[:0:-1]])
+    for _ in range(2):
+        ring = np.concatenate([points[-1:], points, points[:2]])
+        middle = (9 * (ring[1:-2] + ring[2:-1]) - ring[:-3] - ring[3:]) / 16
+        points = np.stack([points, middle], axis=1).reshape(-1, 2)
     count = 4 * (len(right) - 1)
-    curve = _spline(len(points)) @ points
-    return np.concatenate([curve[-count:], curve[: count + 1]])
-
-
-@functools.cache
-def _spline(count: int) -> np.ndarray:
-    """Returns the matrix from points to those of their closed curve, four for each."""
-    t = np.arange(4) / 4
-    weights = [2 * t**2 - t**3 - t, 3 * t**3 - 5 * t**2 + 2]
-    weights += [4 * t**2 - 3 * t**3 + t, t**3 - t**2]
-    near = (np.arange(count)[:, None] + np.arange(-1, 3)) % count
-    return (np.stack(weights, axis=1) / 2 @ np.eye(count)[near]).reshape(-1, count)
+    return np.concatenate([points[-count:], points[: count + 1]])

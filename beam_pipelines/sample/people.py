@@ -7,14 +7,15 @@ is present where the score exceeds the threshold that gives its frequency. So th
 frequencies given `Male` are CelebA's, and attributes go together as they do there.
 """
 
+import csv
 import functools
+import itertools
 import math
+from pathlib import Path
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-
-from schemas import celeba
 
 #: P(Male), measured on the 202,599 official annotations.
 MALE_SHARE = 0.42
@@ -23,98 +24,33 @@ MALE_SHARE = 0.42
 IMAGES_PER_PERSON = (1, 6)
 
 
+def _read(name: str) -> dict[str, list[float]]:
+    """Reads a table of this folder: the numbers of each row by its first column."""
+    with open(Path(__file__).with_name(name), newline="") as file:
+        return {first: [*map(float, row)] for first, *row in [*csv.reader(file)][1:]}
+
+
 #: Per attribute its frequency among women and men, measured on the 202,599 official
-#: annotations; the share of its score's variance that all images of a person have in
+#: annotations; the fraction of its score's variance that all images of a person have in
 #: common; and its score's correlations with the factors age, smile and makeup.
-TABLE = {
-    "5_o_Clock_Shadow": (0.00, 0.27, 0.6, 0.0, 0.0, 0.0),
-    "Arched_Eyebrows": (0.42, 0.05, 0.6, 0.0, 0.0, 0.3),
-    "Attractive": (0.68, 0.28, 0.4, -0.4, 0.0, 0.4),
-    "Bags_Under_Eyes": (0.10, 0.35, 0.4, 0.3, 0.2, 0.0),
-    "Bald": (0.00, 0.05, 0.8, 0.4, 0.0, 0.0),
-    "Bangs": (0.20, 0.08, 0.7, 0.0, 0.0, 0.0),
-    "Big_Lips": (0.30, 0.16, 0.9, 0.0, 0.0, 0.0),
-    "Big_Nose": (0.10, 0.42, 0.9, 0.0, 0.0, 0.0),
-    "Black_Hair": (0.20, 0.30, 0.7, 0.0, 0.0, 0.0),
-    "Blond_Hair": (0.24, 0.02, 0.7, 0.0, 0.0, 0.0),
-    "Blurry": (0.05, 0.06, 0.1, 0.0, 0.0, 0.0),
-    "Brown_Hair": (0.24, 0.15, 0.7, 0.0, 0.0, 0.0),
-    "Bushy_Eyebrows": (0.07, 0.24, 0.8, 0.0, 0.0, 0.0),
-    "Chubby": (0.01, 0.12, 0.7, 0.4, 0.0, 0.0),
-    "Double_Chin": (0.01, 0.10, 0.5, 0.5, 0.2, 0.0),
-    "Eyeglasses": (0.02, 0.12, 0.6, 0.3, 0.0, 0.0),
-    "Goatee": (0.00, 0.15, 0.7, 0.0, 0.0, 0.0),
-    "Gray_Hair": (0.01, 0.09, 0.7, 0.5, 0.0, 0.0),
-    "Heavy_Makeup": (0.66, 0.00, 0.2, 0.0, 0.0, 0.85),
-    "High_Cheekbones": (0.56, 0.31, 0.2, 0.0, 0.8, 0.0),
-    "Male": (0.00, 1.00, 0.4, 0.0, 0.0, 0.0),
-    "Mouth_Slightly_Open": (0.53, 0.42, 0.1, 0.0, 0.7, 0.0),
-    "Mustache": (0.00, 0.10, 0.7, 0.0, 0.0, 0.0),
-    "Narrow_Eyes": (0.11, 0.12, 0.4, 0.0, 0.2, 0.0),
-    "No_Beard": (1.00, 0.61, 0.8, 0.0, 0.0, 0.0),
-    "Oval_Face": (0.33, 0.22, 0.7, 0.0, 0.3, 0.0),
-    "Pale_Skin": (0.06, 0.02, 0.3, 0.0, 0.0, 0.0),
-    "Pointy_Nose": (0.36, 0.16, 0.8, 0.0, 0.0, 0.0),
-    "Receding_Hairline": (0.05, 0.12, 0.7, 0.4, 0.0, 0.0),
-    "Rosy_Cheeks": (0.11, 0.00, 0.1, 0.0, 0.4, 0.4),
-    "Sideburns": (0.00, 0.14, 0.7, 0.0, 0.0, 0.0),
-    "Smiling": (0.54, 0.40, 0.05, 0.0, 0.95, 0.0),
-    "Straight_Hair": (0.18, 0.24, 0.6, 0.0, 0.0, 0.0),
-    "Wavy_Hair": (0.45, 0.14, 0.6, 0.0, 0.0, 0.0),
-    "Wearing_Earrings": (0.31, 0.02, 0.4, 0.0, 0.0, 0.2),
-    "Wearing_Hat": (0.02, 0.08, 0.4, 0.0, 0.0, 0.0),
-    "Wearing_Lipstick": (0.81, 0.01, 0.3, 0.0, 0.0, 0.75),
-    "Wearing_Necklace": (0.20, 0.02, 0.2, 0.0, 0.0, 0.0),
-    "Wearing_Necktie": (0.00, 0.17, 0.4, 0.0, 0.0, 0.0),
-    "Young": (0.87, 0.63, 0.1, -0.9, 0.0, 0.0),
-}
+TABLE = _read("attributes.csv")
 
-#: Of each group at most one is present; they lie in this order along one score, that
-#: of the last, and None is the share in which none is present.
-CHOICES = (
-    ("Black_Hair", "Brown_Hair", None, "Blond_Hair", "Gray_Hair"),
-    ("Wavy_Hair", None, "Straight_Hair"),
-)
+#: Measures of a person's looks: mean of women, mean of men, standard deviation. Lengths
+#: in pixels of the 178x218 image; the rest are fractions or standard scores.
+TRAITS = _read("traits.csv")
 
-#: Where an attribute is present, others are not.
+#: Where an attribute is present, others are not; the first ones win.
 EXCLUDES = {
-    "Bald": {*CHOICES[0], *CHOICES[1], "Bangs", "Receding_Hairline", "Wearing_Hat"},
+    "Bald": {"Gray_Hair", "Blond_Hair", "Black_Hair", "Brown_Hair", "Straight_Hair"}
+    | {"Wavy_Hair", "Bangs", "Receding_Hairline", "Wearing_Hat"},
+    "Gray_Hair": {"Blond_Hair", "Black_Hair", "Brown_Hair"},
+    "Blond_Hair": {"Black_Hair", "Brown_Hair"},
+    "Black_Hair": {"Brown_Hair"},
+    "Straight_Hair": {"Wavy_Hair"},
     "No_Beard": {"5_o_Clock_Shadow", "Goatee", "Mustache", "Sideburns"},
     "Wearing_Hat": {"Receding_Hairline"},
     "Bangs": {"Receding_Hairline"},
     "Wearing_Necktie": {"Wearing_Necklace"},
-}
-
-#: Measures of a person's looks: mean of women, mean of men, standard deviation.
-#: Lengths in pixels of the 178x218 image; the rest are shares or standard scores.
-TRAITS = {
-    "skin": (0.0, 0.0, 1.0),
-    "undertone": (0.0, 0.0, 1.0),
-    "face_width": (42.5, 43.2, 1.8),
-    "face_length": (66.5, 68.0, 2.2),
-    "jaw": (32.2, 34.0, 2.3),
-    "chin": (14.0, 15.2, 2.0),
-    "eye_spacing": (20.0, 20.0, 0.9),
-    "eye_size": (9.5, 9.2, 0.6),
-    "eye_tilt": (0.05, 0.03, 0.06),
-    "eye_color": (0.0, 0.0, 1.0),
-    "nose_width": (6.4, 6.8, 0.8),
-    "nose_length": (25.3, 25.8, 1.4),
-    "brow_height": (-15.2, -14.6, 1.0),
-    "brow_weight": (2.5, 3.1, 0.5),
-    "mouth_width": (15.8, 16.3, 1.2),
-    "mouth_height": (41.8, 42.3, 1.2),
-    "lip": (3.2, 2.9, 0.5),
-    "lip_red": (0.42, 0.32, 0.25),
-    "neck": (21.5, 23.5, 2.2),
-    "shoulders": (69.0, 73.0, 5.0),
-    "hairline": (-40.0, -41.0, 2.0),
-    "hair_length": (0.9, -0.9, 1.0),
-    "hair_volume": (8.6, 7.4, 2.0),
-    "hair_tone": (0.0, 0.0, 1.0),
-    "hair_part": (0.0, 0.0, 1.0),
-    "asymmetry": (0.0, 0.0, 1.0),
-    "style": (0.0, 0.0, 1.0),
 }
 
 
@@ -145,7 +81,7 @@ def draw_person(identity: int, rng: np.random.Generator) -> Person:
     age, *normals = rng.standard_normal(1 + len(TABLE) + len(TRAITS)).tolist()
     # Beyond two deviations features would touch or leave the face.
     looks = np.clip(normals[len(TABLE) :], -2, 2)
-    measures = _MEANS[int(male)] + _DEVIATION * looks
+    measures = (_MEN if male else _WOMEN) + _DEVIATION * looks
     traits = dict(zip(TRAITS, measures.tolist(), strict=True))
     return Person(male, age, np.array(normals[: len(TABLE)]), traits)
 
@@ -154,41 +90,26 @@ def draw_attributes(person: Person, rng: np.random.Generator) -> frozenset[str]:
     """Draws the attributes of one image of a person: the names of those present."""
     smile, makeup, *own = rng.standard_normal(2 + len(TABLE)).tolist()
     scores = _PERSON * person.scores + _FACTORS @ (person.age, smile, makeup)
-    scores += _OWN * own
-    thresholds, bounds = _thresholds(int(person.male))
-    present = {celeba.ATTRIBUTES[at] for at in np.flatnonzero(scores > thresholds)}
-    for names, ends in zip(CHOICES, bounds, strict=True):
-        score = scores[celeba.ATTRIBUTES.index(names[-1])]
-        present -= {*names}
-        present |= {names[int(np.searchsorted(ends, score))]} - {None}
+    above = scores + _OWN * own > _thresholds(person.male)
+    present = {*itertools.compress(TABLE, above)}
     for winner, losers in EXCLUDES.items():
         if winner in present:
             present -= losers
     return frozenset(present)
 
 
-*_MEANS, _DEVIATION = np.array([*TRAITS.values()]).T
-_COLUMNS = np.array([TABLE[name] for name in celeba.ATTRIBUTES])
-_FREQUENCIES, _FACTORS = _COLUMNS[:, :2].T, _COLUMNS[:, 3:]
-_PERSON = np.sqrt(_COLUMNS[:, 2])
+_WOMEN, _MEN, _DEVIATION = np.array([*TRAITS.values()]).T
+_COLUMNS = np.array([*TABLE.values()])
+_PERSON, _FACTORS = np.sqrt(_COLUMNS[:, 2]), _COLUMNS[:, 3:]
 _OWN = np.sqrt(1 - _PERSON**2 - (_FACTORS**2).sum(axis=1))
 
 
 @functools.cache
-def _thresholds(male: int) -> tuple[list[float], list[list[float]]]:
-    """Returns the attributes' thresholds, (40,), and of each choice the upper ends."""
-    final = dict(zip(celeba.ATTRIBUTES, _FREQUENCIES[male].tolist(), strict=True))
-    drawn = dict(final)  # such that the frequencies after `EXCLUDES` are the table's
+def _thresholds(male: bool) -> list[float]:
+    """Returns the scores that give the table's frequencies after `EXCLUDES`, (40,)."""
+    drawn = {name: row[male] for name, row in TABLE.items()}
     for winner, losers in EXCLUDES.items():
-        for loser in losers - {None}:
-            drawn[loser] /= max(1 - final[winner], 1e-9)
-    ends = []
-    for names in CHOICES:
-        shares = np.array([drawn.get(name, 0.0) for name in names])
-        shares[names.index(None)] = 1 - shares.sum()
-        ends.append([_quantile(share) for share in np.cumsum(shares)[:-1]])
-    return [_quantile(1 - drawn[name]) for name in celeba.ATTRIBUTES], ends
-
-
-def _quantile(probability: float) -> float:
-    return NormalDist().inv_cdf(min(max(probability, 1e-12), 1 - 1e-12))
+        for loser in losers:
+            drawn[loser] /= max(1 - drawn[winner], 1e-9)
+    absent = np.clip(1 - np.array([*drawn.values()]), 1e-12, 1 - 1e-12)
+    return [NormalDist().inv_cdf(probability) for probability in absent.tolist()]

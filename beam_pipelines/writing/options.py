@@ -1,7 +1,9 @@
 """Beam's options, checked before anything is read, written or uploaded."""
 
 import argparse
+import importlib
 import importlib.util
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,6 +17,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
+from beam_pipelines.writing import job_servers
 from support.errors import UserError, did_you_mean, usage_error
 
 _DATAFLOW_NEEDS = {
@@ -38,19 +41,28 @@ def parse(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOptions:
     def refuse_unknown(parser: argparse.ArgumentParser) -> None:
         parser.exit_on_error = False
         try:
-            known, unknown = parser.parse_known_args(list(words))
+            _, unknown = parser.parse_known_args(list(words))
         except argparse.ArgumentError as error:
             raise usage_error(
                 f"Beam refuses its options: {error}.", "Correct the option."
             ) from error
+        if job_servers.engine_of(runner):  # its job server may know the option
+            logging.getLogger("apache_beam.options").setLevel(logging.ERROR)
+            unknown = [word for word in unknown if not word.startswith("--")]
         if unknown:
-            names = [f"--{name}" for name in (*own_flags, *vars(known))]
-            raise _unknown(unknown[0], names)
+            spelt = re.findall(r"--\w+", parser.format_usage())
+            raise _unknown(unknown[0], [*(f"--{name}" for name in own_flags), *spelt])
 
     options = PipelineOptions(list(words))
-    options.get_all_options(add_extra_args_fn=refuse_unknown)
     runner = options.view_as(StandardOptions).runner or ""
+    if is_dask(runner):
+        _require_dask()
+    elif flag := next((word for word in words if word.startswith("--dask_")), None):
+        flag = flag.split("=")[0]
+        raise usage_error(f"{flag} needs --runner=DaskRunner.", "Add it.")
+    options.get_all_options(add_extra_args_fn=refuse_unknown)
     _check_runner(runner)
+    job_servers.check(options, words)
     endpoint = options.view_as(PortableOptions).job_endpoint
     if runner.lower().startswith("portable") and not endpoint:
         raise usage_error(
@@ -64,6 +76,11 @@ def parse(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOptions:
             "Use 0 for one per processor.",
         )
     return options
+
+
+def is_dask(runner: str) -> bool:
+    """Tells whether `--runner` names Beam's DaskRunner, in any spelling."""
+    return re.sub("runner$", "", runner.rpartition(".")[2].lower()) == "dask"
 
 
 def check_dataflow(options: PipelineOptions, paths: Mapping[str, str]) -> None:
@@ -112,6 +129,16 @@ def _dataflow_errors(
         )
 
 
+def _require_dask() -> None:
+    """Makes Beam know Dask's options, which it does when the runner is imported."""
+    if importlib.util.find_spec("distributed") is None:
+        raise usage_error(
+            "--runner=DaskRunner needs Dask, which is not installed.",
+            "Run: pip install -e '.[dask]'",
+        )
+    importlib.import_module("apache_beam.runners.dask.dask_runner")
+
+
 def _unknown(word: str, names: Sequence[str]) -> UserError:
     if not word.startswith("-"):
         return usage_error(f"{word!r} is not a flag.", "Flags begin with --.")
@@ -123,7 +150,7 @@ def _unknown(word: str, names: Sequence[str]) -> UserError:
 
 
 def _check_runner(name: str) -> None:
-    known = [*StandardOptions.KNOWN_RUNNER_NAMES, "FnApiRunner"]
+    known = [*StandardOptions.KNOWN_RUNNER_NAMES, "DaskRunner"]
     short = {re.sub("runner$", "", runner.lower()) for runner in known}
     if name and "." not in name and re.sub("runner$", "", name.lower()) not in short:
         raise usage_error(f"--runner={name} is not known.", did_you_mean(name, known))

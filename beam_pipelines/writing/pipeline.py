@@ -1,10 +1,11 @@
-"""The whole Beam graph: plans of shards go in, written shards come out.
+"""The whole Beam graph: numbers of shards go in, names of written shards come out.
 
-No image crosses a shuffle: what is shuffled are the plans, below 100 bytes a record.
-Each worker reads, checks and writes whole shards.
+No image and no plan crosses a shuffle: each worker reads the plans of its shards, then
+reads, checks and writes whole shards.
 """
 
 import functools
+import socket
 from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
@@ -12,19 +13,33 @@ from apache_beam.transforms.window import GlobalWindows
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_pipelines.writing import runner, shards
-from beam_pipelines.writing.store import Store
-from support.errors import UserError
+from support.errors import UserError, output_error
 from support.files import output_errors
 from support.pool import process_map
+
+#: The graph names at most so many ranges of shards, which keeps it small.
+_RANGES = 1000
 
 _REMEDY = "Run it again to resume, if need be with --direct_num_workers=1."
 
 
 class LoadPlans(beam.DoFn):
-    """The store that contains the plan -> one `ShardPlan` per shard to write."""
+    """First and last number of a range of shards -> their `ShardPlan`s."""
 
-    def process(self, store: Store) -> Iterator[shards.ShardPlan]:
-        yield from shards.load_plans(store)
+    def __init__(self, task: shards.Task):
+        self.task = task
+
+    def process(self, numbers: tuple[int, int]) -> Iterator[shards.ShardPlan]:
+        store = self.task.store
+        try:
+            yield from shards.load_plans(store, range(*numbers))
+        except FileNotFoundError as error:
+            host = socket.gethostname()
+            lost = output_error(
+                f"A worker on {host} does not find {store}.",
+                "Give --output_dir a folder that all machines share, or a bucket.",
+            )
+            raise RuntimeError(runner.to_text(lost)) from error
 
 
 class WriteShard(beam.DoFn):
@@ -70,15 +85,30 @@ class WriteShardsInProcesses(WriteShard):
 
 
 def write_shards(
-    pipeline: beam.Pipeline, processes: int, task: shards.Task
+    pipeline: beam.Pipeline, processes: int, task: shards.Task, count: int
 ) -> beam.PCollection[str]:
-    """Adds the build to a pipeline; its result are the names of the written shards."""
+    """Adds the build to a pipeline.
+
+    Args:
+      pipeline: to add it to.
+      processes: how many write at once, in each bundle.
+      task: what the shards have in common.
+      count: how many plans are in the task's store.
+
+    Returns:
+      the names of the written shards.
+    """
     many = processes > 1
     write = WriteShardsInProcesses(task, processes) if many else WriteShard(task)
     return (
         pipeline
-        | "PlanFile" >> beam.Create([task.store])
-        | "LoadPlans" >> beam.ParDo(LoadPlans())  # one ShardPlan per shard
-        | "Spread" >> beam.Reshuffle()  # shards go to all workers
+        | "Shards" >> beam.Create(_ranges(count))  # (first, last + 1)
+        | "Spread" >> beam.Reshuffle()  # to all workers
+        | "LoadPlans" >> beam.ParDo(LoadPlans(task))  # one ShardPlan per shard
         | "WriteShard" >> beam.ParDo(write)
     )
+
+
+def _ranges(count: int) -> list[tuple[int, int]]:
+    step = -(-count // _RANGES)
+    return [(start, min(start + step, count)) for start in range(0, count, step)]

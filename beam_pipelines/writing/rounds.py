@@ -11,7 +11,6 @@ import functools
 import time
 
 import numpy as np
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
@@ -20,9 +19,35 @@ from beam_pipelines.sources.load import Sources
 from beam_pipelines.sources.rows import match
 from beam_pipelines.writing import pipeline, progress, runner, shards
 from beam_pipelines.writing.shards import ShardReport
-from beam_pipelines.writing.staging import Rejection, Staging
+from beam_pipelines.writing.staging import Rejection, Staging, load_reports
 from schemas.manifest import Manifest, Shard
 from support.errors import ExitCode, UserError, input_error
+
+#: What the manifest has of the report on a shard.
+_REPORTED = ("name", "records", "bytes", "sha256", "class_counts")
+
+#: How often shards are written before it counts as somebody else's writing.
+_ATTEMPTS = 3
+
+
+@dataclasses.dataclass
+class Work:
+    """What this run has done so far.
+
+    Attributes:
+      images: how many were read.
+      seconds: how long the runner took for them.
+      runner: its name and mode; "" before the first pass.
+    """
+
+    images: int = 0
+    seconds: float = 0.0
+    runner: str = ""
+
+    def add(self, images: int, seconds: float, runner: str) -> None:
+        self.images += images
+        self.seconds += seconds
+        self.runner = self.runner or runner  # retry passes have little to do
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,18 +58,14 @@ class Written:
       plan: the plan that they follow, after all replacements.
       reports: on every shard, in order.
       rejected: images that cannot be used, the missing ones included.
-      images_read: how many images this run read.
-      seconds: how long the runner took for them.
-      runner: its name and mode.
+      work: what this run did for it.
       passes: how many were needed, those of an interrupted run included.
     """
 
     plan: Plan
     reports: tuple[ShardReport, ...]
     rejected: tuple[Rejection, ...]
-    images_read: int
-    seconds: float
-    runner: str
+    work: Work
     passes: int
 
     @property
@@ -58,7 +79,7 @@ def write(
     found: Sources,
     plan: Plan,
     staging: Staging,
-    options: PipelineOptions,
+    run: runner.Run,
 ) -> Written:
     """Writes all shards of a plan into the staging folder.
 
@@ -66,36 +87,21 @@ def write(
       UserError: exit 3, for too many unusable images, for images of several sizes, or
         if replacements run out.
     """
-    needed = expected_bytes(plan, config)
     task = shards.Task(
         found.images,
         staging.store,
         config.target_size(),
         len(config.data_set.attributes),
-        needed,
+        expected_bytes(plan, config),
     )
     done = staging.load_retries()
     for count, rejected in enumerate(done, 1):
         # Again: the fraction may be another one than the interrupted build had.
         _check_bad_fraction(plan, done[:count], staging, config)
         plan = selection.replace(plan, _rows(plan, rejected), config)
-    images_read, seconds, name, first = 0, 0.0, "", True
+    work = Work()
     while True:
-        plans = list(shards.shard_plans(plan))
-        pending = _changed(plans, staging)
-        images = sum(len(part.names) for part in pending)
-        # On the first pass the writers also look at shards left by an earlier run.
-        work = plans if first else pending
-        if work:
-            started = time.perf_counter()
-            with progress.watch(staging.store, pending):
-                shards.save_plans(task.store, work)
-                graph = functools.partial(pipeline.write_shards, task=task)
-                used = runner.run(graph, options, images)
-            name = name or used  # retry passes have little to do
-            seconds += time.perf_counter() - started
-        images_read, first = images_read + images, False
-        reports = tuple(staging.reports(part.name for part in plans).values())
+        reports = _write_plans(list(shards.shard_plans(plan)), task, run, work)
         _check_sizes(reports, staging)
         rejected = [row for report in reports for row in report.rejected]
         if not rejected:
@@ -106,7 +112,39 @@ def write(
         staging.save_retries(done)
         plan = selection.replace(plan, _rows(plan, rejected), config)
     excluded = (*_missing(plan), *(row for rejected in done for row in rejected))
-    return Written(plan, reports, excluded, images_read, seconds, name, len(done) + 1)
+    return Written(plan, reports, excluded, work, len(done) + 1)
+
+
+def _write_plans(
+    plans: list[shards.ShardPlan], task: shards.Task, run: runner.Run, work: Work
+) -> tuple[ShardReport, ...]:
+    """Writes shards until each has a report on its plan; the reports, in order.
+
+    An engine that believes a worker dead starts another attempt at its shards. The
+    first may still be running, and end after a later pass has written other plans.
+    """
+    for _ in range(_ATTEMPTS):
+        reports = load_reports(task.store, [plan.name for plan in plans])
+        written = {name: report.plan for name, report in reports.items()}
+        pending = [plan for plan in plans if written.get(plan.name) != plan.digest]
+        if work.runner and not pending:
+            return tuple(reports.values())
+        # The first time writers also look at shards left by an earlier run.
+        chosen = pending if work.runner else plans
+        started = time.perf_counter()
+        with progress.watch(task.store, pending):
+            shards.save_plans(task.store, chosen)
+            write_shards = functools.partial(
+                pipeline.write_shards, task=task, count=len(chosen)
+            )
+            images = sum(len(plan.names) for plan in pending)
+            used = run(write_shards, images)
+        work.add(images, time.perf_counter() - started, used)
+    raise UserError(
+        f"{pending[0].name} in {task.store} was changed while it was written.",
+        "See that no other program writes there; then run the same command again.",
+        ExitCode.INTEGRITY,
+    )
 
 
 def manifest(config: BuildConfig, found: Sources, written: Written) -> Manifest:
@@ -122,14 +160,7 @@ def manifest(config: BuildConfig, found: Sources, written: Written) -> Manifest:
         class_weights=_class_weights(written.plan, config),
         sources=found.fingerprints,
         shards=tuple(
-            Shard(
-                name=report.name,
-                split=split,
-                records=report.records,
-                bytes=report.bytes,
-                sha256=report.sha256,
-                class_counts=report.class_counts,
-            )
+            Shard(split=split, **{key: getattr(report, key) for key in _REPORTED})
             for report, (_, split, _) in zip(
                 written.reports, written.plan.shards(), strict=True
             )
@@ -155,13 +186,6 @@ def expected_bytes(plan: Plan, config: BuildConfig) -> int:
     return int(plan.rows.sizes[np.concatenate(plan.slots)].sum())
 
 
-def _changed(plans: list[shards.ShardPlan], staging: Staging) -> list[shards.ShardPlan]:
-    """The plans that no report fulfills."""
-    reports = staging.reports(plan.name for plan in plans)
-    done = {name: report.plan for name, report in reports.items()}
-    return [plan for plan in plans if done.get(plan.name) != plan.digest]
-
-
 def _rows(plan: Plan, rejected: list[Rejection]) -> np.ndarray:
     names = [name.encode() for name, _, _ in rejected]
     return match(np.array(names, "S"), plan.rows.names)
@@ -175,10 +199,8 @@ def _missing(plan: Plan) -> list[Rejection]:
 
 def _class_weights(plan: Plan, config: BuildConfig) -> tuple[float, float]:
     """Weights that make both classes of the training split count the same."""
-    if config.is_balanced:
-        return 1.0, 1.0
     zeros, ones = plan.class_counts()[0].tolist()
-    if not zeros or not ones:
+    if config.is_balanced or not zeros or not ones:
         return 1.0, 1.0
     return (zeros + ones) / (2 * zeros), (zeros + ones) / (2 * ones)
 
@@ -207,7 +229,7 @@ def reasons(rejected: list[Rejection] | tuple[Rejection, ...]) -> str:
 
 
 def _check_sizes(reports: tuple[ShardReport, ...], staging: Staging) -> None:
-    sizes: collections.Counter[str] = collections.Counter()
+    sizes = collections.Counter()
     for report in reports:
         sizes.update(report.image_sizes)
     if len(sizes) <= 1:

@@ -1,23 +1,28 @@
 """Runs a pipeline: a runner is chosen, signals are obeyed, errors are made plain."""
 
 import contextlib
+import functools
 import io
 import json
 import logging
 import re
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     DirectOptions,
     PipelineOptions,
+    PortableOptions,
     StandardOptions,
 )
+from apache_beam.runners.portability.prism_runner import PrismRunner
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
+from beam_pipelines.writing import job_servers
+from beam_pipelines.writing import options as beam_options
 from support import pool
 from support.errors import ExitCode, UserError, usage_error
 
@@ -27,42 +32,78 @@ FEW_IMAGES = 20_000
 #: Adds the transforms to a pipeline, for a number of processes on this machine.
 Graph = Callable[[beam.Pipeline, int], Any]
 
+#: Runs a graph to its end, given how many images it reads; returns the runner in words.
+Run = Callable[[Graph, int], str]
+
 _LOCAL_RUNNERS = ("directrunner", "fnapirunner", "direct", "fnapi")
 #: Beam and all that a worker process imports again as part of its `__main__`.
 _WORKERS_IMPORT = ("beam_pipelines.writing.rounds", "beam_pipelines.reporting.report")
 _ERROR_TEXT = re.compile(r"<<celeba-error (\[.*?\])>>")
 
 
-def run(graph: Graph, options: PipelineOptions, images: int) -> str:
-    """Runs a graph to its end.
+@contextlib.contextmanager
+def engine(options: PipelineOptions) -> Iterator[Run]:
+    """Opens what runs the pipelines of one build, and closes it.
 
     Beam's `DirectRunner` would first try to download another runner; here it means
-    the runner inside the SDK. For many images the graph gets a process per core,
-    unless the options say otherwise; the runner itself stays in this process.
-
-    Args:
-      graph: adds the transforms to a pipeline.
-      options: Beam's.
-      images: how many will be read.
-
-    Returns:
-      the runner that was used, in words.
+    the runner inside the SDK.
 
     Raises:
-      UserError: what a worker raised.
+      UserError: exit 2, what the options ask for is not there; in the block, what a
+        worker raised.
     """
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     name = _runner_name(options)
-    if not _is_local(options):
-        try:
-            runner = create_runner(name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise usage_error(
-                f"--runner={name} cannot be loaded: {error}.",
-                "Install what it needs, or use --runner=DirectRunner.",
-            ) from error
-        _run(graph, runner, options, 1)
-        return name
+    if is_local(options):
+        yield functools.partial(_run_locally, options=options)
+        return
+    with contextlib.ExitStack() as stack:
+        if beam_options.is_dask(name):
+            from beam_pipelines.writing import dask_engine  # an extra has it
+
+            runner = stack.enter_context(dask_engine.open_runner(options))
+        elif job_servers.engine_of(name):
+            runner = stack.enter_context(job_servers.open_runner(options))
+        else:
+            runner = _create(name)
+            if isinstance(runner, PrismRunner):
+                _start_prism(runner, options)
+
+        # Ctrl-C must not wait for a job server, nor may its threads print.
+        run_job = _run_in_thread if job_servers.engine_of(name) else _run
+
+        def run(graph: Graph, _images: int) -> str:
+            run_job(graph, runner, options, 1)
+            return name
+
+        yield run
+
+
+def _create(name: str) -> PipelineRunner:
+    try:
+        return create_runner(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise usage_error(
+            f"--runner={name} cannot be loaded: {error}.",
+            "Install what it needs, or use --runner=DirectRunner.",
+        ) from error
+
+
+def _start_prism(runner: PrismRunner, options: PipelineOptions) -> None:
+    """Starts the program that all of the build's pipelines will use."""
+    if options.view_as(PortableOptions).job_endpoint:
+        return
+    try:
+        runner.default_job_server(options).start()
+    except Exception as error:  # it downloads, unpacks and starts a program
+        raise usage_error(
+            f"Prism cannot be started: {error}".split("\n")[0].rstrip(".") + ".",
+            "Name its program with --prism_location=FILE, or use DirectRunner.",
+        ) from error
+
+
+def _run_locally(graph: Graph, images: int, options: PipelineOptions) -> str:
+    """Runs a graph in this process; for many images it gets a process per core."""
     mode, workers = _choose_mode(options, images)
     # A copy: the next pass chooses again.
     options = PipelineOptions.from_dictionary(options.get_all_options(True))
@@ -81,7 +122,7 @@ def run(graph: Graph, options: PipelineOptions, images: int) -> str:
 
 def prepare(options: PipelineOptions, images: int) -> None:
     """Starts what worker processes need, while there is other work to do."""
-    if _is_local(options):
+    if is_local(options):
         mode, workers = _choose_mode(options, images)
         if mode == "multi_processing" and workers > 1:
             with contextlib.suppress(UserError):  # the run will meet it again
@@ -155,7 +196,7 @@ def _runner_name(options: PipelineOptions) -> str:
     return options.view_as(StandardOptions).runner or "DirectRunner"
 
 
-def _is_local(options: PipelineOptions) -> bool:
+def is_local(options: PipelineOptions) -> bool:
     return _runner_name(options).lower() in _LOCAL_RUNNERS
 
 

@@ -8,8 +8,8 @@ the kernel can swap two folders (Linux, on most file systems); elsewhere
 `files.exchange` renames three times, and a crash between two of them leaves `OUT` to be
 renamed back.
 
-Buckets cannot rename folders: there `RemoteStaging` builds in place, the manifest is
-the commit, and nothing is ever overwritten.
+Buckets cannot rename folders: there `Staging` builds in place, the manifest
+is the commit, and nothing is ever overwritten.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from beam_pipelines.writing.store import Store
 from schemas.manifest import FILE_NAME as MANIFEST
 from schemas.manifest import FORMAT, VERSION, Manifest
 from support import files
-from support.errors import output_error
+from support.errors import ExitCode, UserError, output_error
 
 BUILD_FILE, REJECTED_FILE = "build.json", "rejected.csv"
 
@@ -43,52 +43,63 @@ _IDENTITY_FILE = "building.txt"
 
 _SHARD = ".tfrecord-"
 
+_DOCUMENTS = (MANIFEST, BUILD_FILE, REJECTED_FILE, *dataset_info.FILE_NAMES)
+
 #: What a dataset folder may contain. Anything else in it is the user's.
 OURS = re.compile(
-    "|".join(
-        [
-            re.escape(MANIFEST),
-            re.escape(BUILD_FILE),
-            re.escape(REJECTED_FILE),
-            re.escape(RETRIES_FILE),
-            re.escape(dataset_info.INFO_FILE),
-            re.escape(dataset_info.FEATURES_FILE),
-            r"report\.html|report-[a-z]+\.png",
-            r"[a-z0-9_]+-[a-z]+\.tfrecord-\d+-of-\d+(\.json)?",
-        ]
-    )
+    "|".join(map(re.escape, (*_DOCUMENTS, RETRIES_FILE)))
+    + r"|report\.html|report-[a-z]+\.png"
+    r"|[a-z0-9_]+-[a-z]+\.tfrecord-\d+-of-\d+(\.json)?"
 )
 
 Rejection = tuple[str, str, str]  # file name, reason, detail
 
 
 class Staging:
-    """The place in which a dataset is built; see `LocalStaging`, `RemoteStaging`.
+    """A place in which a dataset is built: here, in a bucket, the output itself.
+
+    Nothing can be renamed there, so the manifest is the commit, and a file next to the
+    shards says which build they belong to. There is no lock: two builds into one prefix
+    leave the files of the one that wrote last, which the other's manifest then does not
+    match.
 
     Attributes:
       output: what the dataset will become, as it is shown to the user.
       store: the files that are there so far.
     """
 
-    def __init__(self, output: str, store: Store):
-        self.output = output
-        self.store = store
+    def __init__(self, output: str, identity: str):
+        self.output, self.store = output, Store(output)
+        self._identity = identity
 
     def hold(self) -> contextlib.AbstractContextManager:
         """Keeps others from building the same output, where that is possible."""
-        raise NotImplementedError
+        return contextlib.nullcontext()
 
     def open(self) -> bool:
         """Prepares it; returns whether unfinished work of the same build was found."""
-        raise NotImplementedError
+        existing = self.store.sizes()
+        if _IDENTITY_FILE not in existing:
+            if existing:
+                raise output_error(
+                    f"{self.output} holds other files, such as {min(existing)}.",
+                    "Give --output_dir a new prefix.",
+                )
+            self.store.write(_IDENTITY_FILE, self._identity)
+            return False
+        if self.store.read(_IDENTITY_FILE).decode() != self._identity:
+            raise output_error(
+                f"{self.output} holds an unfinished build of other options or images.",
+                "Give --output_dir a new prefix, or delete this one.",
+            )
+        return True
 
     def discard(self) -> None:
         """Removes what has been written; no other command can use it."""
-        raise NotImplementedError
+        self.store.delete(self.store.sizes())
 
     def _put_in_place(self, overwrite: bool) -> None:
         """Makes the store, which contains a complete dataset, the output."""
-        raise NotImplementedError
 
     def bytes(self) -> int:
         """The size of the part of the dataset that is there already."""
@@ -105,16 +116,6 @@ class Staging:
 
     def save_retries(self, passes: Sequence[Sequence[Rejection]]) -> None:
         self.store.write(RETRIES_FILE, json.dumps(passes))
-
-    def reports(self, names: Iterable[str]) -> dict[str, ShardReport]:
-        """The reports that exist of the named shards."""
-        existing = self.store.sizes()
-        reports = {
-            name: ShardReport.load(self.store, name)
-            for name in names
-            if report_name(name) in existing
-        }
-        return {name: report for name, report in reports.items() if report}
 
     def publish(
         self,
@@ -139,7 +140,7 @@ class Staging:
 
     def forget_rejections(self, shards: Iterable[str]) -> None:
         """Makes the next build look again at all images that the writers rejected."""
-        reports = self.reports(shards).values()
+        reports = load_reports(self.store, shards).values()
         stale = [report_name(report.name) for report in reports if report.rejected]
         self.store.delete([RETRIES_FILE, *stale])
 
@@ -155,7 +156,14 @@ class Staging:
         build: Mapping[str, Any],
     ) -> None:
         """Writes everything that is stored next to the shards, the manifest last."""
+        sizes = self.store.sizes()
         for shard in manifest.shards:
+            if sizes.get(shard.name) != shard.bytes:
+                raise UserError(
+                    f"{shard.name} in {self.store} was changed after it was written.",
+                    "Run the same command again: it writes such shards anew.",
+                    ExitCode.INTEGRITY,
+                )
             self.store.sync(shard.name)
         documents = {
             REJECTED_FILE: rejected_csv(rejected),
@@ -186,7 +194,8 @@ class LocalStaging(Staging):
     def __init__(self, output: str, identity: str):
         self._folder = Path(os.path.abspath(output))
         self.path = self._folder.with_name(f"{self._folder.name}.building-{identity}")
-        super().__init__(output, Store(str(self.path)))
+        super().__init__(output, identity)
+        self.store = Store(str(self.path))
 
     def hold(self) -> contextlib.AbstractContextManager:
         return files.FolderLock(self._folder)
@@ -218,53 +227,25 @@ class LocalStaging(Staging):
                 shutil.rmtree(path, ignore_errors=True)
 
 
-class RemoteStaging(Staging):
-    """The output itself: nothing can be renamed there, so the manifest is the commit.
-
-    A file next to the shards says which build they belong to. There is no lock: two
-    builds into one prefix leave the files of the one that wrote last, which the other's
-    manifest then does not match.
-    """
-
-    def __init__(self, output: str, identity: str):
-        super().__init__(output, Store(output))
-        self._identity = identity
-
-    def hold(self) -> contextlib.AbstractContextManager:
-        return contextlib.nullcontext()
-
-    def open(self) -> bool:
-        existing = self.store.sizes()
-        if _IDENTITY_FILE not in existing:
-            if existing:
-                raise output_error(
-                    f"{self.output} holds other files, such as {min(existing)}.",
-                    "Give --output_dir a new prefix.",
-                )
-            self.store.write(_IDENTITY_FILE, self._identity)
-            return False
-        if self.store.read(_IDENTITY_FILE).decode() != self._identity:
-            raise output_error(
-                f"{self.output} holds an unfinished build of other options or images.",
-                "Give --output_dir a new prefix, or delete this one.",
-            )
-        return True
-
-    def discard(self) -> None:
-        self.store.delete(self.store.sizes())
-
-    def _put_in_place(self, overwrite: bool) -> None:
-        """It is there already."""
-
-
 def open_staging(
     output: str, config: Mapping[str, Any], sources: Mapping[str, Any]
 ) -> Staging:
     """The staging of a build; equal configuration and sources find the same one."""
     identity = json.dumps([FORMAT, VERSION, config, sources], sort_keys=True)
     name = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    kind = RemoteStaging if is_remote(output) else LocalStaging
+    kind = Staging if is_remote(output) else LocalStaging
     return kind(output, name)
+
+
+def load_reports(store: Store, names: Iterable[str]) -> dict[str, ShardReport]:
+    """The reports that a store has on the named shards."""
+    existing = store.sizes()
+    reports = {
+        name: ShardReport.load(store, name)
+        for name in names
+        if report_name(name) in existing
+    }
+    return {name: report for name, report in reports.items() if report}
 
 
 def check_output(output: str, overwrite: bool) -> None:

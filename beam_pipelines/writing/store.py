@@ -56,14 +56,23 @@ class Store:
         with self._errors(), FileSystems.create(self._path(name), **_AS_IT_IS) as file:
             yield file
 
-    def write(self, name: str, data: str | bytes) -> None:
-        """Writes a file (text as UTF-8), complete or not at all."""
-        with self.writer(name) as file:
+    def write(self, name: str, data: str | bytes, durable: bool = True) -> None:
+        """Writes a file (text as UTF-8), complete or not at all; see `writer`."""
+        with self.writer(name, durable) as file:
             file.write(files.encode(data))
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """Opens a file to read, at any place; raises FileNotFoundError."""
+        with self._errors():
+            if not FileSystems.exists(self._path(name)):
+                raise FileNotFoundError(self._path(name))
+            with FileSystems.open(self._path(name), **_AS_IT_IS) as file:
+                yield file
 
     def read(self, name: str) -> bytes:
         """The bytes of a file; raises FileNotFoundError."""
-        with self._open(name) as file:
+        with self.open(name) as file:
             return file.read()
 
     def sizes(self) -> dict[str, int]:
@@ -85,7 +94,7 @@ class Store:
     def contains(self, name: str, sha256: str) -> bool:
         """Tells whether a file is there and has this sha256, in hexadecimal."""
         try:
-            with self._open(name) as file:
+            with self.open(name) as file:
                 return hashlib.file_digest(file, "sha256").hexdigest() == sha256
         except FileNotFoundError:
             return False
@@ -108,14 +117,6 @@ class Store:
 
     def _path(self, name: str) -> str:
         return f"{self.location.rstrip('/')}/{name}"
-
-    @contextlib.contextmanager
-    def _open(self, name: str) -> Iterator[BinaryIO]:
-        with self._errors():
-            if not FileSystems.exists(self._path(name)):
-                raise FileNotFoundError(self._path(name))
-            with FileSystems.open(self._path(name), **_AS_IT_IS) as file:
-                yield file
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import programs
+from benchmarks import harness, programs
 from benchmarks.train_step.cases import (
     DROPOUT,
     LEARNING_RATE,
@@ -30,11 +30,6 @@ _OPTIONS = {
     "resnet": {"num_classes": 1},
 }
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def device() -> dict[str, str]:
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return {"torch": torch.__version__, "gpu": gpu, "cuda": torch.version.cuda or ""}
 
 
 def prepare(task: dict[str, Any]) -> programs.Step:
@@ -56,18 +51,15 @@ def prepare(task: dict[str, Any]) -> programs.Step:
     images = (torch.rand(shape) * 255).to(kind, memory_format=torch.channels_last)
     labels = torch.randint(0, 2, (task["batch_size"],)).float().to(kind)
     facts = _facts(model, images)
-    wait = torch.cuda.synchronize if kind == "cuda" else lambda: None
-
-    def device_bytes() -> int:
-        return torch.cuda.max_memory_allocated() if kind == "cuda" else 0
-
-    return programs.Step(
-        task["batch_size"],
-        _step(model, images, labels, _DTYPES[task["precision"]]),
-        wait,
-        facts,
-        device_bytes,
-    )
+    step = _step(model, images, labels, _DTYPES[task["precision"]])
+    if kind == "cpu":
+        wait, gpu, device_bytes = lambda _: None, "", lambda: 0
+    else:
+        wait, gpu = lambda _: torch.cuda.synchronize(), torch.cuda.get_device_name()
+        device_bytes = torch.cuda.max_memory_allocated
+    about = {"torch": torch.__version__, "gpu": gpu, "cuda": torch.version.cuda or ""}
+    work = harness.steps(step, task["batch_size"], wait)
+    return programs.Step(work, facts, device_bytes, about=about)
 
 
 class Classifier(nn.Module):
@@ -159,4 +151,4 @@ def _facts(model: nn.Module, images: torch.Tensor) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    programs.serve(prepare, device)
+    programs.serve(prepare)

@@ -1,4 +1,4 @@
-"""Upper bounds of the stages on this machine: copies, reads, decoding, products.
+"""Upper bounds of the stages on this machine: copies, reads, decoding.
 
 Every function returns work for `harness.measure_within`.
 """
@@ -6,7 +6,6 @@ Every function returns work for `harness.measure_within`.
 import concurrent.futures
 import contextlib
 import os
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,30 +14,11 @@ import numpy as np
 import simplejpeg
 import tensorflow as tf
 
-from benchmarks.harness import Timed, Work
-from benchmarks.train_step import tensorflow_step
+from benchmarks.harness import Work, repeated, steps
 from support.pool import cores
 
 _COPIED = 64 * 2**20  # bytes, more than processors hold in their caches
 _BLOCK = 2**20  # bytes
-
-
-def repeated(do: Callable[[], int], before: Callable = lambda: None) -> Work:
-    """Work that calls `do` once per unit, and before each of them, untimed, `before`.
-
-    The units that count are the sum of what `do` returns.
-    """
-
-    def work(units: int) -> Timed:
-        done, seconds = 0, 0.0
-        for _ in range(units):
-            before()
-            started = time.perf_counter()
-            done += do()
-            seconds += time.perf_counter() - started
-        return Timed(done, seconds)
-
-    return work
 
 
 def in_threads(function: Callable[[Any], int], items: Iterable[Any]) -> int:
@@ -90,17 +70,14 @@ def sequential_read(paths: Sequence[Path], cold: bool) -> Work:
     )
 
 
-def libjpeg(
-    jpegs: Sequence[bytes], shape: tuple[int, int, int], workers: int = 0
-) -> Work:
-    """Images decoded by libjpeg-turbo, into memory that is used again.
+def libjpeg(jpegs: Sequence[bytes], shape: tuple[int, int, int]) -> Work:
+    """Images decoded by libjpeg-turbo on all cores, into memory that is used again.
 
     Args:
       jpegs: decoded once per unit.
       shape: of each, decoded.
-      workers: threads; 0 is one per core.
     """
-    workers = workers or cores()
+    workers = cores()
 
     def decode(number: int) -> int:
         out = np.empty(shape, np.uint8)
@@ -112,28 +89,11 @@ def libjpeg(
     return repeated(lambda: in_threads(decode, range(workers)))
 
 
-def matmul(precision: str, gpu: bool) -> Work:
-    """Floating-point operations of large square matrix products."""
-    multiply, operations = tensorflow_step.matmul(precision, gpu)
-
-    def do() -> int:
-        multiply()
-        return int(operations)
-
-    return repeated(do)
-
-
 def device_copy() -> Work:
     """Bytes copied within a GPU's memory."""
-    source = tf.zeros([_COPIED], tf.float32)
+    source = tf.zeros([_COPIED], tf.uint8)
     target = tf.Variable(source)
-
-    def do() -> int:
-        target.assign(source)
-        target[0].numpy()
-        return source.shape[0] * source.dtype.size
-
-    return repeated(do)
+    return steps(lambda: target.assign(source), _COPIED, lambda _: target[0].numpy())
 
 
 def to_device() -> Work:
@@ -141,9 +101,8 @@ def to_device() -> Work:
     with tf.device("CPU:0"):
         source = tf.zeros([_COPIED], tf.uint8)
 
-    def do() -> int:
+    def move() -> tf.Tensor:
         with tf.device("GPU:0"):
-            tf.identity(source)[0].numpy()
-        return _COPIED
+            return tf.identity(source)
 
-    return repeated(do)
+    return steps(move, _COPIED, lambda last: last[0].numpy())

@@ -6,22 +6,12 @@ import re
 from benchmarks.options import check_choices
 from support import command
 from support.errors import usage_error
-from support.images import require_local
-from trainer.config import MODELS, PRECISIONS, TrainConfig
+from trainer.config import TrainConfig
 
 ALL = "all"
 #: In the order in which an image meets them.
-STAGES = (
-    "read",
-    "parse",
-    "decode",
-    "batch",
-    "transfer",
-    "warp",
-    "forward",
-    "step",
-    "train",
-    "evaluation",
+STAGES = tuple(
+    "read parse decode batch transfer warp forward step train evaluation".split()
 )
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh]?)")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -45,9 +35,6 @@ class StagesConfig:
     write: bool = command.option(False, "Write the result to benchmarks/results.")
 
     def __post_init__(self):
-        require_local(self.data_dir, "data_dir")
-        check_choices("model", [self.model], MODELS)
-        check_choices("precision", [self.precision], PRECISIONS)
         check_choices("stages", self.stages, (ALL, *STAGES))
         if not self.seconds > 0:
             raise usage_error(

@@ -1,6 +1,6 @@
 """Stages on the device: transfer, warp, model, training, evaluation."""
 
-import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Callable
@@ -9,60 +9,38 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.harness import Timed, Work
+from benchmarks.harness import Timed, Work, steps
 from trainer.augmentation import Augmenter
-from trainer.config import TrainConfig
-from trainer.data import Dataset, train_dataset
+from trainer.data import train_dataset
 from trainer.data.input_pipeline import IMAGES, INDEX, STEP, WEIGHTS
-from trainer.loop import runtime
-from trainer.loop.job import Job, build_job
+from trainer.loop.job import Job
 from trainer.models import training_model
 
-Batch = dict[str, Any]
 _EPOCHS = 1000  # more than are measured
 
 
-@dataclasses.dataclass(frozen=True)
-class Parts:
-    """Objects that the stages on the device share.
+class OnBatch:
+    """Works that repeat a step on one batch, which stays on the device."""
 
-    Attributes:
-      job: as `trainer.main` builds it.
-      batch: training examples that stay on the device.
-      augment: its augmentation, as the train step compiles it.
-      warped: its images as the model takes them.
-    """
-
-    job: Job
-    batch: Batch
-    augment: Callable[[Batch], tf.Tensor]
-    warped: tf.Tensor
-
-    @classmethod
-    def build(cls, config: TrainConfig, dataset: Dataset) -> "Parts":
-        """Builds a job and takes one batch.
+    def __init__(self, job: Job):
+        """Takes the job as `trainer.main` builds it, and its first batch.
 
         Raises:
           UserError: the batch is larger than the training split (exit 2).
         """
-        job = build_job(config, runtime.prepare(config), dataset)
-        batch = next(iter(long_run(job)))
+        self._job, config = job, job.config
+        self._batch = next(iter(long_run(job)))
         augmenter = Augmenter(
             config.augment, config.augmentation, config.input_size, config.seed
         )
-        augment = tf.function(
+        self._augment = tf.function(
             lambda batch: augmenter(batch[IMAGES], batch[STEP], batch[INDEX])
         )
-        return cls(job, batch, augment, augment(batch))
-
-    @property
-    def gpu(self) -> bool:
-        return self.job.runtime.devices[0].startswith("GPU")
 
     def transfer(self) -> Work:
         """Brings the batch's images from the host to the GPU."""
         with tf.device("CPU:0"):
-            images = tf.identity(self.batch[IMAGES])
+            images = tf.identity(self._batch[IMAGES])
 
         def move() -> tf.Tensor:
             with tf.device("GPU:0"):
@@ -71,53 +49,52 @@ class Parts:
         return self._repeat(move)
 
     def warp(self) -> Work:
-        return self._repeat(lambda: self.augment(self.batch))
+        """The job's augmentation, as the train step compiles it."""
+        return self._repeat(lambda: self._augment(self._batch))
 
     def forward(self) -> Work:
         """The model that trains, in inference mode, on images that are warped."""
-        model = self.job.training_model
+        model = self._job.training_model
 
-        @tf.function(jit_compile=self.job.runtime.xla)
+        @tf.function(jit_compile=self._job.runtime.xla)
         def predict(images):
             return model(images, training=False)[training_model.LOGIT]
 
-        return self._repeat(lambda: predict(self.warped))
+        return self._repeat(lambda: predict(self._warped))
 
     def step(self) -> Work:
-        """The complete train step, warp included, on the same batch every time."""
-        step = self.job.train_step
+        """The complete train step, warp included."""
+        step = self._job.train_step
 
         def run() -> tf.Variable:
-            step(self.batch)
+            step(self._batch)
             return step.sums
 
         return self._repeat(run)
 
-    def evaluate(self) -> Work:
-        """Reads, decodes and evaluates the validation split, in float32."""
-        batches = self.job.evaluation_dataset("validation").repeat()
+    @functools.cached_property
+    def _warped(self) -> tf.Tensor:
+        return self._augment(self._batch)
 
-        def work(units: int) -> Timed:
-            done, started = 0, time.perf_counter()
-            for batch in itertools.islice(batches, units):
-                self.job.evaluation_step(batch[IMAGES]).numpy()
-                done += int(np.sum(batch[WEIGHTS].numpy()))
-            return Timed(done, time.perf_counter() - started)
+    def _repeat(self, do: Callable[[], Any]) -> Work:
+        def wait(last: Any) -> None:
+            tf.reshape(last, [-1])[0].numpy()
 
-        return work
+        return steps(do, self._job.config.batch_size, wait)
 
-    def _repeat(self, do: Callable[[], tf.Tensor]) -> Work:
-        """Work of which a unit is one call on a batch; waits for the last one only."""
 
-        def work(units: int) -> Timed:
-            started = time.perf_counter()
-            for _ in range(units):
-                result = do()
-            tf.reshape(result, [-1])[0].numpy()  # waits for the device
-            seconds = time.perf_counter() - started
-            return Timed(units * self.job.config.batch_size, seconds)
+def evaluation(job: Job) -> Work:
+    """Reads, decodes and evaluates the validation split, in float32."""
+    batches = job.evaluation_dataset("validation").repeat()
 
-        return work
+    def work(units: int) -> Timed:
+        done, started = 0, time.perf_counter()
+        for batch in itertools.islice(batches, units):
+            job.evaluation_step(batch[IMAGES]).numpy()
+            done += int(np.sum(batch[WEIGHTS].numpy()))
+        return Timed(done, time.perf_counter() - started)
+
+    return work
 
 
 def long_run(job: Job, cache: bool = False) -> tf.data.Dataset:
@@ -146,12 +123,10 @@ def training(job: Job, cache: bool, between: Callable[[], None]) -> Work:
 
     Args:
       job: whose step it is.
-      cache: keep the decoded images in memory; all are decoded before the first turn.
+      cache: keep the decoded images in memory; the first call decodes all of them.
       between: called twice in every epoch, between two steps; its time counts.
     """
     batches, half = long_run(job, cache), max(1, job.steps_per_epoch // 2)
-    if cache:
-        next(iter(batches))
 
     def work(units: int) -> Timed:
         stream = iter(batches)

@@ -3,14 +3,13 @@
 import dataclasses
 import itertools
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from benchmarks.harness import Timed, Work
-from benchmarks.stages.bounds import drop_from_cache, repeated
+from benchmarks.harness import Timed, Work, repeated
+from benchmarks.stages.bounds import drop_from_cache
 from schemas import example as example_schema
 from support.hardware import available_memory
 from support.pool import cores
@@ -41,22 +40,19 @@ def part_of(dataset: Dataset) -> Dataset:
     return Dataset(dataset.folder, dataclasses.replace(manifest, shards=tuple(shards)))
 
 
-def shard_paths(dataset: Dataset) -> list[Path]:
-    """Files of the training shards."""
-    return [dataset.path(shard) for shard in dataset.manifest.split("train")]
-
-
 class Records:
     """The training records, read as the trainer reads them, and some of them.
 
     Attributes:
+      paths: files of the training shards.
       jpegs: of some records.
       record_bytes: of a record, in the mean.
     """
 
     def __init__(self, dataset: Dataset):
-        self._paths = shard_paths(dataset)
-        self._manifest = dataset.manifest
+        manifest = dataset.manifest
+        self.paths = [dataset.path(shard) for shard in manifest.split("train")]
+        self._manifest = manifest
         key = tf.constant([0, 0], tf.int64)
         self._records = input_pipeline.records(dataset, "train", key)
         first = itertools.islice(self._records.as_numpy_iterator(), _SAMPLE)
@@ -70,7 +66,7 @@ class Records:
 
         return repeated(
             lambda: _count(batches),
-            lambda: drop_from_cache(self._paths if cold else []),
+            lambda: drop_from_cache(self.paths if cold else []),
         )
 
     def parsing(self, units: int) -> Timed:

@@ -17,18 +17,17 @@ CACHED, WARM, COLD = (
     "train, shards in page cache",
     "train, shards on disk",
 )
-#: Way of reading -> what it adds to the one before, and in words.
-_ADDED = {
-    CACHED: ("transfer", "assembling batches and bringing them to the device"),
-    WARM: ("decode", "reading and decoding"),
-    COLD: ("disk", "the disk"),
+#: Way of reading -> what it is, what it adds to the one before, and in words.
+_WAYS = {
+    CACHED: (
+        "from decoded images in memory",
+        "transfer",
+        "assembling batches and bringing them to the device",
+    ),
+    WARM: ("from shards in the page cache", "decode", "reading and decoding"),
+    COLD: ("from shards on the disk", "disk", "the disk"),
 }
-_SOURCES = {
-    CACHED: "from decoded images in memory",
-    WARM: "from shards in the page cache",
-    COLD: "from shards on the disk",
-}
-WAYS = tuple(_ADDED)
+WAYS = tuple(_WAYS)
 #: Fraction of the time below which waiting is not worth a change.
 _TOLERABLE = 0.02
 #: A GPU that reaches less of its matrix products has too little to do at a time.
@@ -92,12 +91,10 @@ def describe(rates: Rates, noise: float) -> str:
     def fraction(value: float) -> str:
         return "noise" if abs(value) < noise else f"{value:.1%}"
 
-    lines = [f"{_SOURCES[way]} {fraction(waiting(rates, way))}" for way in WAYS]
-    causes = [
-        f"{_ADDED[way][0]} {fraction(value)}"
-        for way, value in parts(rates, COLD).items()
-    ]
-    return f"Waiting for input: {'; '.join(lines)} ({', '.join(causes)})."
+    lines = [f"{_WAYS[way][0]} {fraction(waiting(rates, way))}" for way in WAYS]
+    causes = parts(rates, COLD).items()
+    parted = [f"{_WAYS[way][1]} {fraction(value)}" for way, value in causes]
+    return f"Waiting for input: {'; '.join(lines)} ({', '.join(parted)})."
 
 
 def verdict(rates: Rates, setting: Setting, noise: float) -> tuple[str, str, str]:
@@ -112,19 +109,19 @@ def verdict(rates: Rates, setting: Setting, noise: float) -> tuple[str, str, str
       the bottleneck in a sentence, a flag to change or "nothing", and why.
     """
     way = setting.usual
-    stalled = waiting(rates, way)
+    stalled, source = waiting(rates, way), _WAYS[way][0]
     if stalled <= max(noise, _TOLERABLE):
         reached = min(1.0, rates[way] / rates[STEP])
         return (
-            f"The train step is the bottleneck: {_SOURCES[way]}, training reaches "
+            f"The train step is the bottleneck: {source}, training reaches "
             f"{reached:.0%} of its rate on a batch that stays on the device.",
             *_for_the_step(setting),
         )
     causes = parts(rates, way)
     cause = max(causes, key=causes.get)
     return (
-        f"The input is the bottleneck: {_SOURCES[way]}, training waits {stalled:.0%} "
-        f"of its time, most of it for {_ADDED[cause][1]}.",
+        f"The input is the bottleneck: {source}, training waits {stalled:.0%} of its "
+        f"time, most of it for {_WAYS[cause][2]}.",
         *_for_the_input(cause, setting),
     )
 

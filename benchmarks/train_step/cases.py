@@ -4,14 +4,12 @@ The rates hardly depend on the settings: they are the trainer's own, so that all
 frameworks do the same.
 """
 
-import dataclasses
 import importlib.util
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
-from benchmarks import programs
 from support.errors import usage_error
 
 LEARNING_RATE, WEIGHT_DECAY, SMOOTHING, DROPOUT = 1.5e-3, 0.05, 0.1, 0.2
@@ -25,28 +23,23 @@ OURS, WARP = "ours", "warp"
 TORCHVISION = "torchvision"
 
 
-@dataclasses.dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """A program that takes the step.
 
     Attributes:
       module: the program.
       case: its task's case.
-      needs: the package that a peer needs; empty for our own.
       environment: changes to it.
     """
 
     module: str
     case: str
-    needs: str = ""
-    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    environment: Mapping[str, str] = {}
 
     def words(self, peers_python: str) -> list[str]:
         """The command line without the task; an empty `peers_python` is this one."""
-        return [self.python(peers_python), "-m", self.module]
-
-    def python(self, peers_python: str) -> str:
-        return (peers_python if self.needs else "") or sys.executable
+        python = peers_python if self.module == TORCH else ""
+        return [python or sys.executable, "-m", self.module]
 
 
 _TENSORFLOW = "benchmarks.train_step.tensorflow_step"
@@ -56,10 +49,10 @@ KINDS = {
     OURS: Kind(_TENSORFLOW, OURS),
     "again": Kind(_TENSORFLOW, OURS),
     WARP: Kind(_TENSORFLOW, WARP),
-    "onednn_off": Kind(_TENSORFLOW, OURS, environment={"TF_ENABLE_ONEDNN_OPTS": "0"}),
+    "onednn_off": Kind(_TENSORFLOW, OURS, {"TF_ENABLE_ONEDNN_OPTS": "0"}),
     "keras": Kind(_TENSORFLOW, "keras"),
-    "pytorch": Kind(TORCH, "pytorch", "torchvision"),
-    TORCHVISION: Kind(TORCH, TORCHVISION, "torchvision"),
+    "pytorch": Kind(TORCH, "pytorch"),
+    TORCHVISION: Kind(TORCH, TORCHVISION),
 }
 
 
@@ -84,27 +77,3 @@ def backend(*known: str) -> str:
             f"Run `python -m pip install {name}`, or set KERAS_BACKEND to another.",
         )
     return name
-
-
-def available(
-    wanted: Mapping[str, Kind], peers_python: str
-) -> tuple[dict[str, Kind], dict[str, Any]]:
-    """The cases whose packages are installed, and the peers' own description.
-
-    Prints which cases are skipped.
-
-    Args:
-      wanted: name -> program.
-      peers_python: the Python of the peers' environment; empty is this one.
-
-    Raises:
-      UserError: it cannot be run (exit 2).
-    """
-    kinds, peers = {}, {}
-    for name, kind in wanted.items():
-        if kind.needs and not peers:
-            if not programs.can_import(name, kind.python(peers_python), kind.needs):
-                continue
-            peers = programs.describe(kind.words(peers_python), kind.environment)
-        kinds[name] = kind
-    return kinds, peers

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import flops, programs
+from benchmarks.harness import Work, steps
 from benchmarks.train_step import cases
 from schemas.celeba import CELEBA
 from schemas.manifest import Manifest, Shard
@@ -22,7 +23,7 @@ from trainer.config import TrainConfig
 from trainer.data import Dataset
 from trainer.data.input_pipeline import ATTRIBUTES, IMAGES, INDEX, LABELS, STEP
 from trainer.loop import runtime, wakeup
-from trainer.loop.job import build_job
+from trainer.loop.job import Job
 from trainer.loop.runtime import Runtime
 from trainer.loop.steps import TrainStep
 
@@ -32,12 +33,6 @@ _HEIGHT, _WIDTH = 218, 178
 #: Side of the matrices whose product is the peak, and products per call: a small one
 #: does not fill a GPU, and waiting for one takes longer than the product.
 _CPU_MATMUL, _GPU_MATMUL = (2048, 1), (8192, 16)
-
-
-def device() -> dict[str, str]:
-    effective = runtime.prepare(TrainConfig())
-    gpu = effective.device_name if effective.devices[0].startswith("GPU") else ""
-    return {"precision": effective.precision, "gpu": gpu}
 
 
 def prepare(task: dict[str, Any]) -> programs.Step:
@@ -51,11 +46,10 @@ def prepare(task: dict[str, Any]) -> programs.Step:
     )
     effective = runtime.prepare(config)
     if task["case"] == "keras":
-        model, start, wait = _keras(config)
+        model, work = _keras(config)
     else:
-        model, start, wait = _ours(config, effective, task["case"] == "warp")
+        model, work = _ours(config, effective, task["case"] == "warp")
     gpus = tf.config.list_physical_devices("GPU")
-    multiply, operations = matmul(effective.precision, bool(gpus))
 
     def device_bytes() -> int:
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] if gpus else 0
@@ -65,14 +59,15 @@ def prepare(task: dict[str, Any]) -> programs.Step:
         "trainable": float(sum(np.prod(v.shape) for v in model.trainable_variables)),
         "GFLOP/image": flops.training(model) / 1e9,
     }
-    return programs.Step(
-        config.batch_size, start, wait, facts, device_bytes, multiply, operations
-    )
+    multiply = matmul(effective.precision, bool(gpus))
+    return programs.Step(work, facts, device_bytes, multiply)
 
 
-def _ours(config: TrainConfig, effective: Runtime, warp: bool) -> tuple:
+def _ours(
+    config: TrainConfig, effective: Runtime, warp: bool
+) -> tuple[keras.Model, Work]:
     """The trainer's own step, or the same on images that are warped already."""
-    job = build_job(config, effective, _dataset(config))
+    job = Job(config, effective, _dataset(config))
     step = job.train_step
     if not warp:
         step = TrainStep(
@@ -84,10 +79,11 @@ def _ours(config: TrainConfig, effective: Runtime, warp: bool) -> tuple:
             effective.strategy,
         )
     batch = _batch(config, not warp)
-    return job.training_model, lambda: step(batch), lambda: step.sums.numpy()
+    work = steps(lambda: step(batch), config.batch_size, lambda _: step.sums.numpy())
+    return job.training_model, work
 
 
-def _keras(config: TrainConfig) -> tuple:
+def _keras(config: TrainConfig) -> tuple[keras.Model, Work]:
     """Plain Keras: stock layers, all else by default."""
     model = models.build(config.model, config.input_size, dropout=cases.DROPOUT)
     model.compile(
@@ -99,7 +95,8 @@ def _keras(config: TrainConfig) -> tuple:
     batch = _batch(config, warped=True)
     images, labels = batch[IMAGES], batch[LABELS][:, None]
     # It returns the loss as a number, and so waits for every step.
-    return model, lambda: model.train_on_batch(images, labels), lambda: None
+    train = functools.partial(model.train_on_batch, images, labels)
+    return model, steps(train, config.batch_size, lambda _: None)
 
 
 def _batch(config: TrainConfig, warped: bool) -> dict[str, tf.Tensor]:
@@ -133,8 +130,8 @@ def _dataset(config: TrainConfig) -> Dataset:
     )
 
 
-def matmul(precision: str, gpu: bool) -> tuple[Callable[[], Any], float]:
-    """Multiplies large square matrices: the function, and its operations per call."""
+def matmul(precision: str, gpu: bool) -> Work:
+    """Products of large square matrices, made at the first call; the units are FLOP."""
     side, products = _GPU_MATMUL if gpu else _CPU_MATMUL
 
     @functools.cache
@@ -152,9 +149,9 @@ def matmul(precision: str, gpu: bool) -> tuple[Callable[[], Any], float]:
 
         return multiply
 
-    return lambda: make()().numpy(), 2.0 * side**3 * products
+    return steps(lambda: make()(), 2 * side**3 * products, lambda last: last.numpy())
 
 
 if __name__ == "__main__":
     with wakeup.Watch():
-        programs.serve(prepare, device)
+        programs.serve(prepare)

@@ -1,6 +1,8 @@
 """A small CelebA in the official format, made of noise, and a way to build from it."""
 
 import dataclasses
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -106,3 +108,36 @@ class Builder:
 @pytest.fixture
 def builder(small_celeba, tmp_path) -> Builder:
     return Builder(small_celeba.folder, tmp_path / "out")
+
+
+_SLOW_BUILD = """
+import sys, time
+from beam_pipelines import build
+from beam_pipelines.writing import shards
+from support import command
+from support.images import prepare_jpeg
+
+def slow(*arguments):
+    time.sleep(PAUSE)
+    return prepare_jpeg(*arguments)
+
+shards.prepare_jpeg = slow
+if __name__ == "__main__":
+    command.run(build.main, ["build", *sys.argv[1:]])
+"""
+
+
+def start_slow_build(builder: Builder, pause: float, *flags: str) -> subprocess.Popen:
+    """Starts the build as a program whose workers take some seconds per image."""
+    # A file, not `-c`: worker processes import it, too.
+    path = builder.output.parent.with_suffix(".py")
+    path.write_text(_SLOW_BUILD.replace("PAUSE", str(pause)))
+    own = [f"--celeba_dir={builder.celeba_dir}", f"--output_dir={builder.output}"]
+    return subprocess.Popen(
+        [sys.executable, path, *own, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )

@@ -5,7 +5,6 @@ import pytest
 from benchmarks import input as benchmark
 from benchmarks import input_cases
 from benchmarks.peers import loaders, writers
-from support.pool import cores
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,6 @@ def test_each_case_reads_the_training_split(data):
     for case in input_cases.own_cases(folder, loose, 8):
         result = case.run()
         done[case.name] = getattr(result, "units", result)
-    assert done.pop("memory copy") > 1000
     full = count // 8 * 8
     expected = {
         "trainer, streaming": full,
@@ -34,10 +32,7 @@ def test_each_case_reads_the_training_split(data):
         "tf.data, loose files": full,
         "image_dataset_from_directory": count,
         "decode only": count,
-        "decode only, 1 core": count,
     }
-    if cores() == 1:
-        del expected["decode only, 1 core"]
     assert done == expected
 
 

@@ -59,22 +59,12 @@ def test_a_backend_that_is_not_installed_is_named(monkeypatch):
 )
 def test_a_step_that_does_not_start_is_not_a_bug(monkeypatch, written, code, words):
     def fail(command, _environment):
-        raise programs.ProgramFailed(" ".join(command), f"Traceback\n{written}\n", 1)
+        raise programs.ProgramFailed(" ".join(command[:3]), f"Trace\n{written}\n", 1)
 
-    monkeypatch.setattr(programs, "describe", fail)
+    monkeypatch.setattr(programs, "Program", fail)
     with pytest.raises(UserError, match=f"{written} .*{words}") as raised:
-        step.measure(StepConfig())
+        step.measure(StepConfig(models=("vgg16",)))
     assert raised.value.exit_code == code
-
-
-def test_peers_that_are_not_installed_are_skipped(tmp_path, capsys):
-    kinds = StepConfig(cases=("ours", "pytorch")).kinds
-    installed = programs.can_import("pytorch", sys.executable, "torchvision")
-    found, _ = cases.available(kinds, sys.executable)
-    assert list(found) == ["ours", "pytorch"][: 1 + installed]
-    assert installed or "skipped: pytorch" in capsys.readouterr().out
-    with pytest.raises(UserError, match="cannot be run: No such file"):
-        cases.available(kinds, str(tmp_path / "python"))
 
 
 @pytest.mark.parametrize(
@@ -102,37 +92,43 @@ def test_operations_of_depthwise_convolutions_are_counted():
 
 PROGRAM = """
 import time
-from benchmarks import programs
+from benchmarks import harness, programs
 print("libraries print when they are imported")
 def prepare(task):
     print("{and later}")
-    work = lambda: time.sleep(0.02)
-    return programs.Step(task["images"], work, lambda: None, {"a": 2.0},
-                         lambda: 3 * 2**20, work, 1e9)
-programs.serve(prepare, lambda: {"gpu": "none"})
+    work = harness.steps(lambda: time.sleep(0.02), task["images"], lambda last: None)
+    product = harness.steps(lambda: time.sleep(0.02), 1000, lambda last: None)
+    about = {"gpu": "none"}
+    return programs.Step(work, {"a": 2.0}, lambda: 3 * 2**20, product, about)
+programs.serve(prepare)
 """
 
 
-def test_a_program_waits_for_its_rounds():
-    words = [sys.executable, "-c", PROGRAM]
-    assert programs.describe(words, {}) == {"gpu": "none"}
+def test_a_program_waits_for_its_turns():
     task = json.dumps({"images": 5, "round_seconds": 0.1})
-    with programs.Program([*words, task], {}) as program:
+    with programs.Program([sys.executable, "-c", PROGRAM, task], {}) as program:
+        assert program.about == {"gpu": "none"}
         assert program.facts["a"] == 2
         assert program.facts["compile, s"] >= 0
+        assert 0 <= program.facts["memory, MiB"] < 100
+        assert program.facts["GPU memory, MiB"] == 3
         for _ in range(2):
             done = program.run()
             assert done.units % 5 == 0
             assert done.seconds >= done.units // 5 * 0.02
-            assert 0 < done.matmul <= 1e9 / 0.02
-            assert done.device_memory == 3
-            assert 0 <= done.memory < 100
+        done = program.run("matmul")
+        assert done.units % 1000 == 0 and done.seconds >= 0.02
 
 
 def test_peers_need_no_package_of_ours():
     program = "import sys; sys.path.append('.'); import benchmarks.train_step.cases"
     words = [sys.executable, "-S", "-c", program]
     subprocess.run(words, cwd=harness.ROOT, check=True)
+
+
+def test_a_python_that_cannot_be_run_is_named():
+    with pytest.raises(UserError, match="/none/python cannot be run: No such file"):
+        programs.Program(["/none/python", "-c", ""], {})
 
 
 def test_a_program_that_ends_says_why():
@@ -160,11 +156,11 @@ def test_running_out_of_memory_is_named(end):
 
 def test_a_program_that_ends_on_the_way_is_noticed():
     dies = PROGRAM.replace(
-        "work = lambda: time.sleep(0.02)",
-        "calls = []\n    work = lambda: calls.append(1) or 1 / (len(calls) < 6)",
+        "lambda: time.sleep(0.02), task",
+        "lambda calls=[]: calls.append(1) or 1 / (len(calls) < 6), task",
     )
-    told = json.dumps({"images": 5, "round_seconds": 0.001})
-    with programs.Program([sys.executable, "-c", dies, told], {}) as program:
+    task = json.dumps({"images": 5, "round_seconds": 0.001})
+    with programs.Program([sys.executable, "-c", dies, task], {}) as program:
         with pytest.raises(programs.ProgramFailed, match="ended: ZeroDiv"):
             for _ in range(9):
                 program.run()
@@ -208,9 +204,8 @@ def test_all_cases_on_tensorflow_train_the_same_network(tiny):
         for case in ("ours", "warp", "keras")
     }
     for work in works.values():
-        work.start()
-        work.wait()
-        work.multiply()
+        assert work.work(2).units == 8
+        assert work.matmul(1).units == 2 * 2048**3
         assert work.facts == works["ours"].facts
     assert works["ours"].facts["GFLOP/image"] == pytest.approx(
         3 * 2 * (16 * 16 * 8 * 27 + 8) / 1e9

@@ -46,13 +46,13 @@ def with_exif(data, orientation, order="<"):
 
 def reason_of(data):
     with pytest.raises(images.BadImage) as caught:
-        images.check_jpeg(data)
+        images.prepare_jpeg(data)
     return caught.value.reason, caught.value.detail
 
 
 def test_good_images_pass_untouched():
     data = jpeg()
-    assert images.check_jpeg(data) == (48, 40, 1)
+    assert images.check_header(data) == (48, 40, "YCbCr", 1)
     assert images.prepare_jpeg(data) == (data, (48, 40), False)
     assert images.prepare_jpeg(data, (48, 40)) == (data, (48, 40), False)
     gray = gray_jpeg()
@@ -112,36 +112,44 @@ def test_orientation_is_applied_as_pillow_does(orientation, order):
     assert shape == (expected.height, expected.width)
     pixels = simplejpeg.decode_jpeg(prepared).astype(int)
     assert np.abs(pixels - np.asarray(expected)).mean() < 2
-    assert images.check_jpeg(prepared)[2] == 1 or not turned
+    assert images.orientation_of(prepared) == 1 or not turned
 
 
 def test_invalid_orientations_are_ignored():
-    assert images.check_jpeg(with_exif(jpeg(), 9))[2] == 1
+    assert images.orientation_of(with_exif(jpeg(), 9)) == 1
     for old, new in ((b"II*\0", b"XX*\0"), (b"II*\0\x08", b"II*\0\xff")):
         broken = with_exif(jpeg(), 6).replace(old, new)
-        assert images.check_jpeg(broken)[2] == 1
+        assert images.orientation_of(broken) == 1
 
 
-def test_orientation_behind_a_large_color_profile():
-    exif, file = Image.Exif(), io.BytesIO()
-    exif[0x0112] = 6
-    profile = bytes(200_000)
-    Image.fromarray(image()).save(file, "JPEG", exif=exif, icc_profile=profile)
-    data = file.getvalue()
-    start = data.index(b"\xff\xe1")
-    end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
-    tables = data.index(b"\xff\xdb", end + len(profile))
-    moved = data[:start] + data[end:tables] + data[start:end] + data[tables:]
-    assert moved.index(b"Exif") > len(profile)
-    assert images.check_jpeg(moved)[2] == images.check_jpeg(data)[2] == 6
+@pytest.mark.parametrize("place", [2, -1], ids=["first", "before the scan"])
+@pytest.mark.parametrize("noise", [b"\xff\xda\0\x08", b"\xff\xd9", b"Exif\0\0"])
+def test_orientation_is_found_behind_other_segments(place, noise):
+    data = jpeg()
+    place = place if place > 0 else data.index(b"\xff\xda")
+    exif = with_exif(data, 6)[2 : len(with_exif(data, 6)) - len(data) + 2]
+    profile = b"\xff\xe2" + struct.pack(">H", 60_002) + (noise * 60_000)[:60_000]
+    for fill in (b"", b"\xff" * 5):  # any number of them may precede a marker
+        data = data[:place] + 2 * profile + fill + exif + data[place:]
+        assert images.orientation_of(data) == 6
+        assert images.prepare_jpeg(data)[1:] == ((40, 48), True)
+        data = jpeg()
 
 
-@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("orientation", [1, 6, None])
 def test_orientation_of_png(orientation):
     exif, file = Image.Exif(), io.BytesIO()
-    exif[0x0112] = orientation
+    if orientation:
+        exif[0x0112] = orientation
     Image.fromarray(image()).save(file, "PNG", exif=exif)
-    assert images.orientation_of(file.getvalue()) == orientation
+    data = file.getvalue()
+    assert images.orientation_of(data) == (orientation or 1)
+    if orientation:  # exiftool writes it behind the pixels
+        start = data.index(b"eXIf") - 4
+        end = start + 12 + int.from_bytes(data[start : start + 4])
+        moved = data[:start] + data[end:-12] + data[start:end] + data[-12:]
+        assert images.orientation_of(moved) == orientation
+    assert images.orientation_of(data[:40]) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Runs and jobs of the tiny model, for tests."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,20 @@ def run(config: TrainConfig) -> int:
 
 def job(config: TrainConfig) -> jobs.Job:
     dataset = open_dataset(config.data_dir)
-    return jobs.build_job(config, runtime.prepare(config), dataset)
+    return jobs.Job(config, runtime.prepare(config), dataset)
+
+
+def signal_in(patch, owner, name: str, number: int, call: int = 1) -> None:
+    """Sends a signal when a function is called for the nth time."""
+    function, calls = getattr(owner, name), []
+
+    def interrupt(*args, **kwargs):
+        calls.append(name)
+        if len(calls) == call:
+            os.kill(os.getpid(), number)
+        return function(*args, **kwargs)
+
+    patch.setattr(owner, name, interrupt)
 
 
 def outcome(folder: Path) -> tuple[list[np.ndarray], pd.DataFrame, pd.DataFrame]:

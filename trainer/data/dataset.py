@@ -11,8 +11,8 @@ import tensorflow as tf
 from schemas import celeba
 from schemas.manifest import Manifest, Shard
 from support import memory
-from support.errors import ExitCode, UserError
-from support.files import sha256_file
+from support.errors import ExitCode, UserError, input_error
+from support.files import input_errors, sha256_file
 from support.hardware import available_memory
 from support.pool import cores, thread_map
 from trainer.runs.provenance import dataset_manifest
@@ -21,6 +21,9 @@ from trainer.runs.provenance import dataset_manifest
 _READ_AGAIN = ("train", "validation")
 #: The model, the system's cache of files and other programs need memory, too.
 _CACHE_FRACTION = 4
+#: What TensorFlow raises where the system refuses a file. Memory that ran out is not
+#: here any more: too many open files, too, exhaust a resource.
+_OF_THE_SYSTEM = (tf.errors.PermissionDeniedError, tf.errors.ResourceExhaustedError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Dataset:
 
         Raises:
           UserError: a shard is missing or another file than the manifest lists (exit
-            5).
+            5), or cannot be read (3).
         """
         shards = [shard for split in splits for shard in self.manifest.split(split)]
         for problem in thread_map(self._problem, shards, cores()):
@@ -54,7 +57,8 @@ class Dataset:
         """Yields batches of a split; what damage there is, is named by its shard.
 
         Raises:
-          UserError: a shard was damaged, cut or removed since it was opened (exit 5).
+          UserError: a shard was damaged, cut or removed since it was opened (exit 5),
+            or the system does not let it be read (3).
         """
         try:
             yield from batches
@@ -63,6 +67,11 @@ class Dataset:
                 raise
             self.check([split])
             reason = (error.message or type(error).__name__).splitlines()[0]
+            if isinstance(error, _OF_THE_SYSTEM):
+                raise input_error(
+                    f"{self.folder}: the {split} split cannot be read: {reason}.",
+                    "Allow it (its permissions, or `ulimit -n`), then run it again.",
+                ) from error
             raise self._integrity_error(
                 f"{self.folder}: the {split} split cannot be read, though its shards "
                 f"are those that the manifest lists: {reason}."
@@ -70,12 +79,13 @@ class Dataset:
 
     def _problem(self, shard: Shard) -> str:
         path = self.path(shard)
-        if not path.is_file():
-            return f"{path} is missing"
-        if path.stat().st_size != shard.bytes:
-            return f"{path} has {path.stat().st_size} bytes, not {shard.bytes}"
-        if sha256_file(path) != shard.sha256:
-            return f"{path} is damaged: its sha256 differs from the manifest's"
+        with input_errors(path):
+            if not path.is_file():
+                return f"{path} is missing"
+            if path.stat().st_size != shard.bytes:
+                return f"{path} has {path.stat().st_size} bytes, not {shard.bytes}"
+            if sha256_file(path) != shard.sha256:
+                return f"{path} is damaged: its sha256 differs from the manifest's"
         return ""
 
     def _integrity_error(self, cause: str) -> UserError:

@@ -39,6 +39,12 @@ def clusters(identity: np.ndarray) -> tuple[np.ndarray, int]:
     return person, len(names) + int(np.count_nonzero(~known))
 
 
+def unit(identity: np.ndarray) -> str:
+    """What is resampled: "people", or "images" where nobody's identity is known."""
+    unknown = (identity == celeba.UNKNOWN_IDENTITY).all()
+    return "images" if unknown else "people"
+
+
 def person_weights(
     people: int, examples: int, draws: int, seed: int
 ) -> Iterator[np.ndarray]:

@@ -181,11 +181,8 @@ def most_uncertain(predictions: pd.DataFrame, count: int) -> pd.DataFrame:
 def by_confidence(predictions: pd.DataFrame, ascending: bool = False) -> pd.DataFrame:
     """The rows by the distance of their probability from 0.5, ties by image_id."""
     distance = (predictions["probability"] - 0.5).abs()
-    return (
-        predictions.assign(distance=distance)
-        .sort_values(["distance", "image_id"], ascending=[ascending, True])
-        .drop(columns="distance")
-    )
+    order = np.lexsort([predictions["image_id"], distance if ascending else -distance])
+    return predictions.iloc[order]
 
 
 def _is_wrong(label: np.ndarray, probability: np.ndarray) -> np.ndarray:

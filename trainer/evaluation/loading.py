@@ -2,8 +2,9 @@
 
 import dataclasses
 import io
+import re
 from pathlib import Path
-from typing import Annotated, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 import pandas as pd
 from pydantic import Field, FiniteFloat
@@ -31,6 +32,7 @@ class Estimate(Document):
 
 
 class _Bootstrap(Document):
+    over: Literal["people", "images"]
     draws: Count
     seed: Count
 
@@ -101,7 +103,7 @@ class Run:
       metrics: `metrics.json`, see `evaluation.results.assess`.
       history: `history.csv`, one row per epoch.
       predictions: `predictions.csv`, one row per image.
-      flags: `flags.txt`.
+      flags: `flags.txt`, without the folders of the machine that trained.
       subgroups: `subgroups.json`, None without it.
     """
 
@@ -167,7 +169,7 @@ def load_run(run_dir: Path, results_dir: Path | None = None) -> Run:
         metrics=metrics,
         history=history,
         predictions=read_csv(results_dir, PREDICTIONS),
-        flags=checked(run_dir, FLAGS, read_text),
+        flags=re.sub("--(data|run)_dir=/.*\n", "", checked(run_dir, FLAGS, read_text)),
         subgroups=groups,
     )
     return evaluated(run, metrics) if evaluation else run
@@ -208,9 +210,9 @@ def read_csv(run_dir: Path, name: str, attribute: str | None = None) -> pd.DataF
     except (ValueError, OverflowError) as error:  # pandas' own are ValueErrors
         raise _input_error(f"{path} is not a complete CSV file.") from error
     columns = _HISTORY if name == HISTORY else [*_PREDICTED, *filter(None, [attribute])]
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise _input_error(f"{path}:1 has no column {missing[0]}.")
+    for column in columns:
+        if column not in table:
+            raise _input_error(f"{path}:1 has no column {column}.")
     if table.empty:
         raise _input_error(f"{path} has no rows.")
     numbers = table.drop(columns="image_id", errors="ignore")
@@ -222,8 +224,7 @@ def read_csv(run_dir: Path, name: str, attribute: str | None = None) -> pd.DataF
         identity = numbers["identity"]
         wrong["identity"] = (identity % 1 != 0) | ~identity.between(-1, 2**53)
         wrong["probability"] = ~numbers["probability"].between(0, 1)
-    if wrong.any(axis=None):
-        column = wrong.any().idxmax()
+    for column in wrong.columns[wrong.any()]:
         row = wrong[column].idxmax()
         value = str(table[column][row])
         raise _input_error(f"{path}:{row + 2} {column} is {value!r}.")

@@ -76,7 +76,8 @@ def evaluate(
     label = predictions["label"].to_numpy(np.int64)
     probability = predictions["probability"].to_numpy(np.float64)
     _check(label, probability)
-    person, people = bootstrap.clusters(predictions["identity"].to_numpy(np.int64))
+    identity = predictions["identity"].to_numpy(np.int64)
+    person, people = bootstrap.clusters(identity)
     predicted = probability >= threshold
     values = point_values(label, probability, threshold)
     intervals = dict.fromkeys(values)
@@ -93,7 +94,7 @@ def evaluate(
         "n": len(label),
         "people": people,
         "threshold": threshold,
-        "bootstrap": {"over": "people", "draws": draws, "seed": seed}
+        "bootstrap": {"over": bootstrap.unit(identity), "draws": draws, "seed": seed}
         | {"level": bootstrap.LEVEL},
         "confusion_matrix": matrix,
         **{name: estimates[name] for name in SCALARS},

@@ -114,8 +114,8 @@ def summary(result: dict[str, Any]) -> str:
     low, high = text.percent(0.5 - band), text.percent(0.5 + band)
     plain = result["calibration"]["uncalibrated"]["log_loss"]
     return (
-        f"{result['split']} accuracy {accuracy} on {result['n']:,} images of "
-        f"{result['people']:,} people (95 % interval, resampling people)\n"
+        f"{result['split']} accuracy {accuracy} on {text.images_of_people(result)} "
+        f"(95 % interval, {text.resampled(result)})\n"
         f"temperature {result['calibration']['temperature']:.3f}: log loss "
         f"{result['log_loss']['value']:.4f}, without it {plain:.4f}\n"
         f"abstains between {low} and {high}: coverage {coverage}, error {error}"

@@ -17,7 +17,7 @@ from support.figures import MUTED, PRIMARY, SECONDARY
 from support.files import output_errors
 from support.images import JPEG_QUALITY, BadImage
 from support.pool import cores, thread_map
-from trainer.inference.images import InputImage
+from trainer.inference.images import InputImage, on_white
 
 INDEX = "index.csv"
 
@@ -157,9 +157,9 @@ def _annotate(
 ) -> str:
     image, target, (probability, label, abstained) = row
     try:
-        pixels = image.load()
+        pixels = on_white(image.load())
     except BadImage as error:
-        return f"{error.reason}: {error.detail}"
+        return str(error)
     color = MUTED if abstained else PRIMARY if label else SECONDARY
     drawn = draw(pixels, caption(probability, label, abstained, names), color)
     (folder / target).write_bytes(

@@ -26,8 +26,8 @@ class Format:
     """How one format is written.
 
     Attributes:
-      default_name: of the export in its run's folder.
-      suffix: what the name of an export ends in; "": a folder with any name.
+      default_name: of the export in its run's directory.
+      suffix: what the name of an export ends in; "": a directory of any name.
       write: writes a model (`probability_model`) to a path.
       packages: module -> package, what is needed next to TensorFlow and Keras to write
         the export and to run it.

@@ -8,26 +8,38 @@ import collections
 import dataclasses
 import functools
 import glob
+import io
 import os
+import re
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from support import images
-from support.errors import UserError, input_error
+from support.errors import UserError, input_error, usage_error
 from support.files import input_errors, megabytes
 from support.images import BadImage
-from trainer.inference import zips
 
-SUFFIXES = (".jpg", ".jpeg", ".png")
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
 
 #: Larger files, and members of zip files, are refused before they are read.
 _MAX_BYTES = 64_000_000
-_PNG = b"\x89PNG"
+_MOST_NAMES = 3
+_UTF8 = 0x800  # flag of a member of a zip file
+#: What `zipfile` raises for a damaged or unsupported file or member. Of a member that
+#: is encrypted or of another method it raises RuntimeErrors, too.
+_DAMAGED = (
+    *(zipfile.BadZipFile, NotImplementedError, struct.error, zlib.error),
+    *(ValueError, EOFError),
+)
+_ALPHA = (4, 6)  # kinds of PNGs, in their header
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +49,7 @@ class InputImage:
     Attributes:
       name: the file's name without directory.
       path: as the user named it; of an image in a zip file, `ZIP/PATH`.
-      load: reads and decodes it: (height, width, 3) uint8, RGB, 0..255; raises
-        `support.images.BadImage`.
+      load: reads and decodes it, see `decode`.
       problem: why a directory or zip file, which this stands for, gives no image.
     """
 
@@ -56,49 +67,64 @@ def decode(data: bytes) -> np.ndarray:
     """Decodes a JPEG or PNG file, its EXIF orientation applied.
 
     Returns:
-      (height, width, 3) uint8, RGB, 0..255.
+      (height, width, 3) uint8, RGB, 0..255; of an image that is transparent anywhere
+      (height, width, 4), RGBA, see `on_white`.
 
     Raises:
       support.images.BadImage: not an image of these kinds, damaged, or too large.
     """
-    if data.startswith(_PNG):
-        return _decode_png(data)
-    # An image that must be turned is encoded again first, as the build does.
-    jpeg, _, _ = images.prepare_jpeg(data)
-    return images.decode_rgb(jpeg)
-
-
-def _decode_png(data: bytes) -> np.ndarray:
+    if not data.startswith(images.PNG):
+        # One with an EXIF orientation is encoded again first, as the build does.
+        jpeg, _, _ = images.prepare_jpeg(data)
+        return images.decode_rgb(jpeg)
     # The header comes first, so that a forged size is never allocated.
     width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))
-    if max(height, width) > images.MAX_SIDE or height * width > images.MAX_PIXELS:
-        raise BadImage("too large", f"{height}x{width} pixels")
+    images.check_size(height, width)
     try:
         pixels = tf.io.decode_png(data, channels=3).numpy()
-    except tf.errors.InvalidArgumentError as error:
+        if data[25] in _ALPHA or images.png_chunk(data, b"tRNS") is not None:
+            # Not TensorFlow's four channels: of few bits each they are wrong.
+            with Image.open(io.BytesIO(data)) as image:
+                alpha = np.asarray(image.convert("RGBA"))[..., 3:]
+            if alpha.min() < 255:
+                pixels = np.concatenate([pixels, alpha], axis=2)
+    except Exception as error:  # both libraries raise several kinds
         raise BadImage("damaged", "the PNG decoder refuses it") from error
     return images.upright(pixels, images.orientation_of(data))
 
 
-def from_source(source: Source, number: int) -> InputImage:
-    """An image from a path, bytes or pixels.
+def on_white(pixels: np.ndarray) -> np.ndarray:
+    """Composites (height, width, 4) uint8, RGBA, on white; RGB stays as it is."""
+    if pixels.shape[2] == 3:
+        return pixels
+    image = Image.fromarray(pixels)
+    canvas = Image.new("RGB", image.size, "white")
+    canvas.paste(image, mask=image)
+    return np.asarray(canvas)
+
+
+def from_source(
+    source: Source, number: int = 0, skipped: list[str] | None = None
+) -> list[InputImage]:
+    """Finds the images of a path, of bytes or of pixels.
 
     Args:
-      source: a file's path; the bytes of a JPEG or PNG file; pixels (height, width, 3)
-        or, gray, (height, width), uint8, 0..255, RGB; or an `InputImage`.
+      source: the path of a file, directory or zip file, see `find`; the bytes of a JPEG
+        or PNG file; pixels (height, width, 3) or, gray, (height, width), uint8, 0..255,
+        RGB; or an `InputImage`.
       number: names an image without a name, as `[number]`.
+      skipped: gets the paths in a directory or zip file that are not named as images.
 
     Raises:
       TypeError, ValueError: it is none of these.
     """
     if isinstance(source, InputImage):
-        return source
+        return [source]
     if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        return InputImage(path.name, os.fspath(source), lambda: decode(_read(path)))
+        return _at(os.fspath(source), [] if skipped is None else skipped)
     name = f"[{number}]"
     if isinstance(source, bytes):
-        return InputImage(name, name, functools.partial(decode, source))
+        return [InputImage(name, name, functools.partial(decode, source))]
     if not isinstance(source, np.ndarray):
         raise TypeError(
             f"image {name} is a {type(source).__name__}: give a path, the bytes of a "
@@ -111,10 +137,10 @@ def from_source(source: Source, number: int) -> InputImage:
             "width, 3) uint8, RGB 0..255, or (height, width) for gray"
         )
     pixels = np.repeat(source[..., None], 3, axis=2) if gray else source
-    return InputImage(name, name, lambda: pixels)
+    return [InputImage(name, name, lambda: pixels)]
 
 
-def find(words: Sequence[str]) -> list[InputImage]:
+def find(words: Sequence[str], skipped: list[str] | None = None) -> list[InputImage]:
     """Finds the images in files, directories, zip files and patterns.
 
     A directory stands for the images in it at any depth, by their suffixes (links to
@@ -126,19 +152,20 @@ def find(words: Sequence[str]) -> list[InputImage]:
 
     Args:
       words: as on a command line.
+      skipped: gets the paths in directories and zip files that are not named as images.
 
     Returns:
       In the order of the words; sorted by name within a directory, zip file or pattern.
 
     Raises:
-      UserError: exit 3, a path does not exist, a pattern matches nothing, or all
-        directories and zip files are empty or cannot be read.
+      UserError: a URL (exit 2); a path does not exist, a pattern matches nothing, or
+        all directories and zip files are empty or cannot be read (3).
     """
     found: dict[str, InputImage] = {}
     for word in words:
-        matches = [image for path in _expand(word) for image in _images_at(path)]
-        for image in matches or [_empty(word)]:
-            found.setdefault(os.path.abspath(image.path), image)
+        for path in _expand(word):
+            for image in from_source(path, skipped=skipped):
+                found.setdefault(os.path.abspath(image.path), image)
     problems = [image.problem for image in found.values() if image.problem]
     if problems and len(problems) == len(found):
         raise problems[0]
@@ -158,61 +185,107 @@ def in_utf8(name: str) -> str:
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
+def counted(paths: Sequence[str]) -> str:
+    """The number of some files and the first of their names, for a message."""
+    names = [os.path.basename(path) for path in paths[:_MOST_NAMES]]
+    rest = [f"{len(paths) - len(names):,} more"] if len(paths) > len(names) else []
+    plural = "s" if len(paths) > 1 else ""
+    return f"{len(paths):,} other file{plural}: {', '.join(names + rest)}"
+
+
 def _expand(word: str) -> list[str]:
     """The path itself or, if it is a pattern, its matches."""
     if os.path.exists(word):
         return [word]
+    if _URL.match(word):
+        raise usage_error(
+            f"{word} is a URL; only files on this machine are read.",
+            "Download it, and name the file.",
+        )
     if not glob.has_magic(word):
         raise input_error(f"{word} does not exist.", "Check the path.")
     paths = sorted(glob.glob(os.path.expanduser(word), recursive=True))
     if not paths:
         raise input_error(
             f"The pattern {word} matches nothing.",
-            "Check it; ** stands for directories at any depth.",
+            "Check it; ** stands for directories at any depth, [[] for a [.",
         )
     return paths
 
 
-def _images_at(path: str) -> list[InputImage]:
+def _at(path: str, skipped: list[str]) -> list[InputImage]:
     """The images of a directory or zip file; a file itself."""
+    if os.path.isdir(path):
+        reader = _in_directory
+    elif path.lower().endswith(".zip"):
+        reader = _in_zip
+    else:
+        load = functools.partial(_load_file, path)
+        return [InputImage(os.path.basename(path), path, load)]
+    others: list[str] = []
     try:
-        if os.path.isdir(path):
-            return _in_directory(path)
-        if path.lower().endswith(".zip"):
-            return _in_zip(path)
+        with input_errors(path):
+            found = reader(path, others)
+        if not found:
+            suffixes = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+            raise input_error(
+                f"{path} contains no {suffixes} file"
+                f"{f', but {counted(others)}' if others else ''}.",
+                "Name images, or directories or zip files with some.",
+            )
     except UserError as error:
         return [_unreadable(path, error)]
-    return [from_source(path, 0)]
+    skipped += others
+    return found
 
 
-def _in_directory(directory: str) -> list[InputImage]:
+def _in_directory(directory: str, others: list[str]) -> list[InputImage]:
     paths = []
-    with input_errors(directory):
-        for root, folders, names in os.walk(directory, onerror=_raise):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            paths += [os.path.join(root, name) for name in names if _is_image(name)]
-    return [from_source(path, 0) for path in sorted(paths)]
+    for root, folders, names in os.walk(directory, onerror=_raise):
+        links = [name for name in folders if os.path.islink(os.path.join(root, name))]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [os.path.join(root, name) for name in names + links]
+    return [
+        InputImage(os.path.basename(path), path, functools.partial(_load_file, path))
+        for path in _images_of(paths, others)
+    ]
 
 
-def _in_zip(path: str) -> list[InputImage]:
-    with input_errors(path):
-        try:
-            archive = zipfile.ZipFile(path)
-        except zips.DAMAGED as error:
-            cause = f"{path} is not a complete zip file."
-            raise input_error(cause, "Download or copy it again.") from error
+def _in_zip(path: str, others: list[str]) -> list[InputImage]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except _DAMAGED as error:
+        cause = f"{path} is not a complete zip file."
+        raise input_error(cause, "Download or copy it again.") from error
     members = {
-        zips.path_of(member, "surrogateescape"): member for member in archive.infolist()
+        f"{path}/{_path_of(member)}": member
+        for member in archive.infolist()
+        if not member.is_dir()
     }
     return [
         InputImage(
             os.path.basename(name),
-            f"{path}/{name}",
-            functools.partial(_load_member, archive, member),
+            name,
+            functools.partial(_load_member, archive, members[name]),
         )
-        for name, member in sorted(members.items())
-        if _is_image(os.path.basename(name))
+        for name in _images_of(members, others)
     ]
+
+
+def _path_of(member: zipfile.ZipInfo) -> str:
+    """The path of a member with slashes: old programs write UTF-8 without saying so."""
+    path = member.filename
+    if not (member.flag_bits & _UTF8 or path.isascii()):
+        # `zipfile` took the bytes for cp437, or the name from an extra field.
+        path = os.fsdecode(member.orig_filename.encode("cp437"))
+    return path.replace("\\", "/")
+
+
+def _images_of(paths: Iterable[str], others: list[str]) -> list[str]:
+    """Those that are named as images, sorted; `others` gets the rest but the hidden."""
+    shown = [path for path in paths if not os.path.basename(path).startswith(".")]
+    others += sorted(path for path in shown if not path.lower().endswith(SUFFIXES))
+    return sorted(path for path in shown if path.lower().endswith(SUFFIXES))
 
 
 def _load_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
@@ -222,32 +295,25 @@ def _load_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarra
         data = archive.read(member)  # no more than the size that it claims
     except (OSError, RuntimeError) as error:  # encrypted, or an unknown method
         raise BadImage("unreadable", f"in the zip file: {error}") from error
-    except zips.DAMAGED as error:
+    except _DAMAGED as error:
         raise BadImage("damaged", f"in the zip file: {error}") from error
     return decode(data)
 
 
-def _read(path: Path) -> bytes:
+def _load_file(name: str) -> np.ndarray:
+    path = Path(name)
     try:
         size = path.stat().st_size
         if not path.is_file():  # reading a pipe might never end
             raise BadImage("unreadable", "not a regular file")
         if size > _MAX_BYTES:
             raise BadImage("too large", megabytes(size))
-        return path.read_bytes()
+        return decode(path.read_bytes())
     except OSError as error:
         reason = error.strerror or type(error).__name__
+        if _URL.match(name):
+            reason = "a URL; only files on this machine are read"
         raise BadImage("unreadable", reason) from error
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
-
-
-def _empty(word: str) -> InputImage:
-    cause = f"{word} contains no .jpg, .jpeg or .png file."
-    remedy = "Name images, or directories or zip files with some."
-    return _unreadable(word, input_error(cause, remedy))
 
 
 def _unreadable(path: str, problem: UserError) -> InputImage:

@@ -1,28 +1,26 @@
 """A run's best model, for images of any size."""
 
-import collections
 import contextlib
 import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from pydantic import Field
 
-from support.documents import Document, read_json
 from support.images import BadImage
 from support.pool import cores, thread_map
 from trainer import augmentation, models
 from trainer.evaluation import calibration, metrics
+from trainer.evaluation.loading import read_metrics
 from trainer.inference import images
 from trainer.inference.images import InputImage, Source
 from trainer.runs import METRICS, provenance
-from trainer.runs.record import checked, read_run
+from trainer.runs.record import read_run
 
 COLUMNS = ["image_id", "probability", "label", "abstained"]
 
@@ -38,13 +36,11 @@ class Predictor:
 
     For example:
 
-        from trainer.inference.images import find
         from trainer.predict import Predictor
 
         predictor = Predictor("runs/NAME")
-        table = predictor.predict(["a.jpg", "b.png"])
+        table = predictor.predict(["a.jpg", "photos", "faces.zip"])
         print(table[["image_id", "probability", "abstained"]])
-        table = predictor.predict(find(["photos", "faces.zip"]))
         [probability] = predictor.predict(pixels)["probability"]
 
     Attributes:
@@ -60,7 +56,7 @@ class Predictor:
         """Loads the model by its name and weights; no code is read from the run.
 
         Args:
-          run_dir: folder of a finished run.
+          run_dir: directory of a finished run.
           abstain: 0..0.5; None is what the run's own test used, else
             `calibration.ABSTAIN`.
 
@@ -98,11 +94,12 @@ class Predictor:
         """Predicts images of any size, resized to the model's input.
 
         Threads read and decode ahead of the model; only few images are in memory.
+        Transparent images are put on white.
 
         Args:
-          sources: one or many of: the path of a JPEG or PNG file; the bytes of one;
-            pixels (height, width, 3) uint8, 0..255, RGB, or (height, width) gray; what
-            `images.find` found in directories, zip files and patterns.
+          sources: one or many of: the path of a JPEG or PNG file, or of a directory or
+            zip file of some; the bytes of a file; pixels (height, width, 3) uint8,
+            0..255, RGB, or (height, width) gray; what `images.find` found.
           batch_size: images per step; changes no result.
           progress: called with the number of images that were done since the last call.
 
@@ -112,93 +109,97 @@ class Predictor:
           probability (of label 1, 0..1; NaN if unreadable), label (1 if the probability
           is at least 0.5, else 0; <NA> if unreadable), abstained (whether the
           probability is less than `abstain` away from 0.5), error (why it is
-          unreadable, "" if it is not).
+          unreadable, "" if it is not), transparent (whether it is).
 
         Raises:
           TypeError, ValueError: a source is of another kind or shape.
         """
         if _is_single(sources):
             sources = [sources]
-        found, errors, logits = [], [], []
-        batch: list[np.ndarray] = []
-        for image, resized in self._prepared(sources, batch_size):
-            found.append(image)
-            if isinstance(resized, str):
-                errors.append(resized)
-                progress(1)
-                continue
-            errors.append("")
-            batch.append(resized)
-            if len(batch) == batch_size:
-                logits.append(self._model.predict_on_batch(np.stack(batch)))
-                progress(len(batch))
-                batch = []
-        if batch:
-            logits.append(self._model.predict_on_batch(np.stack(batch)))
+        prepared = self._prepared(sources, batch_size)
+        done: list[_Prepared] = []
+        logits = [np.zeros(0, np.float32)]
+        while batch := list(itertools.islice(prepared, batch_size)):
+            pixels = [each.pixels for each in batch if not each.error]
+            if pixels:
+                logits.append(self._model.predict_on_batch(np.stack(pixels))[:, 0])
+            done += [each._replace(pixels=None) for each in batch]
             progress(len(batch))
-        return self._table(images.image_ids(found), errors, logits)
-
-    def _table(
-        self, ids: list[str], errors: list[str], logits: list[np.ndarray]
-    ) -> pd.DataFrame:
-        """The rows: `logits` are those of the readable images, in batches."""
-        readable = np.array([not error for error in errors], bool)
-        probability = np.full(len(ids), np.nan)
-        if logits:
-            probability[readable] = calibration.probabilities(
-                np.concatenate(logits)[:, 0], self.temperature
-            )
+        readable = np.array([not each.error for each in done], bool)
+        probability = np.full(len(done), np.nan)
+        probability[readable] = calibration.probabilities(
+            np.concatenate(logits), self.temperature
+        )
         label = pd.array((probability >= metrics.THRESHOLD).astype("int64"), "Int64")
         label[~readable] = pd.NA
-        abstained = readable & ~calibration.covered(probability, self.abstain)
-        columns = (ids, probability, label, abstained)
+        covered = calibration.covered(probability, self.abstain)
         return pd.DataFrame(
-            dict(zip(COLUMNS, columns, strict=True)) | {"error": errors}
+            {
+                "image_id": images.image_ids([each.image for each in done]),
+                "probability": probability,
+                "label": label,
+                "abstained": readable & ~covered,
+                "error": [each.error for each in done],
+                "transparent": [each.transparent for each in done],
+            }
         )
 
     def _prepared(
         self, sources: Iterable[Source], batch_size: int
-    ) -> Iterator[tuple[InputImage, np.ndarray | str]]:
-        """Each image with its resized pixels, or with why it is unreadable."""
+    ) -> Iterator["_Prepared"]:
         found = (
-            images.from_source(source, number) for number, source in enumerate(sources)
+            image
+            for number, source in enumerate(sources)
+            for image in images.from_source(source, number)
         )
-        groups = _groups(found, min(_TOGETHER, batch_size))
+        together = min(_TOGETHER, batch_size)
+        groups = iter(lambda: list(itertools.islice(found, together)), [])
         # While the model computes, the threads make the next batch.
-        ahead = cores() + -(-batch_size // _TOGETHER)
+        ahead = cores() + -(-batch_size // together)
         for prepared in thread_map(self._prepare, groups, ahead):
             yield from prepared
 
-    def _prepare(
-        self, group: Sequence[InputImage]
-    ) -> list[tuple[InputImage, np.ndarray | str]]:
-        prepared: list[Any] = [None] * len(group)
-        by_shape = collections.defaultdict(list)
-        for number, image in enumerate(group):
-            try:
-                pixels = image.load()
-            except BadImage as error:
-                prepared[number] = f"{error.reason}: {error.detail}"
-                continue
-            if pixels.size > _LARGE:
-                huge = pixels.size > _HUGE
-                with self._one_huge if huge else contextlib.nullcontext():
-                    prepared[number] = self._resize([pixels])[0]
-            else:
-                by_shape[pixels.shape].append((number, pixels))
-        for same in by_shape.values():
-            numbers, pixels = zip(*same, strict=True)
-            for number, resized in zip(numbers, self._resize(pixels), strict=True):
-                prepared[number] = resized
-        return list(zip(group, prepared, strict=True))
+    def _prepare(self, group: Sequence[InputImage]) -> list["_Prepared"]:
+        prepared: list[_Prepared] = []
+        for is_readable, run in itertools.groupby(map(_load, group), _key):
+            same = list(run)
+            if is_readable:
+                resized = self._resize([each.pixels for each in same])
+                pairs = zip(same, resized, strict=True)
+                same = [each._replace(pixels=pixels) for each, pixels in pairs]
+            prepared += same
+        return prepared
 
     def _resize(self, same: Sequence[np.ndarray]) -> np.ndarray:
         """Images of one shape to (n, size, size, 3) float32, 0..255."""
+        huge = same[0].size > _HUGE
         # Not the compiled warp: that would compile again for each shape. Not on a GPU
         # either: its memory is the model's.
-        with tf.device("CPU:0"):
-            batch = tf.constant(np.stack(same))
-            return augmentation.resize(batch, self.size).numpy()
+        with self._one_huge if huge else contextlib.nullcontext(), tf.device("CPU:0"):
+            return augmentation.resize(tf.constant(np.stack(same)), self.size).numpy()
+
+
+class _Prepared(NamedTuple):
+    image: InputImage
+    pixels: np.ndarray | None = None
+    error: str = ""
+    transparent: bool = False
+
+
+def _load(image: InputImage) -> _Prepared:
+    try:
+        pixels = image.load()
+    except BadImage as error:
+        return _Prepared(image, error=str(error))
+    return _Prepared(image, images.on_white(pixels), transparent=pixels.shape[2] == 4)
+
+
+def _key(loaded: _Prepared) -> tuple | None:
+    """What is equal for neighbors that are resized together; None: unreadable."""
+    if loaded.pixels is None:
+        return None
+    is_large = loaded.pixels.size > _LARGE
+    return loaded.pixels.shape, loaded.image.path if is_large else ""
 
 
 def _is_single(sources: Source | Iterable[Source]) -> bool:
@@ -207,24 +208,7 @@ def _is_single(sources: Source | Iterable[Source]) -> bool:
     return isinstance(sources, str | os.PathLike | bytes | InputImage)
 
 
-def _groups(found: Iterable[InputImage], size: int) -> Iterator[list[InputImage]]:
-    """Cuts a sequence into lists of `size`; the last may be shorter."""
-    found = iter(found)
-    while group := list(itertools.islice(found, size)):
-        yield group
-
-
-class _Abstention(Document, total=False):
-    abstain: Annotated[float, Field(ge=0, le=0.5)]
-
-
-class _Metrics(Document, total=False):
-    abstention: _Abstention
-
-
 def _band(run_dir: Path) -> float:
     """The band that the run's own test used, else the usual one."""
-    if not (run_dir / METRICS).exists():  # of an older version
-        return calibration.ABSTAIN
-    found = checked(run_dir, METRICS, read_json, _Metrics)
+    found = read_metrics(run_dir) if (run_dir / METRICS).exists() else {}
     return found.get("abstention", {}).get("abstain", calibration.ABSTAIN)

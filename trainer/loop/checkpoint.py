@@ -8,6 +8,7 @@ its best model is there, and a better one of an epoch that is done again is not.
 
 import dataclasses
 import errno
+import fnmatch
 import json
 import math
 import os
@@ -30,7 +31,7 @@ FOLDER = "checkpoints"
 _STEPS, _BESTS = "step-{:09d}.npz", "best-{:05d}.keras"
 _HEADER = "header"
 _KEEP = 2
-#: With these an undamaged checkpoint must not be skipped, and then removed.
+#: With these, of the system, no checkpoint may be skipped, and then removed.
 _NOT_THE_FILE = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 #: Room for the header, which has the history, and for the names of the arrays.
 _SPARE_BYTES = 1 << 26
@@ -114,8 +115,9 @@ def restore(run_dir: Path, variables: Mapping) -> tuple[Progress | None, list[st
       checkpoint that was skipped.
 
     Raises:
-      UserError: there are checkpoints, but all are damaged (exit 5); one may not be
-        read, or the disk is full or not writable (4).
+      UserError: there are checkpoints, but all are damaged (exit 5), or the disk is
+        full or not writable (4).
+      OSError: the system does not let one be read.
     """
     skipped = []
     folder = run_dir / FOLDER
@@ -124,11 +126,7 @@ def restore(run_dir: Path, variables: Mapping) -> tuple[Progress | None, list[st
             progress, arrays = _read(folder / name, variables)
         except Exception as error:  # NumPy, zipfile, zlib and json raise a dozen kinds
             if isinstance(error, OSError) and error.errno in _NOT_THE_FILE:
-                raise UserError(
-                    f"{folder / name} cannot be read: {error.strerror}.",
-                    "Make it readable, then run the same command again.",
-                    ExitCode.OUTPUT,
-                ) from error
+                raise
             skipped.append(f"{name} is damaged and skipped ({error})")
             continue
         for key, variable in variables.items():
@@ -189,7 +187,8 @@ def _publish_best(run_dir: Path, progress: Progress) -> None:
 
 def _names(folder: Path, pattern: str) -> list[str]:
     """The complete files of a kind, `_STEPS` or `_BESTS`, oldest first."""
-    return sorted(path.name for path in folder.glob(re.sub("{.*}", "*", pattern)))
+    names = os.listdir(folder) if folder.is_dir() else []
+    return sorted(fnmatch.filter(names, re.sub("{.*}", "*", pattern)))
 
 
 def _remove_except(folder: Path, keep: list[str]) -> None:

@@ -1,6 +1,5 @@
 """A run's parts: models, optimizer, objective and steps, built from the options."""
 
-import dataclasses
 import functools
 from collections.abc import Mapping
 
@@ -18,8 +17,7 @@ from trainer.loop.optimizer import Optimizer, Schedule
 from trainer.loop.runtime import Runtime
 from trainer.loop.steps import EvaluationStep, Objective, TrainStep
 from trainer.loop.tensorboard import check_profile_steps
-from trainer.models.training_model import build as build_training_model
-from trainer.models.training_model import shared_weights
+from trainer.models import training_model
 
 #: Below this many steps in all, the moving statistics must follow faster.
 _SHORT_RUN_STEPS = 2000
@@ -27,41 +25,96 @@ _STATISTICS = ("/moving_mean", "/moving_variance")
 _MOMENTUM, _SHORT_RUN_MOMENTUM, _LEAST_MOMENTUM = 0.99, 0.97, 0.8
 
 
-@dataclasses.dataclass
 class Job:
-    """A run's parts, built once by `build_job`.
+    """A run's parts: built once, from its options.
 
     Attributes:
-      training_model: see `trainer.models.training_model`.
+      cached: the splits whose decoded images stay in memory.
       model: the inference model, in float32, that is evaluated and saved: it takes
         the averaged weights.
+      training_model: see `trainer.models.training_model`.
       preprocessing: the name of the models' preprocessing.
-      cached: the splits whose decoded images stay in memory.
     """
 
-    config: TrainConfig
-    runtime: Runtime
-    dataset: Dataset
-    steps_per_epoch: int
-    training_model: keras.Model
-    model: keras.Model
-    preprocessing: str
-    optimizer: Optimizer
-    objective: Objective
-    train_step: TrainStep
-    evaluation_step: EvaluationStep
-    cached: tuple[str, ...] = ()
+    def __init__(
+        self,
+        config: TrainConfig,
+        runtime: Runtime,
+        dataset: Dataset,
+        preprocessing: str | None = None,
+        cached: tuple[str, ...] = (),
+    ):
+        """Builds models, optimizer and steps for a dataset.
+
+        A run that resumes gives its preprocessing: its weights come from a checkpoint,
+        so those of --weights are not read again.
+
+        Raises:
+          UserError: the batch is larger than the training split, or smaller than the
+            number of replicas; the weights do not fit (exit 2).
+        """
+        self.config, self.runtime = config, runtime
+        self.dataset, self.cached = dataset, cached
+        self.steps_per_epoch = _steps_per_epoch(config, runtime, dataset)
+        total = self.steps_per_epoch * config.epochs
+        check_profile_steps(config, total)
+        self.objective = _objective(config, dataset.manifest)
+        with runtime.strategy.scope():
+            self.model, self.preprocessing = _build_model(config, preprocessing)
+            self.training_model = self._build_training_model(norm_momentum(total))
+            self.optimizer = Optimizer(
+                [one.value for one in self.training_model.trainable_variables],
+                Schedule(
+                    config.learning_rate,
+                    round(config.warmup_epochs * self.steps_per_epoch),
+                    total,
+                    config.schedule == "cosine",
+                ),
+                config.weight_decay,
+                config.clip_norm,
+                config.ema,
+                scale_loss=runtime.precision == "float16",
+            )
+            augment = Augmenter(
+                config.augment, config.augmentation, config.input_size, config.seed
+            )
+        self.train_step = TrainStep(
+            self.training_model,
+            augment,
+            self.optimizer,
+            self.objective,
+            runtime.xla,
+            runtime.strategy,
+            config.seed,
+        )
+        self.evaluation_step = EvaluationStep(self.model, runtime.strategy)
+
+    def _build_training_model(self, momentum: float) -> keras.Model:
+        """The model that learns, under the precision policy, with the same weights."""
+        config = self.config
+        in_policy = models.build(
+            config.model,
+            config.input_size,
+            self.preprocessing,
+            config.dropout,
+            config.seed,
+        )
+        in_policy.set_weights(self.model.get_weights())
+        others = len(self.objective.auxiliary)
+        built = training_model.build(in_policy, momentum, others, config.aux_heads)
+        if config.regime == "transfer":
+            models.freeze_backbone(built)
+        return built
 
     def train_dataset(self, start: int) -> tf.data.Dataset:
         """Batches of the whole run from a step on, see `data.train_dataset`."""
-        config = self.config
         batches = train_dataset(
             self.dataset,
-            config.batch_size,
-            config.seed,
-            config.epochs,
+            self.config.batch_size,
+            self.config.seed,
+            self.config.epochs,
             start,
-            config.shuffle_buffer,
+            self.config.shuffle_buffer,
             cache="train" in self.cached,
             as_supervised=False,
         )
@@ -88,15 +141,12 @@ class Job:
     @property
     def variables(self) -> Mapping[str, tf.Variable]:
         """All state by name, as checkpoints hold it."""
-        state = {
-            f"model/{index}": variable.value
-            for index, variable in enumerate(self.training_model.variables)
+        model, optimizer = self.training_model.variables, self.optimizer.variables
+        return {
+            **{f"model/{index}": one.value for index, one in enumerate(model)},
+            **{f"optimizer/{name}": one for name, one in optimizer.items()},
+            "sums": self.train_step.sums,
         }
-        state |= {
-            f"optimizer/{name}": variable
-            for name, variable in self.optimizer.variables.items()
-        }
-        return state | {"sums": self.train_step.sums}
 
     def average_statistics(self) -> None:
         """Averages batch normalization's moving statistics over the replicas.
@@ -119,123 +169,41 @@ class Job:
         trainable = self.training_model.trainable_variables
         pairs = zip(trainable, self.optimizer.averages, strict=True)
         values = {variable.path: average for variable, average in pairs}
-        sources = shared_weights(self.training_model)
+        sources = training_model.shared_weights(self.training_model)
         for source, target in zip(sources, self.model.weights, strict=True):
             value = values.get(source.path, source.value)
             target.assign(tf.convert_to_tensor(value))
 
 
-def build_job(
-    config: TrainConfig,
-    runtime: Runtime,
-    dataset: Dataset,
-    preprocessing: str | None = None,
-    cached: tuple[str, ...] = (),
-) -> Job:
-    """Builds model, optimizer and steps for a dataset.
-
-    A run that resumes gives its preprocessing: its weights come from a checkpoint, so
-    those of --weights are not read again.
-
-    Raises:
-      UserError: the batch is larger than the training split, or smaller than the
-        number of replicas; the weights do not fit (exit 2).
-    """
-    steps_per_epoch = _steps_per_epoch(config, runtime, dataset)
-    total = steps_per_epoch * config.epochs
-    check_profile_steps(config, total)
-    strategy = runtime.strategy
-    with strategy.scope():
-        model, training_model, preprocessing = _build_models(
-            config,
-            norm_momentum(total),
-            preprocessing,
-            len(dataset.manifest.attributes),
-        )
-        if config.regime == "transfer":
-            models.freeze_backbone(training_model)
-        optimizer = Optimizer(
-            [variable.value for variable in training_model.trainable_variables],
-            Schedule(
-                config.learning_rate,
-                round(config.warmup_epochs * steps_per_epoch),
-                total,
-                config.schedule == "cosine",
-            ),
-            config.weight_decay,
-            config.clip_norm,
-            config.ema,
-            scale_loss=runtime.precision == "float16",
-        )
-        augment = Augmenter(
-            config.augment, config.augmentation, config.input_size, config.seed
-        )
-    objective = _objective(config, dataset)
-    return Job(
-        config=config,
-        runtime=runtime,
-        dataset=dataset,
-        steps_per_epoch=steps_per_epoch,
-        training_model=training_model,
-        model=model,
-        preprocessing=preprocessing,
-        optimizer=optimizer,
-        objective=objective,
-        train_step=TrainStep(
-            training_model,
-            augment,
-            optimizer,
-            objective,
-            runtime.xla,
-            strategy,
-            config.seed,
-        ),
-        evaluation_step=EvaluationStep(model, strategy),
-        cached=cached,
+def _objective(config: TrainConfig, manifest: Manifest) -> Objective:
+    # All attributes but the label's, by their numbers in the records.
+    others = tuple(
+        number
+        for number, name in enumerate(manifest.attributes)
+        if config.aux_attributes and name != manifest.attribute
     )
-
-
-def _objective(config: TrainConfig, dataset: Dataset) -> Objective:
-    manifest = dataset.manifest
     return Objective(
         config.batch_size,
         config.label_smoothing,
         manifest.class_weights,
-        auxiliary_attributes(manifest) if config.aux_attributes else (),
+        others,
         config.aux_weight,
         config.mixup,
     )
 
 
-def _build_models(
-    config: TrainConfig,
-    momentum: float,
-    preprocessing: str | None,
-    attributes: int,
-) -> tuple[keras.Model, keras.Model, str]:
-    """Builds the inference model, the training model, and names their preprocessing."""
+def _build_model(
+    config: TrainConfig, preprocessing: str | None
+) -> tuple[keras.Model, str]:
     size, dropout, seed = config.input_size, config.dropout, config.seed
     # What is evaluated, saved and predicted with is float32 under every policy.
     with models.float32():
         if preprocessing is None:
-            model, preprocessing = models.build_initial(
+            return models.build_initial(
                 config.model, size, config.weights, dropout, seed
             )
-        else:
-            model = models.build(config.model, size, preprocessing, dropout, seed)
-    in_policy = models.build(config.model, size, preprocessing, dropout, seed)
-    in_policy.set_weights(model.get_weights())
-    attributes = attributes - 1 if config.aux_attributes else 0
-    training_model = build_training_model(
-        in_policy, momentum, attributes, config.aux_heads
-    )
-    return model, training_model, preprocessing
-
-
-def auxiliary_attributes(manifest: Manifest) -> tuple[int, ...]:
-    """Numbers of all attributes but the label's, in the order of the records."""
-    names = enumerate(manifest.attributes)
-    return tuple(number for number, name in names if name != manifest.attribute)
+        model = models.build(config.model, size, preprocessing, dropout, seed)
+        return model, preprocessing
 
 
 def norm_momentum(total_steps: int) -> float:
@@ -250,17 +218,17 @@ def norm_momentum(total_steps: int) -> float:
 
 
 def _steps_per_epoch(config: TrainConfig, runtime: Runtime, dataset: Dataset) -> int:
+    size, replicas = config.batch_size, runtime.replicas
     examples = dataset.manifest.num_examples("train")
-    if config.batch_size > examples:
+    if size > examples:
         raise usage_error(
-            f"--batch_size={config.batch_size} is more than the {examples} training "
-            "examples.",
+            f"--batch_size={size} is more than the {examples} training examples.",
             f"Use --batch_size={examples} or less, or build a larger dataset.",
         )
-    if config.batch_size < runtime.replicas:
+    if size < replicas:
         raise usage_error(
-            f"--batch_size={config.batch_size} is less than one example for each of "
-            f"{runtime.replicas} replicas.",
-            f"Use --batch_size={runtime.replicas} or more.",
+            f"--batch_size={size} is less than one example for each of {replicas} "
+            "replicas.",
+            f"Use --batch_size={replicas} or more.",
         )
-    return examples // config.batch_size
+    return examples // size

@@ -7,7 +7,6 @@ from types import FrameType
 from typing import Any, TextIO
 
 from support import command
-from support.errors import UserError
 from support.progress import Progress as ProgressLine
 from support.progress import duration
 from trainer.config import TrainConfig
@@ -41,11 +40,6 @@ class StopRequest:
         if self.signal is not None:
             raise command.Stopped(number)
         self.signal = number
-
-
-def stopped(number: int, words: str) -> UserError:
-    """The end of a stopped run, which `words` on a command line resume."""
-    return command.stopped(number, f"Resume with: {words}")
 
 
 class Meter:

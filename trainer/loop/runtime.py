@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import platform
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from support import memory
-from support.errors import ExitCode, UserError, usage_error
+from support.errors import usage_error
 from support.hardware import cpu_info
 from trainer.config import TrainConfig
 
@@ -159,25 +158,6 @@ def _device_name(gpus: list) -> str:
     return details.get("device_name", "GPU")
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out. CUDA's libraries say so in words only."""
-    return memory.ran_out(f"{type(error).__name__}: {error}")
-
-
-@contextlib.contextmanager
-def memory_errors(batch_size: int) -> Iterator[None]:
-    """Names a smaller --batch_size where memory runs out.
-
-    Raises:
-      UserError: instead of TensorFlow's and Python's errors (exit 7).
-    """
-    try:
-        yield
-    except (MemoryError, tf.errors.OpError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"Out of memory with --batch_size={batch_size}.",
-            f"Use --batch_size={max(1, batch_size // 2)}.",
-            ExitCode.OUT_OF_MEMORY,
-        ) from error
+def memory_errors(batch_size: int) -> contextlib.AbstractContextManager[None]:
+    """Names a smaller --batch_size (exit 7) where memory runs out."""
+    return memory.named(f"Use --batch_size={max(1, batch_size // 2)}.")

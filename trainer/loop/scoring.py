@@ -1,12 +1,13 @@
 """Predictions over a split: every example once, never augmented."""
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
+from trainer.data import Dataset
 from trainer.data.input_pipeline import (
     ATTRIBUTES,
     IDENTITY,
@@ -22,31 +23,40 @@ from trainer.loop.steps import EvaluationStep, split_batch
 
 def predict_split(
     step: EvaluationStep,
+    dataset: Dataset,
+    split: str,
     batches: Iterable[dict[str, Any]],
-    strategy: tf.distribute.Strategy,
-    attributes: Sequence[str],
     between: Callable[[], None] = lambda: None,
+    seconds: list[float] | None = None,
 ) -> pd.DataFrame:
-    """Runs a model over a split; calls `between` before each batch.
+    """Runs a model over a split.
 
     Args:
       step: of the model.
-      batches: dicts of `evaluation_dataset`, as `Dataset.iterate` yields them.
-      strategy: of the step.
-      attributes: names, in the order of the records.
+      dataset: with the split.
+      split: its name.
+      batches: dicts of its `evaluation_dataset`.
       between: called before each batch.
+      seconds: takes the time of each step, from the batch to its logits.
 
     Returns:
       One row per example in the order of the shards: image_id, identity, label (0, 1),
       logit, probability (of label 1, at temperature 1), and the attributes
       (0, 1), each by its name.
+
+    Raises:
+      UserError: see `Dataset.iterate`.
     """
     columns = {IMAGE_ID: [], IDENTITY: [], LABELS: [], ATTRIBUTES: [], LOGIT: []}
-    for batch in batches:
+    for batch in dataset.iterate(split, batches):
         between()
-        images = split_batch(batch[IMAGES], strategy)
+        images = split_batch(batch[IMAGES], step.strategy)
+        started = time.perf_counter()
+        logits = step(images).numpy()
+        if seconds is not None:
+            seconds.append(time.perf_counter() - started)
         real = batch[WEIGHTS].numpy() > 0
-        columns[LOGIT].append(step(images).numpy()[real])
+        columns[LOGIT].append(logits[real])
         for name in (IMAGE_ID, IDENTITY, LABELS, ATTRIBUTES):
             columns[name].append(batch[name].numpy()[real])
     logits = np.concatenate(columns[LOGIT]).astype("float64")
@@ -60,4 +70,4 @@ def predict_split(
         }
     )
     values = np.concatenate(columns[ATTRIBUTES]).astype(int)
-    return table.join(pd.DataFrame(values, columns=list(attributes)))
+    return table.join(pd.DataFrame(values, columns=dataset.manifest.attributes))

@@ -170,14 +170,14 @@ class EvaluationStep:
 
     def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy):
         self._model = model
-        self._strategy = strategy
+        self.strategy = strategy
         self._resize = augmentation.compiled(model.input_shape[1])
 
     @tf.function
     def __call__(self, images: Any) -> Any:
         """(batch, height, width, 3) uint8, 0..255, to (batch,) float32 logits."""
-        logits = self._strategy.run(self._replica_step, (images,))
-        return tf.concat(self._strategy.experimental_local_results(logits), axis=0)
+        logits = self.strategy.run(self._replica_step, (images,))
+        return tf.concat(self.strategy.experimental_local_results(logits), axis=0)
 
     def _replica_step(self, images):
         if images.shape[0] == 0:

@@ -112,7 +112,7 @@ def check_profile_steps(config: TrainConfig, total: int) -> None:
 class Trace:
     """Records steps A to B of `--profile_steps=A,B` with TensorFlow's profiler.
 
-    A context manager: a run that ends within these steps leaves what it recorded.
+    A run that ends within these steps calls `stop`, too.
     """
 
     def __init__(self, run_dir: Path, config: TrainConfig):
@@ -120,18 +120,6 @@ class Trace:
         self._first, self._last = config.profile_steps
         self._folder = run_dir / FOLDER
         self._running = False
-
-    def __enter__(self) -> "Trace":
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._running:
-            self._running = False
-            # An accelerator may still work on steps that were handed to it.
-            tf.test.experimental.sync_devices()
-            with _write_errors(self._folder):
-                tf.profiler.experimental.stop()
-            print(f"profile: {self._folder / 'plugins' / 'profile'}", flush=True)
 
     @contextlib.contextmanager
     def step(self, number: int) -> Iterator[None]:
@@ -146,7 +134,17 @@ class Trace:
         with tf.profiler.experimental.Trace("train", step_num=number, _r=1):
             yield
         if number == self._last:
-            self.__exit__()
+            self.stop()
+
+    def stop(self) -> None:
+        """Writes what was recorded, if anything was."""
+        if self._running:
+            self._running = False
+            # An accelerator may still work on steps that were handed to it.
+            tf.test.experimental.sync_devices()
+            with _write_errors(self._folder):
+                tf.profiler.experimental.stop()
+            print(f"profile: {self._folder / 'plugins' / 'profile'}", flush=True)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ import pandas as pd
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
+from support import command
 from support.errors import ExitCode, UserError
 from support.files import atomic_write, output_errors
 from support.progress import Progress as ProgressLine
@@ -21,7 +22,7 @@ from trainer import models
 from trainer.loop import checkpoint
 from trainer.loop.checkpoint import Progress
 from trainer.loop.job import Job
-from trainer.loop.progress import Meter, StopRequest, epoch_label, stopped
+from trainer.loop.progress import Meter, StopRequest, epoch_label
 from trainer.loop.scoring import LOGIT, predict_split
 from trainer.loop.steps import split_batch
 from trainer.loop.tensorboard import Events, Trace
@@ -50,7 +51,8 @@ def train(job: Job, run_dir: Path) -> Progress:
             events = stack.enter_context(
                 Events(run_dir, job.config, started, progress.history)
             )
-        trace = stack.enter_context(Trace(run_dir, job.config))
+        trace = Trace(run_dir, job.config)
+        stack.callback(trace.stop)
         loop = Loop(job, run_dir, progress, stop, events, trace)
         if resumed and loop.is_over():
             print("all epochs are done: resuming with the evaluation")
@@ -143,9 +145,9 @@ class Loop:
 
             predictions = predict_split(
                 job.evaluation_step,
-                job.dataset.iterate("validation", job.validation),
-                job.runtime.strategy,
-                job.dataset.manifest.attributes,
+                job.dataset,
+                "validation",
+                job.validation,
                 between_batches,
             )
         logits, labels = predictions[LOGIT], predictions["label"]
@@ -191,7 +193,7 @@ class Loop:
         """Ends a run that was asked to stop, with a checkpoint to resume from."""
         if self.stop.signal is not None:
             self._save()
-            raise stopped(self.stop.signal, resume_command(self.run_dir))
+            raise stopped(self.stop.signal, self.run_dir)
 
     def _save(self) -> None:
         self._finite_sums()
@@ -226,6 +228,11 @@ class Loop:
             + (" or --precision=float32." if in_float16 else "."),
             ExitCode.DIVERGED,
         )
+
+
+def stopped(number: int, run_dir: Path) -> UserError:
+    """The end of a run that a signal stopped."""
+    return command.stopped(number, f"Resume with: {resume_command(run_dir)}")
 
 
 def resume_command(run_dir: Path) -> str:

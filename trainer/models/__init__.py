@@ -193,7 +193,7 @@ def load(run_dir: str | Path) -> keras.Model:
     recorded = provenance.model_sha256(run)
     if not path.is_file() or recorded is None:
         raise UserError(
-            f"{run_dir} holds no finished run: no {BEST}.",
+            f"{run_dir} contains no finished run: no {BEST}.",
             "Train it to its end first.",
             ExitCode.INPUT_DATA,
         )

@@ -128,14 +128,10 @@ def _max_pool(x, window, name):
 def _inception(x, filters, name):
     ones, reduce3, three, reduce5, five, pool = filters
     reduced = _conv(x, ones + reduce3 + reduce5, 1, f"{name}_reduce")
-    branch1, branch2, branch3 = _split(reduced, (ones, reduce3, reduce5), name)
+    splits = [ones, ones + reduce3]
+    branch1, branch2, branch3 = keras.ops.split(reduced, splits, axis=-1)
     branch2 = _conv(branch2, three, 3, f"{name}_branch2")
     branch3 = _conv(branch3, five, 3, f"{name}_branch3")
     branch4 = layers.MaxPooling2D(3, strides=1, padding="same", name=f"{name}_pool")(x)
     branch4 = _conv(branch4, pool, 1, f"{name}_branch4")
     return layers.Concatenate(name=name)([branch1, branch2, branch3, branch4])
-
-
-def _split(x, sizes, name):
-    first, second = sizes[0], sizes[0] + sizes[1]
-    return keras.ops.split(x, [first, second], axis=-1)

@@ -44,7 +44,7 @@ def require_known_suffix(path: Path, torch: bool) -> None:
     known = (*_KERAS_SUFFIXES, *TORCH_SUFFIXES)
     if path.suffix not in known:
         raise usage_error(
-            f"{path} is none of {', '.join(known)}; other files may hold code and are "
+            f"{path} is none of {', '.join(known)}; others may contain code and are "
             "not opened.",
             f"Convert it where PyTorch is installed: {conversion(path)}"
             if torch
@@ -73,7 +73,7 @@ def read_weights(model: keras.Model, path: Path) -> None:
         model.load_weights(path)
     except Exception as error:  # Keras, h5py and zipfile raise a dozen kinds
         raise usage_error(
-            f"{path} does not hold weights of {model.name}: {_reason(error)}",
+            f"{path} contains no weights of {model.name}: {_reason(error)}",
             "Name a file made for this architecture.",
         ) from error
 
@@ -143,14 +143,14 @@ def _problems(
     """Yields what keeps arrays from being a model's parameters of these shapes."""
     for name, shape in shapes.items():
         if name not in arrays:
-            yield f"holds no parameter {name}"
+            yield f"contains no parameter {name}"
         elif arrays[name].shape != shape:
-            yield f"holds {name} of shape {arrays[name].shape}, not {shape}"
+            yield f"contains {name} of shape {arrays[name].shape}, not {shape}"
         elif not np.isfinite(arrays[name]).all():
-            yield f"holds numbers in {name} that are not finite"
+            yield f"contains numbers in {name} that are not finite"
     for name in arrays.keys() - shapes.keys():
         if not (name.startswith(_CLASSIFIERS) or name.endswith(_COUNTER)):
-            yield f"holds a parameter {name}, which the model does not have"
+            yield f"contains a parameter {name}, which the model does not have"
 
 
 def torchvision_file(name: str, url: str) -> Path:

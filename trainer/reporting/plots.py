@@ -62,7 +62,7 @@ def confusion_matrix(
     axes.set_xticks([0, 1], names)
     axes.set_yticks([0, 1], names, rotation=90, va="center")
     axes.tick_params(pad=6)
-    axes.set(xlabel="prediction", ylabel="perceived label", title="Confusion matrix")
+    axes.set(xlabel="prediction", ylabel="label", title="Confusion matrix")
     axes.grid(False)
     axes.spines[:].set_visible(False)
 

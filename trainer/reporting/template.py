@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent / "templates"
 #: How the splits were made -> the consequence for the numbers.
 SPLITS = {
     "identity": "Nobody appears in two splits: the model never saw these people.",
-    "official": "The splits are CelebA's official ones.",
+    "official": "The splits are the official ones of the data set.",
     "random": "Images were split at random: the same person can be in training and "
     "test, which flatters these numbers.",
 }

@@ -1,16 +1,20 @@
 """A run's folder: where it is, and whether the run in it may resume."""
 
+import contextlib
 import dataclasses
 import datetime
-from collections.abc import Collection
+import itertools
+import os
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from support.command import flags_text
+from support.command import flags_text, split_flagfiles
 from support.documents import read_text
 from support.errors import ExitCode, UserError, usage_error
 from support.files import atomic_write, output_errors
-from trainer.config import NOT_COMPARED, TrainConfig
+from trainer.config import IMAGENET, NO_WEIGHTS, NOT_COMPARED, TrainConfig
 from trainer.runs import FLAGS, RUN
 from trainer.runs.record import checked, read_run, write_run
 
@@ -18,12 +22,62 @@ from trainer.runs.record import checked, read_run, write_run
 EFFECTIVE = ("precision", "xla", "replicas")
 
 
-def choose(config: TrainConfig) -> Path:
-    """The run folder: the one asked for, or a dated one under runs/."""
-    if config.run_dir:
-        return Path(config.run_dir)
+def place(config: TrainConfig, argv: Sequence[str]) -> TrainConfig:
+    """Chooses the run folder and makes all paths absolute.
+
+    That is the one of --run_dir on the command line; else the flagfile's own, if it is
+    a run's: a run that was moved is trained where it is, not where its flags.txt says
+    that it was; else the one that a flagfile names, or a dated one.
+
+    Args:
+      config: the options.
+      argv: the command line that they are from.
+
+    Raises:
+      UserError: the dated folder cannot be made (exit 4).
+    """
+    run_dir = own_folder(argv, "run_dir", FLAGS, RUN) or config.run_dir
+    run_dir = os.path.abspath(run_dir or _new_folder(config.model))
+    return dataclasses.replace(with_absolute_inputs(config), run_dir=run_dir)
+
+
+def with_absolute_inputs(config: TrainConfig) -> TrainConfig:
+    """The options with absolute paths of what is read: any folder can resume with."""
+    data_dir, weights = os.path.abspath(config.data_dir), _absolute(config.weights)
+    return dataclasses.replace(config, data_dir=data_dir, weights=weights)
+
+
+def own_folder(argv: Sequence[str], flag: str, name: str, mark: str) -> str:
+    """The folder of a flagfile that a run or a sweep wrote for itself; "" without one.
+
+    Args:
+      argv: the command line, program first.
+      flag: names the folder; on the command line itself it wins.
+      name: of such a flagfile.
+      mark: a pattern that only the files of such a folder match.
+    """
+    files, words = split_flagfiles(argv[1:])
+    if any(re.match(rf"--?{flag}(=|$)", word) for word in words):
+        return ""
+    for file in map(Path, (file.partition("=")[2] for file in reversed(files))):
+        if file.name == name and any(file.parent.glob(mark)):
+            return str(file.parent)
+    return ""
+
+
+def _new_folder(model: str) -> Path:
+    """Makes a dated folder; where there is one of this second, another."""
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{now}-{config.model}"
+    for number in itertools.count(1):
+        path = Path("runs", f"{now}-{model}{f'-{number}' if number > 1 else ''}")
+        with output_errors(path.parent), contextlib.suppress(FileExistsError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir()
+            return path
+
+
+def _absolute(weights: str) -> str:
+    return weights if weights in (NO_WEIGHTS, IMAGENET) else os.path.abspath(weights)
 
 
 def read_options(text: str) -> dict[str, str]:
@@ -37,8 +91,8 @@ def all_options(text: str) -> dict[str, str]:
 
     So an older run equals a newer one with the options of later versions unused.
     """
-    fields = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    return read_options(flags_text(TrainConfig(**fields))) | read_options(text)
+    options = read_options(flags_text(TrainConfig())) | read_options(text)
+    return options | {"weights": _absolute(options["weights"])}
 
 
 def check_same_options(

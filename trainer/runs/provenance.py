@@ -14,8 +14,8 @@ from pathlib import Path
 from schemas import manifest as manifest_schema
 from schemas.manifest import Manifest
 from support.documents import MOST_JSON_BYTES, DocumentError, read_json, read_text
-from support.errors import ExitCode, UserError
-from support.files import sha256_file
+from support.errors import ExitCode, UserError, input_error
+from support.files import input_errors, sha256_file
 from trainer.runs import BEST
 from trainer.runs.record import Export, RunRecord, read_run
 
@@ -87,35 +87,24 @@ def dataset_manifest(folder: Path) -> Manifest:
     """Reads a dataset's manifest; the shards are not checked.
 
     Raises:
-      UserError: missing or unfinished (exit 3); damaged or foreign (exit 5).
+      UserError: missing, unfinished or not readable (exit 3); damaged or foreign (5).
     """
     path = folder / manifest_schema.FILE_NAME
-    if not path.is_file():
-        problem = "is not a directory" if not folder.is_dir() else f"has no {path.name}"
-        raise UserError(
-            f"{folder} is no finished dataset: it {problem}.",
-            "Build one with `python -m beam_pipelines.build --output_dir="
-            f"{folder}`, or name another with --data_dir.",
-            ExitCode.INPUT_DATA,
-        )
-    try:
-        return Manifest.from_json(read_text(path, MOST_JSON_BYTES))
-    except DocumentError as error:
-        raise UserError(
-            error.at(path),
-            "Build the dataset again.",
-            ExitCode.INTEGRITY,
-        ) from error
-
-
-def read_manifest(folder: Path, digest: str | None) -> Manifest | None:
-    """The manifest in a folder, if it is there and has this digest."""
-    path = folder / manifest_schema.FILE_NAME
-    try:
-        manifest = Manifest.from_json(read_text(path))
-    except (OSError, DocumentError):
-        return None
-    return manifest if manifest.digest == digest else None
+    with input_errors(path):
+        try:
+            return Manifest.from_json(read_text(path, MOST_JSON_BYTES))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            problem = "is not a directory"
+            if folder.is_dir():
+                problem = f"has no {path.name}"
+            raise input_error(
+                f"{folder} is no finished dataset: it {problem}.",
+                "Build one with `python -m beam_pipelines.build --output_dir="
+                f"{folder}`, or name another with --data_dir.",
+            ) from error
+        except DocumentError as error:
+            remedy = "Build the dataset again."
+            raise UserError(error.at(path), remedy, ExitCode.INTEGRITY) from error
 
 
 def verify(
@@ -144,7 +133,7 @@ def verify(
         yield f"dataset: manifest {digest}, {len(dataset.shards)} shards"
     copy = run_dir / manifest_schema.FILE_NAME
     if copy.exists():
-        if read_manifest(run_dir, digest) is None:
+        if _digest_of(run_dir) != digest:
             raise _broken(f"{copy} is not the manifest that the run was trained on")
         yield f"{copy}: manifest {digest}"
     if recorded is None:
@@ -157,10 +146,23 @@ def verify(
         run_dir / BEST: recorded,
         **{path: record["sha256"] for path, record in exports.items()},
     }.items():
-        _check(path, sha256)
+        with input_errors(path):
+            found = sha256_of(path)
+        if found != sha256:
+            raise _broken(f"{path} was changed: its sha256 is {found}, not {sha256}")
         if path in exports and exports[path]["manifest_digest"] != digest:
             raise _broken(f"{path} names another dataset than the run")
         yield f"{path}: sha256 {sha256}"
+
+
+def _digest_of(folder: Path) -> str | None:
+    """The digest of a folder's manifest; None of a damaged one."""
+    try:
+        return dataset_manifest(folder).digest
+    except UserError as error:
+        if error.exit_code != ExitCode.INTEGRITY:
+            raise
+    return None
 
 
 def sha256_of(path: Path) -> str:
@@ -171,26 +173,12 @@ def sha256_of(path: Path) -> str:
     """
     if not path.is_dir():
         return sha256_file(path)
-    inside = [file for file in path.rglob("*") if file.is_file()]
-    names = sorted(os.fsencode(file.relative_to(path).as_posix()) for file in inside)
-    lines = [
-        f"{sha256_file(path / os.fsdecode(name))}  ./".encode() + name + b"\n"
-        for name in names
-    ]
-    return hashlib.sha256(b"".join(lines)).hexdigest()
-
-
-def _check(path: Path, expected: str) -> None:
-    try:
-        found = sha256_of(path)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read: {error.strerror}.",
-            "Restore it from a copy.",
-            ExitCode.INPUT_DATA,
-        ) from error
-    if found != expected:
-        raise _broken(f"{path} was changed: its sha256 is {found}, not {expected}")
+    inside = (file for file in path.rglob("*") if file.is_file())
+    digest = hashlib.sha256()
+    for name in sorted(os.fsencode(file.relative_to(path)) for file in inside):
+        line = f"{sha256_file(path / os.fsdecode(name))}  ./".encode() + name + b"\n"
+        digest.update(line)
+    return digest.hexdigest()
 
 
 def _broken(what: str) -> UserError:

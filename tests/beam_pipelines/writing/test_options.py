@@ -58,7 +58,7 @@ from apache_beam.internal import pickler
 import beam_pipelines
 assert beam_pipelines.__file__.startswith(sys.argv[1]), beam_pipelines.__file__
 plan, write = (pickler.loads(open(path, "rb").read()) for path in sys.argv[2:])
-for shard in plan.process(write.task.store):
+for shard in plan.process((0, 1)):
     print(*write.process(shard))
 """
 
@@ -70,7 +70,8 @@ def test_a_worker_needs_nothing_but_the_wheel(small_celeba, tmp_path):
         shutil.copytree(ROOT / name, tree / name)
     for name in ("setup.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tree)
-    modules = {path.relative_to(tree) for path in tree.glob("*/**/*.py")}
+    sources = [*tree.glob("*/**/*.py"), *tree.glob("*/**/*.csv")]
+    modules = {path.relative_to(tree) for path in sources}
     modules = {path for path in modules if path.parent.name != "peers"}
     wheel, installed = tmp_path / "wheel", tmp_path / "installed"
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
@@ -79,7 +80,7 @@ def test_a_worker_needs_nothing_but_the_wheel(small_celeba, tmp_path):
     (built,) = wheel.iterdir()
     subprocess.run([*pip, "install", *options, "-t", installed, built], check=True)
 
-    found = {path.relative_to(installed) for path in installed.rglob("*.py")}
+    found = {path.relative_to(installed) for path in installed.rglob("*.*")}
     assert modules and modules <= found
 
     plan = shards.ShardPlan(
@@ -99,7 +100,7 @@ def test_a_worker_needs_nothing_but_the_wheel(small_celeba, tmp_path):
         if folder.name == "here":
             digests.append(shards.write_shard(plan, task).sha256)
             continue
-        stages = (pipeline.LoadPlans(), pipeline.WriteShard(task))
+        stages = (pipeline.LoadPlans(task), pipeline.WriteShard(task))
         paths = [tmp_path / "plan.pickle", tmp_path / "write.pickle"]
         for stage, path in zip(stages, paths, strict=True):
             path.write_bytes(pickler.dumps(stage))

@@ -17,16 +17,21 @@ from beam_pipelines.writing import options as beam_options
 from beam_pipelines.writing import pipeline, runner, shards
 from beam_pipelines.writing.store import Store
 from support.errors import ExitCode, UserError
+from tests.beam_pipelines.conftest import start_slow_build
+
+TWO_WORKERS = ("--direct_num_workers=2", "--num_shards=12")
 
 
 def make_task():
     return shards.Task(FolderSource("images"), Store("out"), None, 40)
 
 
-def test_the_graph_holds_no_names_and_no_data():
+#: The shards of 202,599 and of 20 million rows, and the most that flags can ask for.
+@pytest.mark.parametrize("count", [130, 1_223, 299_997])
+def test_a_job_is_small_however_many_shards_it_writes(count):
     graph = beam.Pipeline(runner="FnApiRunner")
-    pipeline.write_shards(graph, 1, make_task())
-    assert len(graph.to_runner_api().SerializeToString()) < 20_000
+    pipeline.write_shards(graph, 1, make_task(), count)
+    assert len(graph.to_runner_api().SerializeToString()) < 50_000
 
 
 def test_stages_pickle():
@@ -76,7 +81,9 @@ def test_error_of_a_worker_is_one_line(
 @pytest.mark.slow
 def test_killed_worker_is_noticed(builder):
     """A process that is killed while it writes ends the build, which can resume."""
-    process = start_build(builder, "--direct_num_workers=2", "--num_shards=12")
+    process = start_slow_build(
+        builder, 0.2, "--direct_num_workers=2", "--num_shards=12"
+    )
     workers = wait_for_workers(process)
     os.kill(workers[0], signal.SIGKILL)
     _, error = process.communicate(timeout=60)
@@ -87,7 +94,9 @@ def test_killed_worker_is_noticed(builder):
 
 @pytest.mark.slow
 def test_workers_end_with_a_killed_build(builder):
-    process = start_build(builder, "--direct_num_workers=2", "--num_shards=12")
+    process = start_slow_build(
+        builder, 0.2, "--direct_num_workers=2", "--num_shards=12"
+    )
     workers = wait_for_workers(process)
     process.kill()
     process.communicate()
@@ -95,35 +104,6 @@ def test_workers_end_with_a_killed_build(builder):
     while time.monotonic() < until and any(map(is_running, workers)):
         time.sleep(0.05)
     assert not any(map(is_running, workers))
-
-
-def start_build(builder, *flags):
-    """Starts the build as a program whose workers take 0.2 s for each image."""
-    script = (
-        "import sys, time\n"
-        "from beam_pipelines import build\n"
-        "from beam_pipelines.writing import shards\n"
-        "from support import command\n"
-        "prepare = shards.prepare_jpeg\n"
-        "def slow(*arguments):\n"
-        "    time.sleep(0.2)\n"
-        "    return prepare(*arguments)\n"
-        "shards.prepare_jpeg = slow\n"
-        "if __name__ == '__main__':\n"
-        "    command.run(build.main, ['build', *sys.argv[1:]])\n"
-    )
-    # A file, not `-c`: worker processes import it, too.
-    path = builder.output.with_name("slow_build.py")
-    path.write_text(script)
-    own = [f"--celeba_dir={builder.celeba_dir}", f"--output_dir={builder.output}"]
-    return subprocess.Popen(
-        [sys.executable, path, *own, *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
 
 
 def wait_for_workers(process):
@@ -155,7 +135,7 @@ def is_running(pid):
     ],
 )
 def test_signals_stop_a_build_at_once(builder, number, code, flag):
-    process = start_build(builder, flag)
+    process = start_slow_build(builder, 0.2, flag)
     wait_for_workers(process)
     sent = time.monotonic()
     os.killpg(process.pid, number)  # as a terminal does

@@ -56,7 +56,7 @@ def test_an_interrupted_build_goes_on_in_the_bucket(remote, monkeypatch, capsys)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("beam_pipelines.writing.staging.RemoteStaging.publish", stop)
+        patch.setattr("beam_pipelines.writing.staging.Staging.publish", stop)
         assert build() == ExitCode.INTERRUPTED
     assert not (folder / FILE_NAME).exists()
     assert build("--seed=1") == ExitCode.OUTPUT
@@ -67,7 +67,7 @@ def test_an_interrupted_build_goes_on_in_the_bucket(remote, monkeypatch, capsys)
     assert build() == ExitCode.OK
     assert "continuing the unfinished build in gs://" in capsys.readouterr().out
     assert kept == {name: (folder / name).stat().st_mtime_ns for name in kept}
-    assert not list(folder.glob("*.json.*")) and not (folder / "plan.npz").exists()
+    assert not list(folder.glob("*.json.*")) and not (folder / "plan.arrow").exists()
 
 
 def test_foreign_objects_are_left_alone(remote, capsys):
@@ -83,10 +83,10 @@ def test_a_build_killed_before_its_manifest_goes_on(remote, monkeypatch):
     build, folder = remote
     write = Store.write
 
-    def stop_at_manifest(self, name, data):
+    def stop_at_manifest(self, name, data, **options):
         if name == FILE_NAME:
             raise KeyboardInterrupt
-        write(self, name, data)
+        write(self, name, data, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "write", stop_at_manifest)

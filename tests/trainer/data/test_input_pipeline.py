@@ -2,10 +2,12 @@
 
 import collections
 import dataclasses
+import errno
 import hashlib
 import io
 import itertools
 import os
+import resource
 import shutil
 
 import keras
@@ -15,7 +17,7 @@ import tensorflow as tf
 from PIL import Image
 
 from schemas import example as example_schema
-from support import framing, images
+from support import documents, files, framing, images
 from support.errors import ExitCode, UserError
 from tests.trainer.conftest import COUNTS, HEIGHT, WIDTH, write_dataset
 from trainer.augmentation import Warp
@@ -332,56 +334,44 @@ def test_keras_fits_on_the_dataset_behind_the_layer(dataset_dir):
     assert len(model.predict(test, verbose=0)) == COUNTS["test"]
 
 
-def _missing(folder):
-    shutil.rmtree(folder)
-
-
-def _unfinished(folder):
-    (folder / "manifest.json").unlink()
-
-
-def _foreign(folder):
-    (folder / "manifest.json").write_text('{"name": "other"}')
-
-
-def _cut(folder):
-    text = (folder / "manifest.json").read_text()
-    (folder / "manifest.json").write_text(text[: len(text) // 2])
-
-
-def _shard_missing(folder):
-    next(folder.glob("celeba-train*")).unlink()
-
-
-def _shard_cut(folder):
-    path = next(folder.glob("celeba-test*"))
-    path.write_bytes(path.read_bytes()[:-100])
-
-
-def _shard_flipped(folder):
-    path = next(folder.glob("celeba-validation*"))
-    data = bytearray(path.read_bytes())
-    data[200] ^= 1
-    path.write_bytes(bytes(data))
+def _flipped(data: bytes, position: int) -> bytes:
+    return data[:position] + bytes([data[position] ^ 1]) + data[position:][1:]
 
 
 @pytest.mark.parametrize(
-    ("damage", "code", "words"),
+    ("file", "change", "code", "words"),
     [
-        (_missing, ExitCode.INPUT_DATA, "is not a directory"),
-        (_unfinished, ExitCode.INPUT_DATA, "has no manifest.json"),
-        (_foreign, ExitCode.INTEGRITY, "not a manifest"),
-        (_cut, ExitCode.INTEGRITY, "not complete JSON"),
-        (_shard_missing, ExitCode.INTEGRITY, "is missing"),
-        (_shard_cut, ExitCode.INTEGRITY, "bytes, not"),
-        (_shard_flipped, ExitCode.INTEGRITY, "sha256 differs"),
+        ("", None, ExitCode.INPUT_DATA, "is not a directory"),
+        ("manifest.json", None, ExitCode.INPUT_DATA, "has no manifest.json"),
+        (
+            *("manifest.json", lambda data: b'{"name": "other"}'),
+            *(ExitCode.INTEGRITY, "not a manifest"),
+        ),
+        (
+            *("manifest.json", lambda data: data[: len(data) // 2]),
+            *(ExitCode.INTEGRITY, "not complete JSON"),
+        ),
+        ("celeba-train*0-of*", None, ExitCode.INTEGRITY, "is missing"),
+        (
+            *("celeba-test*0-of*", lambda data: data[:-100]),
+            *(ExitCode.INTEGRITY, "bytes, not"),
+        ),
+        (
+            *("celeba-validation*0-of*", lambda data: _flipped(data, 200)),
+            *(ExitCode.INTEGRITY, "sha256 differs"),
+        ),
     ],
 )
-def test_incomplete_dataset_is_refused(tmp_path, damage, code, words):
-    write_dataset(tmp_path / "data")
-    damage(tmp_path / "data")
+def test_incomplete_dataset_is_refused(tmp_path, file, change, code, words):
+    folder = tmp_path / "data"
+    write_dataset(folder)
+    (path,) = folder.glob(file) if file else [folder]
+    if change:
+        path.write_bytes(change(path.read_bytes()))
+    else:
+        shutil.move(path, tmp_path / "away")
     with pytest.raises(UserError, match=words) as raised:
-        open_dataset(tmp_path / "data")
+        open_dataset(folder)
     assert raised.value.exit_code == code
 
 
@@ -394,63 +384,44 @@ def test_empty_split_is_refused(tmp_path):
     assert len(list(train_dataset(tmp_path / "data", 4))) == 2
 
 
-def _records(path):
-    return list(framing.read_records(path.read_bytes()))
+def _with_records(change):
+    """The change of a shard's bytes that a change of its records is."""
+
+    def changed(data):
+        records = change(list(framing.read_records(data)))
+        return b"".join(framing.frame(record) for record in records)
+
+    return changed
 
 
-def _write(path, records):
-    path.write_bytes(b"".join(framing.frame(record) for record in records))
-
-
-def _bit_flipped(path):
-    """One bit of the last record: its checksum differs."""
-    data = bytearray(path.read_bytes())
-    data[-10] ^= 1
-    path.write_bytes(bytes(data))
-
-
-def _cut_short(path):
-    path.write_bytes(path.read_bytes()[:-30])
-
-
-def _fewer_records(path):
-    _write(path, _records(path)[:-1])
-
-
-def _more_records(path):
-    records = _records(path)
-    _write(path, [*records, records[0]])
-
-
-def _jpeg_damaged(path):
-    """A record with right checksums whose JPEG is damaged."""
-    *records, last = _records(path)
+def _with_last_jpeg_cut(records):
+    """The checksums are right."""
+    *others, last = records
     example = example_schema.decode(last)
     broken = dataclasses.replace(example, image=example.image[:200])
-    _write(path, [*records, example_schema.encode(broken)])
-
-
-def _gone(path):
-    path.unlink()
+    return [*others, example_schema.encode(broken)]
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("change", "words"),
     [
-        (_bit_flipped, "sha256 differs"),
-        (_cut_short, "bytes, not"),
-        (_fewer_records, "bytes, not"),
-        (_more_records, "bytes, not"),
-        (_jpeg_damaged, "bytes, not"),
-        (_gone, "is missing"),
+        (lambda data: _flipped(data, len(data) - 10), "sha256 differs"),
+        (lambda data: data[:-30], "bytes, not"),
+        (_with_records(lambda records: records[:-1]), "bytes, not"),
+        (_with_records(lambda records: [*records, records[0]]), "bytes, not"),
+        (_with_records(_with_last_jpeg_cut), "bytes, not"),
+        (None, "is missing"),
     ],
 )
-def test_damage_after_opening_names_the_shard(tmp_path, split, damage, words):
+def test_damage_after_opening_names_the_shard(tmp_path, split, change, words):
     write_dataset(tmp_path / "data")
     dataset = open_dataset(tmp_path / "data")
     path = tmp_path / "data" / f"celeba-{split}.tfrecord-00001-of-00002"
-    damage(path)
+    data = path.read_bytes()
+    path.unlink()
+    if change:
+        path.write_bytes(change(data))
     batches = (
         train_dataset(dataset, 8, epochs=2)
         if split == "train"
@@ -462,12 +433,52 @@ def test_damage_after_opening_names_the_shard(tmp_path, split, damage, words):
     assert str(path) in raised.value.cause
 
 
+def test_few_shards_are_open_at_once(tmp_path):
+    write_dataset(tmp_path / "data", num_shards=40)
+    dataset = open_dataset(tmp_path / "data")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 24, hard))
+    try:
+        dataset.check()
+        assert len(train_rows(dataset)) == COUNTS["train"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("kind", ["PermissionDenied", "ResourceExhausted"])
+def test_shard_that_the_system_refuses_is_not_damaged(dataset, kind):
+    def batches():
+        error = getattr(tf.errors, f"{kind}Error")
+        raise error(None, None, "/data/shard-3; Too many open files\n[[node]]")
+        yield
+
+    with pytest.raises(UserError, match="shard-3; Too many open files[.]") as raised:
+        list(dataset.iterate("train", batches()))
+    assert raised.value.exit_code == ExitCode.INPUT_DATA
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "celeba-test.tfrecord-00001-of"])
+def test_unreadable_file_is_named_with_the_reason(dataset_dir, monkeypatch, name):
+    def refuse(path, *arguments, **options):
+        if name in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open(path, *arguments, **options)
+
+    monkeypatch.setattr(documents, "open", refuse, raising=False)
+    monkeypatch.setattr(files, "open", refuse, raising=False)
+    with pytest.raises(UserError, match=f"{name}.* cannot be read: Perm") as raised:
+        open_dataset(dataset_dir)
+    assert raised.value.exit_code == ExitCode.INPUT_DATA
+
+
 def test_undecodable_image_of_an_undamaged_shard_is_named(tmp_path):
     """The manifest agrees: the dataset was written so."""
     manifest = write_dataset(tmp_path / "data")
     path = tmp_path / "data" / manifest.split("test")[1].name
-    _jpeg_damaged(path)
-    data = path.read_bytes()
+    data = _with_records(_with_last_jpeg_cut)(path.read_bytes())
+    path.write_bytes(data)
     shards = [
         dataclasses.replace(
             shard, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()

@@ -212,8 +212,8 @@ def test_folders_and_flags_are_checked(tmp_path):
         "--data_dir=": "--data_dir is missing",
         "--eval_split=tset": "no split 'tset'. Did you mean test",
         "--batch_size=0": "--batch_size=0 is below 1",
-        "--abstain=0.6": "--abstain=0.6 is not within 0 and 0.5",
-        "--target_error=2": "--target_error=2.0 is not within 0 and 1",
+        "--abstain=0.6": "--abstain=0.6 is not between 0 and 0.5",
+        "--target_error=2": "--target_error=2.0 is not between 0 and 1",
     }.items():
         with pytest.raises(UserError, match=message) as caught:
             _evaluate(run_dir, "data", flag)

@@ -64,7 +64,9 @@ def test_file_names_are_safe_and_unique():
 
 def write(folder, sources, **columns):
     found = [
-        images.from_source(source, number) for number, source in enumerate(sources)
+        image
+        for number, source in enumerate(sources)
+        for image in images.from_source(source, number)
     ]
     ids = [image.path for image in found]
     return annotate.write(

@@ -163,7 +163,7 @@ def test_overwrite_replaces_exports_only(make_run, dataset_dir, tmp_path):
         (
             "metrics.keras",
             "metrics.keras.json",
-            "for its record, which is another file",
+            "for its record, another file",
         ),
     ],
 )
@@ -176,10 +176,27 @@ def test_export_replaces_no_other_file(make_run, tmp_path, name, there, message)
     assert (tmp_path / there).read_text() == "{}"
 
 
-def test_sha256_of_a_file(tmp_path):
-    (tmp_path / "a.onnx").write_bytes(b"abc")
-    expected = hashlib.sha256(b"abc").hexdigest()
-    assert provenance.sha256_of(tmp_path / "a.onnx") == expected
+def test_export_writes_through_links(make_run, dataset_dir, tmp_path):
+    run_dir = make_run()
+    (tmp_path / "disk").mkdir()
+    target, link = tmp_path / "disk" / "blob.keras", tmp_path / "m[1].keras"
+    target.write_bytes(b"older")
+    link.symlink_to(target)
+    run_export(run_dir, "keras", f"--output={link}", "--overwrite")
+    record = json.loads((tmp_path / "m[1].keras.json").read_text())
+    assert link.is_symlink() and names(tmp_path / "disk") == {"blob.keras"}
+    assert record["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
+    assert record["file"] == "m[1].keras"
+
+
+@pytest.mark.parametrize("character", "*?[\\")
+def test_savedmodel_in_a_path_that_is_a_pattern_is_refused(tmp_path, character):
+    folder = tmp_path / f"a{character}1]"
+    for flags in ([f"--output={folder}/m", "--run_dir=r"], [f"--run_dir={folder}"]):
+        with pytest.raises(UserError, match="cannot load a SavedModel from") as caught:
+            export.main(["export", "--format=savedmodel", *flags])
+        assert caught.value.exit_code == ExitCode.USAGE
+        assert caught.value.remedy == f"Choose an --output without {character}."
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Images to predict: finding, naming and decoding them."""
 
+import functools
 import io
 import os
 import zipfile
@@ -34,6 +35,11 @@ def paths(*words):
     return [image.path for image in images.find(words)]
 
 
+def load(source, number=0):
+    [image] = images.from_source(source, number)
+    return image.load()
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -52,6 +58,7 @@ def test_find_expands_directories_zip_files_and_patterns(here):
         "[1].jpg",
         "a/2.jpg",
         "b/2.jpg",
+        "a/__MACOSX",  # without an image
         "a/deep/1.JPEG",
         "a/notes.txt",  # named, as a shell would name it
     ]
@@ -90,18 +97,19 @@ def test_names_in_other_encodings(here):
     [
         ("gone.jpg", "gone.jpg does not exist. Check the path"),
         ("gone/*.jpg", "The pattern gone/*.jpg matches nothing"),
-        ("empty", "empty contains no .jpg, .jpeg or .png file. Name"),
-        ("text.zip", "text.zip contains no .jpg, .jpeg or .png file. Name"),
+        ("empty", "empty contains no .jpg, .jpeg, .jpe, .jfif or .png file. Name"),
+        ("text.zip", "or .png file, but 5 other files: 0.txt, 1.txt, 2.txt, 2 more."),
         ("web.zip", "web.zip is not a complete zip file. Download"),
         ("future.zip", "future.zip is not a complete zip file. Download"),
-        ("empt*", "empt* contains no .jpg"),
+        ("empt*", "empty contains no .jpg"),
     ],
 )
 def test_find_names_wrong_paths(here, word, words):
     (here / "empty").mkdir()
     (here / "web.zip").write_text("<html>sign in")
     with zipfile.ZipFile("text.zip", "w") as archive:
-        archive.writestr("a.txt", "a")
+        for number in range(5):
+            archive.writestr(f"a/{number}.txt", "a")
     data = bytearray((here / "text.zip").read_bytes())
     data[data.index(b"PK\1\2") + 6] = 99  # a version of the format that nobody reads
     (here / "future.zip").write_bytes(data)
@@ -117,7 +125,7 @@ def test_find_skips_bad_directories_and_zip_files(here):
     fill(here, "a/1.jpg")
     assert paths("empty", "./empty", "a") == ["empty", "a/1.jpg"]
     found = {image.path: image for image in images.find(["*", "empty"])}
-    assert list(found) == ["a/1.jpg", "web.zip", "empty"]
+    assert list(found) == ["a/1.jpg", "empty", "web.zip"]
     for path, why in (
         ("web.zip", "not a complete zip file"),
         ("empty", "contains no .jpg"),
@@ -140,33 +148,92 @@ def test_bad_images_give_a_reason_when_loaded(here, monkeypatch):
     gone, pipe, large, member = found
     (here / "gone.jpg").unlink()
     monkeypatch.setattr(images, "_MAX_BYTES", len(JPEG) - 1)
-    for load, reason in (
+    for loaded, reason in (
         (gone.load, "unreadable"),
         (pipe.load, "unreadable"),
         (large.load, "too large"),
         (member.load, "damaged"),
-        (images.from_source(wide, 0).load, "too large"),
-        (images.from_source(png()[:80], 0).load, "damaged"),
-        (images.from_source(JPEG[:-20], 0).load, "truncated"),
-        (images.from_source(b"<html>", 0).load, "not a JPEG"),
+        (functools.partial(load, wide), "too large"),
+        (functools.partial(load, png()[:80]), "damaged"),
+        (functools.partial(load, JPEG[:-20]), "truncated"),
+        (functools.partial(load, b"<html>"), "not a JPEG"),
     ):
         with pytest.raises(BadImage) as caught:
-            load()
+            loaded()
         assert caught.value.reason == reason
 
 
 def test_bytes_and_arrays_are_images():
-    assert np.array_equal(images.from_source(png(), 0).load(), PIXELS)
-    assert np.array_equal(images.from_source(PIXELS, 3).load(), PIXELS)
-    assert images.from_source(PIXELS, 3).name == "[3]"
-    gray = images.from_source(PIXELS[..., 0], 0).load()
-    assert np.array_equal(gray, PIXELS[..., :1].repeat(3, axis=2))
+    assert np.array_equal(load(png()), PIXELS)
+    assert np.array_equal(load(PIXELS), PIXELS)
+    assert images.from_source(PIXELS, 3)[0].name == "[3]"
+    assert np.array_equal(load(PIXELS[..., 0]), PIXELS[..., :1].repeat(3, axis=2))
     with pytest.raises(ValueError, match=r"\(8, 16, 3\) float64: give"):
-        images.from_source(PIXELS / 255, 0)
+        load(PIXELS / 255, 0)
     with pytest.raises(ValueError, match="give"):
-        images.from_source(PIXELS[..., :2], 0)
+        load(PIXELS[..., :2], 0)
     with pytest.raises(TypeError, match=r"image \[7\] is a int"):
-        images.from_source(5, 7)
+        load(5, 7)
+
+
+def test_other_files_are_skipped_by_name(here):
+    fill(here, "a/1.JPE", "a/2.jfif", "a/notes.txt", "a/b.zip", "a/.hidden")
+    os.symlink(here / "a", here / "a" / "loop", target_is_directory=True)
+    with zipfile.ZipFile("z.zip", "w") as archive:
+        archive.writestr("deep/", "")
+        archive.writestr("deep/3.jfif", JPEG)
+        archive.writestr("deep/read me", "")
+    others = []
+    found = images.find(["a", "z.zip"], others)
+    assert [image.name for image in found] == ["1.JPE", "2.jfif", "3.jfif"]
+    assert others == ["a/b.zip", "a/loop", "a/notes.txt", "z.zip/deep/read me"]
+    assert images.counted(others) == "4 other files: b.zip, loop, notes.txt, 1 more"
+    assert images.counted(others[:1]) == "1 other file: b.zip"
+
+
+def test_urls_are_refused(here):
+    with pytest.raises(UserError, match="is a URL; only files on this") as caught:
+        images.find(["https://example.org/a.jpg"])
+    assert caught.value.exit_code == ExitCode.USAGE
+    with pytest.raises(BadImage, match="unreadable: a URL"):
+        load("https://example.org/a.jpg")
+
+
+TRANSPARENT = {
+    "RGBA": {},
+    "LA": {},
+    "P": {"transparency": 3},
+    "1": {"transparency": 0},
+    "L": {"transparency": Image.fromarray(PIXELS).convert("L").getpixel((0, 0))},
+    "RGB": {"transparency": tuple(PIXELS[0, 0].tolist())},
+}
+
+
+@pytest.mark.parametrize("mode", TRANSPARENT)
+def test_transparent_images_are_put_on_white(mode):
+    alpha = np.arange(128, dtype=np.uint8).reshape(8, 16) * 2
+    rgba = Image.fromarray(np.dstack([PIXELS, alpha]))
+    file = io.BytesIO()
+    rgba.convert(mode).save(file, "png", **TRANSPARENT[mode])
+    with Image.open(file) as saved:
+        layer = saved.convert("RGBA")
+    white = Image.new("RGBA", layer.size, "white")
+    want = np.asarray(Image.alpha_composite(white, layer).convert("RGB"), int)
+    pixels = load(file.getvalue())
+    assert pixels.shape == (8, 16, 4)
+    assert np.abs(images.on_white(pixels) - want).max() <= 1
+    opaque = np.dstack([PIXELS, np.full((8, 16), 255, np.uint8)])
+    file = io.BytesIO()
+    Image.fromarray(opaque).save(file, "png")
+    assert np.array_equal(load(file.getvalue()), PIXELS)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_png_of_few_bits(bits):
+    file = io.BytesIO()
+    Image.fromarray(PIXELS[..., 0]).quantize(2**bits).save(file, "png", bits=bits)
+    with Image.open(file) as saved:
+        assert np.array_equal(load(file.getvalue()), saved.convert("RGB"))
 
 
 def test_exif_orientation_is_applied():

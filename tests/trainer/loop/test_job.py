@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import shutil
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,12 +18,6 @@ from trainer.loop import job as jobs
 from trainer.loop import steps
 from trainer.loop.scoring import predict_split
 from trainer.models import training_model
-
-
-@pytest.fixture(autouse=True)
-def plain_precision():
-    yield
-    keras.mixed_precision.set_global_policy("float32")
 
 
 def test_auxiliary_attributes_train_the_backbone_and_are_not_saved(changed, tmp_path):
@@ -127,9 +120,9 @@ def test_evaluation_does_not_depend_on_the_batch_size(config):
     logits = [
         predict_split(
             built.evaluation_step,
+            built.dataset,
+            "test",
             evaluation_dataset(built.dataset, "test", size, as_supervised=False),
-            built.runtime.strategy,
-            built.dataset.manifest.attributes,
         )["logit"]
         for size in (1, 8, 64)
     ]

@@ -3,17 +3,14 @@
 import io
 import json
 
-import keras
 import pandas as pd
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from support import command
 from support.errors import ExitCode, UserError
 from tests.trainer.running import run
-from trainer import main
 from trainer.config import TrainConfig
 from trainer.loop import runtime, tensorboard
 from trainer.loop.checkpoint import Progress
@@ -26,12 +23,6 @@ def clock(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("tqdm.std.time", lambda: now[0])
     return now
-
-
-@pytest.fixture(autouse=True)
-def plain_precision():
-    yield
-    keras.mixed_precision.set_global_policy("float32")
 
 
 def meter_of(output, clock, progress):
@@ -142,36 +133,17 @@ def test_tensorboard_shows_the_history_once(changed, tmp_path):
     assert list(folder.glob("tensorboard/plugins/profile/*/*.xplane.pb"))
 
 
-def test_a_full_disk_is_not_a_lack_of_memory():
-    error = tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")
-    assert not runtime.is_out_of_memory(error)
-    error = tf.errors.ResourceExhaustedError(None, None, "x; Too many open files")
-    assert not runtime.is_out_of_memory(error)
-    assert runtime.is_out_of_memory(MemoryError())
-    error = tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of")
-    assert runtime.is_out_of_memory(error)
-    assert not runtime.is_out_of_memory(
-        tf.errors.DataLossError(None, None, "corrupted")
-    )
-
-
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("error", "ran_out"),
     [
-        (["--device=tpu"], "--device=tpu is none of auto, cpu, gpu"),
-        (["--device=gpu"], "--device=gpu, but TensorFlow finds no GPU"),
-        (["--profile_steps=5,2"], "--profile_steps=5,2 is no first and last step"),
-        (["--profile_steps=5"], "--profile_steps=5 is no first and last step"),
-        (["--profile_steps=1,x"], "--profile_steps=1,x is not a list of ints"),
-        (["--profile_steps=5,999"], "the run has 12 steps"),
+        (tf.errors.ResourceExhaustedError(None, None, "x; No space left on"), False),
+        (tf.errors.ResourceExhaustedError(None, None, "x; Too many open files"), False),
+        (tf.errors.DataLossError(None, None, "corrupted"), False),
+        (tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out"), True),
+        (MemoryError(), True),
     ],
 )
-def test_wrong_options_get_one_line(config, tmp_path, capsys, words, message):
-    if words == ["--device=gpu"] and tf.config.list_physical_devices("GPU"):
-        pytest.skip("there is a GPU")
-    base = command.flags_text(config).split()
-    assert command.guard(main.main, ["main", *base, *words]) == ExitCode.USAGE
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2
-    assert message in lines[0]
-    assert not (tmp_path / "run").exists()
+def test_a_full_disk_is_not_a_lack_of_memory(error, ran_out):
+    with pytest.raises(UserError if ran_out else type(error)):
+        with runtime.memory_errors(8):
+            raise error

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from support import command
-from trainer import main, models
-from trainer.data import evaluation_dataset, open_dataset
+from tests.trainer.running import job, run
+from trainer import models
+from trainer.data import evaluation_dataset
 from trainer.loop import job as jobs
 from trainer.loop import runtime
 from trainer.loop.scoring import predict_split
@@ -35,13 +35,12 @@ def plain(monkeypatch):
 
 def build(config):
     keras.utils.clear_session()
-    dataset = open_dataset(config.data_dir)
-    return jobs.build_job(config, runtime.prepare(config), dataset)
+    return job(config)
 
 
-def gradients_of(job, batch):
+def gradients_of(built, batch):
     """Sums and clipped gradients of a global batch, before anything is updated."""
-    strategy, step = job.runtime.strategy, job.train_step
+    strategy, step = built.runtime.strategy, built.train_step
 
     @tf.function
     def compute(batch):
@@ -54,18 +53,14 @@ def gradients_of(job, batch):
     ]
 
 
-def first_batch(job):
-    return next(iter(job.train_dataset(start=0)))
-
-
 def check_equal(one, two, examples, tolerance):
     """Compares one global batch and the test split on one device and on two."""
     batch = {
         name: tensor[:examples] if tensor.shape.rank else tensor
-        for name, tensor in first_batch(one).items()
+        for name, tensor in next(iter(one.train_dataset(start=0))).items()
     }
     (sums, gradients), (sums_2, gradients_2) = (
-        gradients_of(job, batch) for job in (one, two)
+        gradients_of(built, batch) for built in (one, two)
     )
     np.testing.assert_allclose(sums_2, sums, rtol=tolerance)
     scale = max(np.abs(gradient).max() for gradient in gradients)
@@ -73,12 +68,12 @@ def check_equal(one, two, examples, tolerance):
         np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * scale)
     probabilities = [
         predict_split(
-            job.evaluation_step,
-            evaluation_dataset(job.dataset, "test", examples, as_supervised=False),
-            job.runtime.strategy,
-            job.dataset.manifest.attributes,
+            built.evaluation_step,
+            built.dataset,
+            "test",
+            evaluation_dataset(built.dataset, "test", examples, as_supervised=False),
         )["probability"]
-        for job in (one, two)
+        for built in (one, two)
     ]
     np.testing.assert_allclose(*probabilities, rtol=0, atol=1e-5)
 
@@ -90,10 +85,10 @@ def test_two_replicas_compute_what_one_does(changed, plain, examples):
     check_equal(one, two, examples, 1e-5)
 
 
-def trained_weights(job, count=12):
-    for batch in itertools.islice(job.train_dataset(start=0), count):
-        job.train_step(split_batch(batch, job.runtime.strategy))
-    return [variable.value.numpy() for variable in job.training_model.weights]
+def trained_weights(built, count=12):
+    for batch in itertools.islice(built.train_dataset(start=0), count):
+        built.train_step(split_batch(batch, built.runtime.strategy))
+    return [variable.value.numpy() for variable in built.training_model.weights]
 
 
 def test_two_replicas_train_like_one(changed, plain):
@@ -117,7 +112,7 @@ def test_mirrored_strategy_on_one_device_is_bit_equal_to_the_default(changed):
     plain = dataclasses.replace(
         runtime.prepare(config), strategy=tf.distribute.get_strategy()
     )
-    default = jobs.build_job(config, plain, mirrored.dataset)
+    default = jobs.Job(config, plain, mirrored.dataset)
     keras.mixed_precision.set_global_policy("float32")
     for got, want in zip(weights, trained_weights(default), strict=True):
         np.testing.assert_array_equal(got, want)
@@ -166,19 +161,8 @@ def test_the_training_model_drops_out_per_replica(changed):
     ]
 
 
-def test_the_batch_per_replica_is_printed(changed, capsys):
-    config = changed(replicas=2, batch_size=7, epochs=1)
-    words = ["main", *command.flags_text(config).split()]
-    assert command.guard(main.main, words) == 0
-    assert "global batch 7, 3 or 4 per replica" in capsys.readouterr().out
-    report = Path(config.run_dir, "report.html").read_text()
-    assert 'alt="heat map of test-' in report
-
-
 def test_two_replicas_train_in_float16(changed):
     config = changed(replicas=2, precision="float16", epochs=1, dropout=0.3)
-    words = ["main", *command.flags_text(config).split()]
-    assert command.guard(main.main, words) == 0
-    keras.mixed_precision.set_global_policy("float32")
+    assert run(config) == 0
     metrics = json.loads(Path(config.run_dir, "metrics.json").read_text())
     assert math.isfinite(metrics["log_loss"]["value"])

@@ -1,17 +1,15 @@
 """Runs that are asked to stop, at every stage; and what must not stop a run."""
 
 import json
-import os
 import shutil
 import signal
 
-import keras
 import pytest
 
 from support import command
 from support.errors import ExitCode
 from support.files import FolderLock
-from tests.trainer.running import check_same_outcome
+from tests.trainer.running import check_same_outcome, signal_in
 from trainer import main
 from trainer.loop import checkpoint, job, train
 from trainer.loop.steps import EvaluationStep
@@ -24,7 +22,6 @@ def plain_state():
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
-    keras.mixed_precision.set_global_policy("float32")
 
 
 def run(config):
@@ -32,19 +29,6 @@ def run(config):
     with pytest.raises(SystemExit) as ended:
         command.run(main.main, ["main", *command.flags_text(config).split()])
     return ended.value.code
-
-
-def signal_in(patch, owner, name, number, call=1):
-    """Sends a signal when a function is called for the nth time."""
-    function, calls = getattr(owner, name), []
-
-    def interrupt(*args, **kwargs):
-        calls.append(name)
-        if len(calls) == call:
-            os.kill(os.getpid(), number)
-        return function(*args, **kwargs)
-
-    patch.setattr(owner, name, interrupt)
 
 
 #: Two batches of validation an epoch, three of the test split.
@@ -60,15 +44,15 @@ def signal_in(patch, owner, name, number, call=1):
     ids=["start", "before the first step", "validation", "test", "test, Ctrl-C"],
 )
 def test_stopped_run_resumes_with_the_printed_command(
-    config, tmp_path, monkeypatch, capsys, owner, name, call, number, resumes
+    config, tmp_path, monkeypatch, capfd, owner, name, call, number, resumes
 ):
     with monkeypatch.context() as patch:
         signal_in(patch, owner, name, number, call)
         assert run(config) == CODES[number]
-    error = capsys.readouterr().err
+    error = capfd.readouterr().err
     assert f"Resume with: python -m trainer.main --flagfile={tmp_path}" in error
     assert run(config) == ExitCode.OK
-    assert resumes in capsys.readouterr().out
+    assert resumes in capfd.readouterr().out
     if "step 6" in resumes:
         whole = tmp_path / "whole"
         words = command.flags_text(config).split()
@@ -77,11 +61,11 @@ def test_stopped_run_resumes_with_the_printed_command(
         check_same_outcome(tmp_path / "run", whole)
 
 
-def test_a_stop_before_there_is_a_run_promises_nothing(config, monkeypatch, capsys):
+def test_a_stop_before_there_is_a_run_promises_nothing(config, monkeypatch, capfd):
     with monkeypatch.context() as patch:
-        signal_in(patch, main, "build_job", signal.SIGTERM)
+        signal_in(patch, main, "Job", signal.SIGTERM)
         assert run(config) == ExitCode.STOPPED
-    assert "Run the same command again" in capsys.readouterr().err
+    assert "Run the same command again" in capfd.readouterr().err
 
 
 def test_resumed_run_does_not_need_its_initial_weights(changed, tmp_path, monkeypatch):
@@ -95,14 +79,14 @@ def test_resumed_run_does_not_need_its_initial_weights(changed, tmp_path, monkey
     assert run(config) == ExitCode.OK
 
 
-def test_two_runs_do_not_share_a_folder(config, tmp_path, capsys):
+def test_two_runs_do_not_share_a_folder(config, tmp_path, capfd):
     with FolderLock(tmp_path / "run"):
         assert run(config) == ExitCode.OUTPUT
-    assert "is in use by process" in capsys.readouterr().err
+    assert "is in use by process" in capfd.readouterr().err
 
 
 def test_a_best_model_that_was_changed_is_not_evaluated(
-    config, tmp_path, monkeypatch, capsys
+    config, tmp_path, monkeypatch, capfd
 ):
     end = train.Loop._end_epoch
 
@@ -113,6 +97,6 @@ def test_a_best_model_that_was_changed_is_not_evaluated(
 
     monkeypatch.setattr(train.Loop, "_end_epoch", spoil)
     assert run(config) == ExitCode.INTEGRITY
-    assert "best.keras is not the file that the run wrote" in capsys.readouterr().err
+    assert "best.keras is not the file that the run wrote" in capfd.readouterr().err
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["status"] == "running"

@@ -2,30 +2,23 @@
 
 import csv
 import json
-import os
 import signal
+import threading
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
 
 from schemas import celeba
-from support import command
-from support.errors import ExitCode, UserError
+from support import command, figures
+from support.errors import ExitCode
 from tests.trainer.conftest import COUNTS
-from tests.trainer.running import check_same_outcome, job, run
+from tests.trainer.running import check_same_outcome, run, signal_in
 from trainer import main, models
 from trainer.data import dataset as data_module
-from trainer.loop import checkpoint, steps
 from trainer.loop import job as jobs
-
-
-@pytest.fixture(autouse=True)
-def plain_precision():
-    yield
-    keras.mixed_precision.set_global_policy("float32")
-
+from trainer.loop import steps
+from trainer.reporting import card
 
 #: The tiny model learns with these from any seed, not from a lucky one alone.
 LEARNS = {
@@ -40,7 +33,10 @@ LEARNS = {
 
 
 def test_a_run_leaves_what_it_promises(config, tmp_path, capsys):
+    before = signal.getsignal(signal.SIGTERM)
     assert run(config) == ExitCode.OK
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert threading.active_count() < 100
     folder = tmp_path / "run"
     assert {path.name for path in folder.iterdir()} >= {
         "flags.txt",
@@ -84,6 +80,7 @@ def test_a_run_leaves_what_it_promises(config, tmp_path, capsys):
     assert metrics["n"] == COUNTS["test"]
     assert np.array(metrics["confusion_matrix"]).sum() == COUNTS["test"]
     assert len(pd.read_csv(folder / "history.csv")) == 2
+    assert str(tmp_path) not in (folder / "report.html").read_text()
     assert not (folder / "checkpoints").exists()
     capsys.readouterr()
     assert run(config) == ExitCode.OK
@@ -122,17 +119,8 @@ def test_stopped_run_resumes_bit_equal(
     assert run(whole) == ExitCode.OK
 
     stopped = changed(run_dir=str(tmp_path / "part"), dropout=0.3, **options)
-    calls = []
-    step = steps.TrainStep.__call__
-
-    def interrupt(self, batch):
-        step(self, batch)
-        calls.append(1)
-        if len(calls) == stop_after:
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with monkeypatch.context() as patch:
-        patch.setattr(steps.TrainStep, "__call__", interrupt)
+        signal_in(patch, steps.TrainStep, "__call__", signal.SIGTERM, stop_after)
         assert run(stopped) == ExitCode.STOPPED
     assert "Resume with: python -m trainer.main" in capsys.readouterr().err
     assert run(stopped) == ExitCode.OK
@@ -143,14 +131,8 @@ def test_stopped_run_resumes_bit_equal(
 
 def test_choice_to_cache_is_kept_on_resume(changed, tmp_path, monkeypatch):
     assert run(changed(run_dir=str(tmp_path / "whole"))) == ExitCode.OK
-    step = steps.TrainStep.__call__
-
-    def interrupt(self, batch):
-        step(self, batch)
-        signal.raise_signal(signal.SIGTERM)
-
     with monkeypatch.context() as patch:
-        patch.setattr(steps.TrainStep, "__call__", interrupt)
+        signal_in(patch, steps.TrainStep, "__call__", signal.SIGTERM)
         assert run(changed(run_dir=str(tmp_path / "part"))) == ExitCode.STOPPED
     monkeypatch.setattr(data_module, "available_memory", lambda: 0)
     assert run(changed(run_dir=str(tmp_path / "part"))) == ExitCode.OK
@@ -178,36 +160,12 @@ def test_datasets_are_made_once_a_run(changed, monkeypatch):
     assert made == ["train_dataset", "evaluation_dataset", "evaluation_dataset"]
 
 
-def test_checkpoints_in_mid_epoch_and_a_damaged_one(changed, tmp_path, capsys):
-    config = changed(checkpoint_every=2)
-    part = job(config)
-    folder = tmp_path / "run"
-    folder.mkdir()
-    progress = checkpoint.Progress(step=2, best_loss=0.5)
-    checkpoint.save(folder, 2, part.variables, progress)
-    part.optimizer.step.assign(4)
-    checkpoint.save(folder, 4, part.variables, checkpoint.Progress(step=4))
-    newest = folder / "checkpoints" / "step-000000004.npz"
-    data = bytearray(newest.read_bytes())
-    data[len(data) // 2] ^= 1
-    newest.write_bytes(bytes(data))
-
-    restored, notes = checkpoint.restore(folder, part.variables)
-    assert restored == progress
-    assert part.optimizer.step == 0
-    assert len(notes) == 1
-    assert "step-000000004.npz is damaged and skipped" in notes[0]
-
-    (folder / "checkpoints" / "step-000000002.npz").write_bytes(b"")
-    with pytest.raises(UserError, match="None of the 2 checkpoints") as raised:
-        checkpoint.restore(folder, part.variables)
-    assert raised.value.exit_code == ExitCode.INTEGRITY
-
-
-def test_two_replicas_train_evaluate_and_save(changed, tmp_path):
+def test_two_replicas_train_evaluate_and_save(changed, tmp_path, capsys):
     config = changed(replicas=2, batch_size=7, **LEARNS)
     assert run(config) == ExitCode.OK
     folder = tmp_path / "run"
+    assert "global batch 7, 3 or 4 per replica" in capsys.readouterr().out
+    assert 'alt="heat map of test-' in (folder / "report.html").read_text()
     record = json.loads((folder / "run.json").read_text())
     assert record["replicas"] == 2
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -238,17 +196,36 @@ def test_transfer_changes_only_the_last_layer(changed, tmp_path):
 
 def test_printed_command_resumes(changed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    step = steps.TrainStep.__call__
-
-    def interrupt(self, batch):
-        step(self, batch)
-        os.kill(os.getpid(), signal.SIGINT)
-
     with monkeypatch.context() as patch:
-        patch.setattr(steps.TrainStep, "__call__", interrupt)
+        signal_in(patch, steps.TrainStep, "__call__", signal.SIGINT)
         assert run(changed(run_dir="")) == ExitCode.INTERRUPTED
     printed = capsys.readouterr().err.partition("python -m trainer.main")[2].split()
-    assert command.guard(main.main, ["main", *printed]) == ExitCode.OK
+    (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    assert printed == [f"--flagfile={folder}/flags.txt"]
+    # It was moved, and the command is given elsewhere: the run is where its flags are.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    folder.rename(tmp_path / "moved")
+    assert command.guard(main.main, ["main", "--flagfile=../moved/flags.txt"]) == 0
     assert "resuming in epoch 1 after step 1" in capsys.readouterr().out
-    folders = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
-    assert len(folders) == 1
+    assert (tmp_path / "moved" / "report.html").exists()
+    assert not folder.exists()
+
+
+def test_a_report_that_cannot_be_drawn_leaves_the_run_finished(
+    changed, tmp_path, monkeypatch, capsys
+):
+    def fail(*_):
+        raise RuntimeError("no font\nof this name")
+
+    monkeypatch.setattr(figures, "png", fail)
+    monkeypatch.setattr(card, "write_card", fail)
+    assert run(changed(epochs=1)) == ExitCode.OK
+    folder = tmp_path / "run"
+    notes = capsys.readouterr().err
+    for name, program in (("report.html", "report"), ("MODEL_CARD.md", "model_card")):
+        assert not (folder / name).exists()
+        assert f"note: {folder}/{name} could not be made (RuntimeError: no" in notes
+        assert f"python -m trainer.{program} --run_dir={folder}\n" in notes
+    assert json.loads((folder / "run.json").read_text())["status"] == "finished"
+    assert (folder / "metrics.json").exists()

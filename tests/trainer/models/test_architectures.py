@@ -28,7 +28,7 @@ def train_one_step(config: TrainConfig) -> tuple[jobs.Job, list[np.ndarray]]:
     In float16 the first steps may change nothing but the loss scale.
     """
     dataset = open_dataset(config.data_dir)
-    job = jobs.build_job(config, runtime.prepare(config), dataset)
+    job = jobs.Job(config, runtime.prepare(config), dataset)
     before = job.training_model.get_weights()
     for batch in job.train_dataset(start=0):
         scale = float(job.optimizer.loss_scale.numpy())

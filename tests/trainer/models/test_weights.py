@@ -196,7 +196,7 @@ def replaced(name, array):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without("conv3.bn.bias"), "holds no parameter conv3.bn.bias"),
+        (without("conv3.bn.bias"), "contains no parameter conv3.bn.bias"),
         (
             replaced("inception4a.branch3.0.conv.weight", np.zeros((16, 480, 3, 3))),
             r"branch3.0.conv.weight of shape \(16, 480, 3, 3\), not \(16, 480, 1, 1\)",
@@ -221,7 +221,7 @@ def test_parameters_that_do_not_fit_are_named(
 def test_files_of_other_kinds_are_refused(torch_file, tiny, tmp_path):
     (tmp_path / "googlenet.pth").write_bytes(b"\x80\x02.")
     message = refused(tmp_path / "googlenet.pth")
-    assert "may hold code and are not opened" in message
+    assert "may contain code and are not opened" in message
     assert "numpy.savez('googlenet.npz'" in message
     assert "Name a Keras file." in refused(tmp_path / "googlenet.pth", tiny)
     assert "takes no parameters of torchvision" in refused(torch_file, tiny)

@@ -87,8 +87,8 @@ def test_summary_sentences(run_dir):
     low, high = (f"{100 * x:.1f}" for x in run.metrics["accuracy"]["interval"])
     sentences = template.lines("summary.txt", run=run)
     assert sentences == [
-        f"ResNet50 classifies {value} % of 60 test images of 20 people correctly "
-        f"(95 % interval {low}–{high} %, resampling people).",
+        f"ResNet50 classifies {value} % of 60 images of 20 people of the test split "
+        f"correctly (95 % interval {low}–{high} %, resampling people).",
         "Always giving the more frequent label would be correct for 50.0 %.",
         f"It misses {fn} of 30 images labeled Male and classifies {fp} of the 30 "
         "others as Male.",
