@@ -11,15 +11,16 @@ BUILD = [
     "numpy>=2.1,<3",
     "pillow>=12.1,<13",  # EXIF and resizing
     "pyarrow>=18,<26",  # reads the annotation files
+    "pydantic>=2.10,<3",  # checks the types of what is in JSON files
     "simplejpeg>=1.8,<2",
     "tqdm>=4.66,<5",
+    "typing-extensions>=4.12,<5",  # its TypedDict, which pydantic needs before 3.12
 ]
 REPORT = ["matplotlib>=3.10,<4"]  # the charts of both reports
 TRAIN = [
     *REPORT,
     "keras>=3.15,<3.16",
     "pandas>=2.3,<4",
-    "pydantic>=2.10,<3",  # checks the types of what is in JSON files
     "pyyaml>=6,<7",  # the model card's header
     "safetensors>=0.6,<1",  # torchvision's parameters
     "scikit-learn>=1.7,<2",
@@ -27,7 +28,6 @@ TRAIN = [
     "tensorboard>=2.20,<2.22",
     "tensorflow>=2.21,<2.22",
     "tensorflow-datasets>=4.9.9,<5",
-    "typing-extensions>=4.12,<5",  # its TypedDict, which pydantic needs before 3.12
 ]
 EXPORT = [
     "ai-edge-litert>=2.3,<3",

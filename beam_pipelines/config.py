@@ -27,7 +27,7 @@ class BuildConfig:
     """
 
     celeba_dir: str = option(
-        "data/celeba", "CelebA: a folder with images or their zip, or a zip; or gs://."
+        "data/celeba", "Folder of the images (or their zip) and tables; a zip; gs://."
     )
     output_dir: str = option(
         "data/tfrecords", "Folder or gs:// prefix that the dataset becomes."
@@ -64,6 +64,7 @@ class BuildConfig:
     max_bad_fraction: float = option(
         0.05, "Stop if more than this share of the images read is unusable.", (0, 1)
     )
+    allow_wrong_count: bool = option(False, "Read tables whose row count is wrong.")
     dry_run: bool = option(False, "Print the plan and write nothing.")
     overwrite: bool = option(False, "Replace a dataset that is already there.")
 

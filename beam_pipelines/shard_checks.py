@@ -1,12 +1,10 @@
 """One shard and its manifest: is it the listed file, and is all right in it?"""
 
-import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-import numpy as np
 import simplejpeg
 
 from schemas import example
@@ -15,39 +13,20 @@ from support.errors import ExitCode, UserError
 from support.framing import DamagedRecord, read_records
 from support.images import BadImage, check_header
 
-
-@dataclasses.dataclass(frozen=True)
-class Rules:
-    """What holds for every record.
-
-    Attributes:
-      attributes: names, in the order of the records.
-      attribute: the one that is the label.
-      image_shape: (height, width, 3) of every decoded image, pixels.
-      full: whether images are decoded completely, or only their headers.
-    """
-
-    attributes: tuple[str, ...]
-    attribute: str
-    image_shape: tuple[int, int, int]
-    full: bool
+#: Image id and identity of each record.
+Contents = list[tuple[str, int]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Contents:
-    """Who is in a shard.
-
-    Attributes:
-      images: (records,) bytes strings, image ids.
-      identities: (records,) int64, -1 unknown.
-    """
-
-    images: np.ndarray
-    identities: np.ndarray
-
-
-def check(folder: Path, shard: Shard, rules: Rules) -> Contents | None:
+def check(
+    folder: Path, manifest: Manifest, full: bool, shard: Shard
+) -> Contents | None:
     """Reads a shard once and checks all that can be checked in it alone.
+
+    Args:
+      folder: of the dataset.
+      manifest: its manifest.
+      full: whether images are decoded completely, or only their headers.
+      shard: one of the manifest's.
 
     Returns:
       who is in it; None if it is not the file that the manifest lists, see `locate`.
@@ -60,28 +39,34 @@ def check(folder: Path, shard: Shard, rules: Rules) -> Contents | None:
     data = _read(path)
     if len(data) != shard.bytes or hashlib.sha256(data).hexdigest() != shard.sha256:
         return None
-    column = rules.attributes.index(rules.attribute)
-    images, identities, counts = [], [], [0, 0]
-    for index, record in _decoded(data, path):
+    column = manifest.attributes.index(manifest.attribute)
+    contents, counts = [], [0, 0]
+    for index, serialized in enumerate(_records(data, path)):
+        try:
+            record = example.decode(serialized)
+        except example.DecodeError as error:
+            where = f"{path}: record {index}{_image(serialized)}"
+            raise damaged(f"{where}: {error}.") from error
         where = f"{path}: record {index} (image {record.image_id})"
-        if len(record.attributes) != len(rules.attributes):
+        if len(record.attributes) != len(manifest.attributes):
             raise damaged(
                 f"{where}: it has {len(record.attributes)} attributes, the manifest "
-                f"names {len(rules.attributes)}."
+                f"names {len(manifest.attributes)}."
             )
         if record.label != record.attributes[column]:
-            raise damaged(f"{where}: its label is not its {rules.attribute}.")
-        _check_image(record.image, where, rules)
+            raise damaged(f"{where}: its label is not its {manifest.attribute}.")
+        shape = _shape(record.image, where, full)
+        if shape != manifest.image_shape:
+            raise damaged(f"{where}: its shape is {shape}, not {manifest.image_shape}.")
         counts[record.label] += 1
-        images.append(record.image_id.encode())
-        identities.append(record.identity)
+        contents.append((record.image_id, record.identity))
     if tuple(counts) != shard.class_counts:
         raise damaged(
             f"{path} has {counts[0]:,} and {counts[1]:,} records of label 0 and 1, "
             f"the manifest lists {shard.class_counts[0]:,} and "
             f"{shard.class_counts[1]:,}."
         )
-    return Contents(np.array(images, "S"), np.array(identities, np.int64))
+    return contents
 
 
 def locate(path: Path, shard: Shard, manifest: Manifest) -> NoReturn:
@@ -91,35 +76,26 @@ def locate(path: Path, shard: Shard, manifest: Manifest) -> NoReturn:
       UserError: exit 5, always.
     """
     data = _read(path)
-    digest = hashlib.sha256(data).hexdigest()
+    note = f"; {len(data):,} bytes, the manifest lists {shard.bytes:,}"
+    note = "" if len(data) == shard.bytes else note
+    records = list(_records(data, path, note))
+    digest, count = hashlib.sha256(data).hexdigest(), len(records)
     twins = [other.name for other in manifest.shards if other.sha256 == digest]
+    other = f"{path} is another file than the manifest lists"
+    name = example.peek_image_id(b"".join(records[:1]))
+    first = f", whose first record is image {name}"
     if data and twins:
-        raise damaged(
-            f"{path} is another file than the manifest lists: it is {twins[0]}"
-            f"{_first(data)}."
-        )
-    size = f"{len(data):,} bytes, the manifest lists {shard.bytes:,}"
-    note = "" if len(data) == shard.bytes else f"; {size}"
-    count, last = 0, b""
-    try:
-        for record in read_records(data):
-            if count == shard.records:
-                raise damaged(
-                    f"{path}: record {count}{_image(record)} is one too many: the "
-                    f"manifest lists {shard.records:,}{note}."
-                )
-            count, last = count + 1, record
-    except DamagedRecord as error:
-        raise damaged(f"{path}: {_describe(error, last)}{note}.") from error
+        raise damaged(f"{other}: it is {twins[0]}{first}.")
+    listed = f"the manifest lists {shard.records:,}{note}"
+    if count > shard.records:
+        extra = f"record {shard.records}{_image(records[shard.records])}"
+        raise damaged(f"{path}: {extra} is one too many: {listed}.")
     if count < shard.records:
-        end = f" and ends after image {example.peek_image_id(last)}" if count else ""
-        raise damaged(
-            f"{path} holds {count:,} whole records{end}; the manifest lists "
-            f"{shard.records:,}{note}."
-        )
+        last = example.peek_image_id(b"".join(records[-1:]))
+        end = f" and ends after image {last}" if count else ""
+        raise damaged(f"{path} holds {count:,} whole records{end}; {listed}.")
     raise damaged(
-        f"{path} is another file than the manifest lists: its sha256 differs, though "
-        f"its records are whole{_first(data)}{note}."
+        f"{other}: its sha256 differs, though its records are whole{first}{note}."
     )
 
 
@@ -136,30 +112,27 @@ def _read(path: Path) -> bytes:
         raise damaged(f"{path} is missing.") from error
 
 
-def _decoded(data: bytes, path: Path) -> Iterator[tuple[int, example.Example]]:
-    index, last = -1, b""
+def _records(data: bytes, path: Path, note: str = "") -> Iterator[bytes]:
+    """Yields the records of a shard; the error for a damaged one ends with `note`."""
+    last = b""
     try:
-        for index, record in enumerate(read_records(data)):
-            yield index, example.decode(record)
+        for record in read_records(data):
+            yield record
             last = record
     except DamagedRecord as error:
-        raise damaged(f"{path}: {_describe(error, last)}.") from error
-    except example.DecodeError as error:
-        raise damaged(f"{path}: record {index}{_image(record)}: {error}.") from error
+        raise damaged(f"{path}: {_describe(error, last)}{note}.") from error
 
 
-def _check_image(image: bytes, where: str, rules: Rules) -> None:
+def _shape(image: bytes, where: str, full: bool) -> tuple[int, ...]:
+    """(height, width, 3) of an image, which is decoded if it is to be checked fully."""
     try:
         shape = (*check_header(image)[:2], 3)
-        if rules.full:
-            shape = simplejpeg.decode_jpeg(image, "RGB").shape
+        return simplejpeg.decode_jpeg(image, "RGB").shape if full else shape
     except BadImage as error:
         raise damaged(f"{where}: {error.reason}, {error.detail}.") from error
     except ValueError as error:
         message = " ".join(str(error).split())
         raise damaged(f"{where}: it cannot be decoded, {message}.") from error
-    if shape != rules.image_shape:
-        raise damaged(f"{where}: its shape is {shape}, not {rules.image_shape}.")
 
 
 def _describe(error: DamagedRecord, last: bytes) -> str:
@@ -171,11 +144,6 @@ def _describe(error: DamagedRecord, last: bytes) -> str:
     elif before:
         context = f" (after image {before})"
     return f"record {error.index}{context}: {error.what}"
-
-
-def _first(data: bytes) -> str:
-    record = next(read_records(data), b"")
-    return f", whose first record is image {example.peek_image_id(record)}"
 
 
 def _image(record: bytes) -> str:

@@ -11,16 +11,15 @@ import dataclasses
 import functools
 from pathlib import Path
 
-import numpy as np
-
 from beam_pipelines import shard_checks
 from beam_pipelines.reporting import dataset_info
-from beam_pipelines.shard_checks import Contents, Rules, damaged
+from beam_pipelines.shard_checks import Contents, damaged
 from schemas import celeba
-from schemas.manifest import FILE_NAME, Manifest, ManifestError
+from schemas.manifest import FILE_NAME, Manifest, Shard
 from support import command, pool
 from support.command import option
-from support.errors import UserError, input_error, usage_error
+from support.documents import MOST_JSON_BYTES, DocumentError, read_text
+from support.errors import input_error, usage_error
 from support.files import input_errors
 from support.images import require_local
 from support.progress import Progress, Stopwatch
@@ -84,56 +83,50 @@ def verify(folder: Path, full: bool = False, num_workers: int = 0) -> Manifest:
 def _check_shards(
     folder: Path, manifest: Manifest, full: bool, num_workers: int
 ) -> None:
-    rules = Rules(manifest.attributes, manifest.attribute, manifest.image_shape, full)
     total = sum(shard.records for shard in manifest.shards)
     workers = num_workers or (1 if total < _FEW[full] else pool.cores())
     workers = min(workers, len(manifest.shards))
-    check = functools.partial(shard_checks.check, folder, rules=rules)
-    seen: list[Contents] = []
-    try:
-        with (
-            pool.process_map(workers, check, manifest.shards) as results,
-            Progress(total, "verifying") as line,
-        ):
-            for shard, contents in zip(manifest.shards, results, strict=True):
-                if contents is None:
-                    shard_checks.locate(folder / shard.name, shard, manifest)
-                seen.append(contents)
-                line.update(shard.records)
-    except UserError:
-        # What shards that come before share is the first damage, not this one.
-        _check_shared(folder, manifest, seen)
-        raise
-    _check_shared(folder, manifest, seen)
+    check = functools.partial(shard_checks.check, folder, manifest, full)
+    shared = _Shared(folder, manifest.config.get("split") == "identity")
+    with (
+        pool.process_map(workers, check, manifest.shards) as results,
+        Progress(total, "verifying") as line,
+    ):
+        for shard, contents in zip(manifest.shards, results, strict=True):
+            if contents is None:
+                shard_checks.locate(folder / shard.name, shard, manifest)
+            shared.check(shard, contents)
+            line.update(shard.records)
 
 
-def _check_shared(folder: Path, manifest: Manifest, seen: list[Contents]) -> None:
-    """Refuses an image met twice and, split by identity, a person in two splits."""
-    if not seen:
-        return
-    shards = manifest.shards[: len(seen)]
-    shard_of = np.repeat(np.arange(len(seen)), [len(part.images) for part in seen])
-    images = np.concatenate([part.images for part in seen])
-    people = np.concatenate([part.identities for part in seen])
-    order = np.argsort(images, kind="stable")
-    again = order[1:][images[order[1:]] == images[order[:-1]]]
-    stray = np.zeros(0, int)
-    if manifest.config.get("split") == "identity":
-        splits = np.array([celeba.SPLITS.index(shard.split) for shard in shards])
-        split_of = splits[shard_of]
-        _, first, person = np.unique(people, return_index=True, return_inverse=True)
-        home = split_of[first[person]]
-        stray = np.flatnonzero((people >= 0) & (split_of != home))
-    if not len(again) and not len(stray):
-        return
-    at = min([*again, *stray])
-    shard = shards[shard_of[at]]
-    index = at - np.flatnonzero(shard_of == shard_of[at])[0]
-    where = f"{folder / shard.name}: record {index} (image {images[at].decode()})"
-    if at in again:
-        other = shards[shard_of[np.flatnonzero(images == images[at])[0]]]
-        raise damaged(f"{where} is also in {other.name}.")
-    raise damaged(f"{where}: its person is also in {celeba.SPLITS[home[at]]}.")
+@dataclasses.dataclass
+class _Shared:
+    """What no two shards may share: an image; split by identity, a person.
+
+    Attributes:
+      folder: of the dataset.
+      by_identity: whether a person is in one split alone.
+      shards: name of the shard of each image that was met.
+      splits: split of each person that was met.
+    """
+
+    folder: Path
+    by_identity: bool
+    shards: dict[str, str] = dataclasses.field(default_factory=dict)
+    splits: dict[int, str] = dataclasses.field(default_factory=dict)
+
+    def check(self, shard: Shard, contents: Contents) -> None:
+        for index, (image, person) in enumerate(contents):
+            split = self.splits.setdefault(person, shard.split)
+            problem = ""
+            if image in self.shards:
+                problem = f" is also in {self.shards[image]}."
+            elif self.by_identity and person >= 0 and split != shard.split:
+                problem = f": its person is also in {split}."
+            if problem:
+                where = f"{self.folder / shard.name}: record {index} (image {image})"
+                raise damaged(where + problem)
+            self.shards[image] = shard.name
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -151,7 +144,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     path = folder / FILE_NAME
     try:
-        return Manifest.from_json(path.read_text(encoding="utf-8"))
+        return Manifest.from_json(read_text(path, MOST_JSON_BYTES))
     except FileNotFoundError as error:
         unfinished = any(folder.glob("*.tfrecord-*"))
         what = "an unfinished dataset, or one whose manifest was lost"
@@ -159,8 +152,8 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} has no {FILE_NAME}: it is "
             f"{what if unfinished else 'not a dataset'}."
         ) from error
-    except (ManifestError, UnicodeDecodeError) as error:
-        raise damaged(f"{path} is damaged: {error}.") from error
+    except DocumentError as error:
+        raise damaged(error.at(path)) from error
 
 
 def _check_info(folder: Path, manifest: Manifest) -> None:

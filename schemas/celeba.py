@@ -21,6 +21,9 @@ ALIGNED_SIZE = (218, 178)
 #: Split names, in the order of the codes 0, 1, 2 of `list_eval_partition.txt`.
 SPLITS = ("train", "validation", "test")
 
+#: The official split by place in the list: where train and validation end.
+SPLIT_ENDS = (162_770, 182_637)
+
 #: Identity of an image that no identity file names.
 UNKNOWN_IDENTITY = -1
 

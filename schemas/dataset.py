@@ -3,6 +3,11 @@
 import dataclasses
 import re
 
+from pydantic import ConfigDict
+
+#: Objects in a manifest have the keys that are declared, and no empty texts.
+STRICT = ConfigDict(strict=True, extra="forbid", str_min_length=1)
+
 #: Columns of the trainer's predictions, which stand next to those of the attributes.
 _RESERVED = {"image_id", "identity", "label", "logit", "probability"}
 
@@ -23,6 +28,8 @@ class About:
     terms: str
     home_page: str
 
+    __pydantic_config__ = STRICT
+
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
@@ -33,7 +40,8 @@ class DataSet:
       attributes: names of the binary attributes, in the order of the records.
       image_folder, image_archive: where the images are, one of the two.
       attributes_file: the table of attributes, required.
-      partition_file, identity_file: official split, and who is shown; optional.
+      partition_file, identity_file: the official split, and who is shown; "" if the
+        data set has no such file.
 
     Raises:
       ValueError: a name that files or tables of a dataset cannot have.
@@ -44,8 +52,8 @@ class DataSet:
     image_folder: str
     image_archive: str
     attributes_file: str
-    partition_file: str
-    identity_file: str
+    partition_file: str = ""
+    identity_file: str = ""
 
     def __post_init__(self):
         if not re.fullmatch("[a-z0-9_]+", self.about.key):
@@ -53,3 +61,10 @@ class DataSet:
         for name in self.attributes:
             if not re.fullmatch(r"\w+", name) or name in _RESERVED:
                 raise ValueError(f"{name!r} cannot be the name of an attribute")
+
+    def missing(self, kind: str, folder: str) -> str:
+        """Says that there is no file of a kind, "partition" or "identity"."""
+        name = getattr(self, f"{kind}_file")
+        if name:
+            return f"{name} is not in {folder}"
+        return f"{self.about.name} has no {kind} file"

@@ -97,39 +97,37 @@ def encode(example: Example) -> bytes:
 
 
 def decode(serialized: bytes) -> Example:
-    """Parses one record without TensorFlow, strictly by the feature table.
+    """Parses one record without TensorFlow; only what `encode` writes is accepted.
 
     Raises:
-      DecodeError: malformed, or a feature missing, unknown, doubled, of another kind
-        or of another length.
+      DecodeError: malformed, or with other features or values than those of the table.
     """
     try:
-        values = dict(_decode_features(serialized))
-    except (IndexError, UnicodeDecodeError) as error:
+        values = _values(serialized)
+        example = Example(
+            image=values[IMAGE],
+            label=_read_int(values[LABEL]),
+            image_id=values[IMAGE_ID].decode(),
+            identity=_read_int(values[IDENTITY]),
+            attributes=values[ATTRIBUTES],
+        )
+        same = encode(example) == serialized
+    except KeyError as error:
+        raise DecodeError(f"feature {error} is missing") from error
+    except (IndexError, ValueError) as error:
         raise DecodeError(f"not a serialized tf.train.Example: {error}") from error
-    missing = [feature.key for feature in FEATURES if feature.key not in values]
-    if missing:
-        raise DecodeError(f"feature {missing[0]!r} is missing")
-    if not set(values[ATTRIBUTES]) <= {0, 1}:
-        raise DecodeError(f"feature {ATTRIBUTES!r} has a value other than 0 and 1")
-    return Example(
-        image=values[IMAGE][0],
-        label=values[LABEL][0],
-        image_id=values[IMAGE_ID][0],
-        identity=values[IDENTITY][0],
-        attributes=bytes(values[ATTRIBUTES]),
-    )
+    if not same:
+        raise DecodeError("its features are not exactly those of the table")
+    return example
 
 
 def peek_image_id(serialized: bytes) -> str | None:
     """The image id of a record that may be damaged, None if it cannot be read."""
     try:
-        for key, values in _decode_features(serialized):
-            if key == IMAGE_ID:
-                return values[0] if values[0].isprintable() else None
-    except (DecodeError, IndexError, UnicodeDecodeError):
+        name = _values(serialized)[IMAGE_ID].decode()
+    except (IndexError, KeyError, ValueError):
         return None
-    return None
+    return name if name.isprintable() else None
 
 
 def feature_spec(attributes: int) -> dict[str, Any]:
@@ -195,78 +193,37 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value & (1 << 64) - 1, at
-        shift += 7
-        if shift > 63:
-            raise DecodeError("a number longer than 64 bits")
+def _values(serialized: bytes) -> dict[str, bytes]:
+    """The bytes of each feature's value; those of numbers are varints."""
+    values = {}
+    (features,) = _payloads(serialized)
+    for entry in _payloads(features):
+        key, feature = _payloads(entry)
+        (kind,) = _payloads(feature)
+        (values[key.decode()],) = _payloads(kind)
+    return values
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yields (field number, payload) of a message of length-delimited fields."""
+def _payloads(message: bytes) -> Iterator[bytes]:
+    """The fields of a message whose fields are all length-delimited."""
     at = 0
-    while at < len(data):
-        tag, at = _read_varint(data, at)
-        if tag & 7 != _LENGTH_DELIMITED:
-            raise DecodeError(f"wire type {tag & 7}, expected {_LENGTH_DELIMITED}")
-        size, at = _read_varint(data, at)
-        if at + size > len(data):
+    while at < len(message):
+        size, at = _read_varint(message, at + 1)
+        if at + size > len(message):
             raise DecodeError("a field runs past the end of the record")
-        yield tag >> 3, data[at : at + size]
+        yield message[at : at + size]
         at += size
 
 
-def _only(fields: Iterator[tuple[int, bytes]], number: int) -> Iterator[bytes]:
-    for found, payload in fields:
-        if found != number:
-            raise DecodeError(f"field {found} where only {number} belongs")
-        yield payload
+def _read_varint(data: bytes, at: int = 0) -> tuple[int, int]:
+    """A number, and where it ends."""
+    value = shift = 0
+    while data[at] >= 128:
+        value |= (data[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+    return value | data[at] << shift, at + 1
 
 
-def _decode_features(serialized: bytes) -> Iterator[tuple[str, list[Any]]]:
-    table = {feature.key: feature for feature in FEATURES}
-    seen = set()
-    for features in _only(_fields(serialized), 1):
-        for entry in _only(_fields(features), 1):
-            parts = dict(_fields(entry))
-            key = parts.get(1, b"").decode()
-            feature = table.get(key)
-            if feature is None or key in seen:
-                state = "unknown" if feature is None else "doubled"
-                raise DecodeError(f"feature {key!r} is {state}")
-            seen.add(key)
-            values = list(_decode_values(parts.get(2, b""), feature))
-            if len(values) != (feature.length or max(len(values), 1)):
-                raise DecodeError(
-                    f"feature {key!r} has {len(values)} values, not "
-                    f"{feature.length or 'one per attribute'}"
-                )
-            yield key, values
-
-
-def _decode_values(message: bytes, feature: Feature) -> Iterator[Any]:
-    kind = _BYTES_LIST if feature.kind == "bytes" else _INT64_LIST
-    for body in _only(_fields(message), kind):
-        for payload in _only(_fields(body), 1):
-            if feature.kind == "int64":
-                yield from _unpack(payload)
-            elif feature.key == IMAGE_ID:
-                yield payload.decode()
-            else:
-                yield payload
-
-
-def _unpack(packed: bytes) -> Iterator[int]:
-    if packed.isascii():  # numbers below 128 are their own varints
-        yield from packed
-        return
-    at = 0
-    while at < len(packed):
-        value, at = _read_varint(packed, at)
-        yield value - (1 << 64) if value >> 63 else value
+def _read_int(data: bytes) -> int:
+    value, _ = _read_varint(data)
+    return value - (1 << 64) if value >> 63 else value

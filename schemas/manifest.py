@@ -8,22 +8,26 @@ workers: equal data, equal manifest.
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, FiniteFloat
 
 from schemas import celeba
-from schemas.dataset import About
+from schemas.dataset import STRICT, About
+from support.documents import Count, DocumentError, Sha256, parse_json
 
 FILE_NAME = "manifest.json"
 FORMAT = "celeba-attribute-tfrecords"
 VERSION = 2
 
-_LARGEST = 1 << 53  # of a number of bytes or records
-_LARGEST_SIDE = 1 << 16  # pixels
+#: Readers join the name to the folder.
+_FileName = Annotated[str, Field(pattern=r"^[^/\\\x00]+$")]
+_Side = Annotated[int, Field(ge=1, lt=1 << 16)]  # pixels
+_Weight = Annotated[FiniteFloat, Field(ge=0)]
 
 
-class ManifestError(ValueError):
+class ManifestError(DocumentError):
     """A manifest that is damaged, edited, foreign or of another version."""
 
 
@@ -31,27 +35,22 @@ class ManifestError(ValueError):
 class Shard:
     """One TFRecord file; `class_counts` is (label 0, label 1)."""
 
-    name: str
-    split: str
-    records: int
-    bytes: int
-    sha256: str
-    class_counts: tuple[int, int]
+    name: _FileName
+    split: Literal[celeba.SPLITS]
+    records: Count
+    bytes: Count
+    sha256: Sha256
+    class_counts: tuple[Count, Count]
+
+    __pydantic_config__ = STRICT
 
     def __post_init__(self):
-        # Readers join the name to the folder.
-        plain = isinstance(self.name, str) and self.name not in ("", ".", "..")
-        if not plain or {"/", "\\", "\0"} & set(self.name):
-            raise ManifestError(f"{self.name!r} is not a plain file name")
-        counts = (self.records, self.bytes, *self.class_counts)
-        if len(counts) != 4 or not all(_is_count(count) for count in counts):
-            raise ManifestError(f"{self.name}: records, bytes or classes are no counts")
-        if not isinstance(self.sha256, str):
-            raise ManifestError(f"{self.name}: {self.sha256!r} is no sha256")
+        if self.name in (".", ".."):
+            raise ManifestError(f"{self.name} is not the name of a file")
         if sum(self.class_counts) != self.records:
             raise ManifestError(
-                f"{self.name}: class counts {self.class_counts} do not add up to "
-                f"{self.records} records"
+                f"the class counts of {self.name}, {self.class_counts}, do not add up "
+                f"to {self.records} records"
             )
 
 
@@ -73,44 +72,20 @@ class Manifest:
     dataset: About
     attributes: tuple[str, ...]
     attribute: str
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[_Side, _Side, Literal[3]]
     config: Mapping[str, Any]
-    class_weights: tuple[float, float]
+    class_weights: tuple[_Weight, _Weight]
     sources: Mapping[str, Mapping[str, Any]]
     shards: tuple[Shard, ...]
 
-    def __post_init__(self):
-        self._check_types()
-        unknown = {shard.split for shard in self.shards} - set(celeba.SPLITS)
-        if unknown:
-            raise ManifestError(f"split {min(unknown)!r} is not one of {celeba.SPLITS}")
-        names = [shard.name for shard in self.shards]
-        if len(set(names)) != len(names):
-            raise ManifestError("a shard is listed twice")
+    __pydantic_config__ = STRICT
 
-    def _check_types(self):
-        texts = (*dataclasses.astuple(self.dataset), *self.attributes)
-        if not all(isinstance(text, str) and text for text in texts):
-            raise ManifestError("dataset or attributes are not texts")
-        if len(set(self.attributes)) != len(self.attributes):
-            raise ManifestError("an attribute is listed twice")
+    def __post_init__(self):
         if self.attribute not in self.attributes:
             raise ManifestError(f"{self.attribute!r} is not one of the attributes")
-        if not (
-            len(self.image_shape) == 3
-            and all(_is_count(side) for side in self.image_shape)
-            and 1 <= min(self.image_shape[:2]) <= max(self.image_shape) < _LARGEST_SIDE
-            and self.image_shape[2] == 3
-        ):
-            raise ManifestError(f"{self.image_shape} is no shape of images")
-        if len(self.class_weights) != 2 or not all(
-            isinstance(weight, float | int) and 0 <= weight < math.inf
-            for weight in self.class_weights
-        ):
-            raise ManifestError(f"{self.class_weights} are no weights of two classes")
-        objects = (self.config, self.sources, *self.sources.values())
-        if not all(isinstance(value, Mapping) for value in objects):
-            raise ManifestError("config, sources or one of these is no object")
+        for names in (self.attributes, [shard.name for shard in self.shards]):
+            if len(set(names)) != len(names):
+                raise ManifestError("an attribute or a shard is listed twice")
 
     def split(self, split: str) -> tuple[Shard, ...]:
         """The shards of one split, in order."""
@@ -141,41 +116,20 @@ class Manifest:
           ManifestError: not JSON, foreign, another version, or not matching its digest.
         """
         try:
-            document = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ManifestError(f"not complete JSON: {error}") from error
-        except (RecursionError, ValueError) as error:
-            raise ManifestError("nested too deeply, or a number is too long") from error
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise ManifestError(f"not a manifest of the format {FORMAT!r}")
-        if document.get("version") != VERSION:
-            raise ManifestError(
-                f"version {document.get('version')}, this program reads {VERSION}"
-            )
-        try:
-            manifest = cls(
-                dataset=About(**document["dataset"]),
-                attributes=tuple(document["attributes"]),
-                attribute=document["attribute"],
-                image_shape=tuple(document["image_shape"]),
-                config=document["config"],
-                class_weights=tuple(document["class_weights"]),
-                sources=document["sources"],
-                shards=tuple(
-                    Shard(**shard | {"class_counts": tuple(shard["class_counts"])})
-                    for shard in document["shards"]
-                ),
-            )
-        except (AttributeError, KeyError, TypeError) as error:
-            raise ManifestError(f"a field is missing or unknown: {error}") from error
-        added = set(document) - set(manifest._payload()) - {"digest"}
-        if added or manifest.digest != document.get("digest"):
-            raise ManifestError("it was changed after it was written (digest differs)")
+            document = parse_json(text, dict[str, Any])
+            if document.pop("format", None) != FORMAT:
+                raise ManifestError(f"is not a manifest of the format {FORMAT!r}.")
+            version = document.pop("version", None)
+            if version != VERSION:
+                what = f"is of version {version}; this program reads {VERSION}."
+                raise ManifestError(what)
+            digest = document.pop("digest", None)
+            manifest = parse_json(json.dumps(document), cls)
+        except DocumentError as error:
+            raise ManifestError(str(error)) from error
+        if manifest.digest != digest:
+            raise ManifestError("was changed after it was written (digest differs).")
         return manifest
 
     def _payload(self) -> dict[str, Any]:
         return {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _LARGEST

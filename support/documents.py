@@ -67,7 +67,7 @@ def read_json(path: str | os.PathLike, kind: type[_T]) -> _T:
     return parse_json(read_text(path, MOST_JSON_BYTES), kind)
 
 
-def parse_json(text: str, kind: type[_T]) -> _T:
+def parse_json(text: str | bytes, kind: type[_T]) -> _T:
     """Parses a JSON object of a type.
 
     Raises:
@@ -80,6 +80,7 @@ def parse_json(text: str, kind: type[_T]) -> _T:
         if first["type"] == "json_invalid":
             raise DocumentError(f"is not complete JSON ({first['msg']}).") from error
         key = ".".join(map(str, first["loc"])) or "the document"
-        what = textwrap.shorten(first["msg"], 100, placeholder=" ...")  # many choices
+        what = first["msg"].removeprefix("Value error, ")
+        what = textwrap.shorten(what, 100, placeholder=" ...")  # many choices
         problem = "is damaged or of another version"
         raise DocumentError(f"{problem}: {key}: {what}.") from error

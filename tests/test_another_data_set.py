@@ -3,28 +3,30 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from beam_pipelines import build, datasets, verify
-from schemas.dataset import About, DataSet
+from schemas.dataset import About
 from support import command
+from support.errors import ExitCode
 from tests.beam_pipelines.conftest import jpeg
 from trainer import main, model_card, subgroups
 
-SHAPES = DataSet(
-    about=About(
-        "shapes", "Shapes", "Anyone may use the shapes.", "https://example.org"
-    ),
-    attributes=("Round", "Large", "Striped"),
-    image_folder="pictures",
-    image_archive="pictures.zip",
-    attributes_file="table.txt",
-    partition_file="parts.txt",
-    identity_file="series.txt",
-)
+
+def _from_docs():
+    """The data set that docs/extending.md describes, as it stands there."""
+    text = (Path(__file__).parent.parent / "docs/extending.md").read_text()
+    names = {}
+    exec(re.search(r"```python\n(from schemas.*?)```", text, re.DOTALL)[1], names)
+    assert list(names["DATASETS"]) == ["celeba", "shapes"]
+    return names["SHAPES"]
+
+
+SHAPES = _from_docs()
 IMAGES = 90
 
 
@@ -80,6 +82,32 @@ def test_three_attributes_build_verify_train_and_report(shapes_dir, tmp_path, ca
         assert SHAPES.about.terms in text, page
         assert not re.search("CelebA|perceive|annotators|non-commercial", text), page
     capsys.readouterr()
+
+
+def test_csv_without_identities_and_official_splits(shapes_dir, monkeypatch, capsys):
+    plain = dataclasses.replace(SHAPES, partition_file="", identity_file="")
+    monkeypatch.setitem(datasets.DATASETS, "shapes", plain)
+    path = shapes_dir / SHAPES.attributes_file
+    _, header, *rows = path.read_text().splitlines()
+    lines = [f"image_id,{header}", *rows]
+    path.write_text("\n".join(lines).replace(" ", ","))
+    words = [f"--celeba_dir={shapes_dir}", "--dataset=shapes", "--attribute=Large"]
+    run(build, *words, "--split=random", "--dry_run")
+    for flag, kind in (
+        ("--split=identity", "identity"),
+        ("--split=official", "partition"),
+        ("--max_per_identity=2", "identity"),
+    ):
+        argv = ["build", *words, "--dry_run", "--split=random", flag]
+        assert command.guard(build.main, argv) == ExitCode.INPUT_DATA
+        assert f"Shapes has no {kind} file." in capsys.readouterr().err
+    lines[3] = lines[3].split(" ")[0] + " yes 0 1"
+    path.write_text("\n".join(lines).replace(" ", ",").replace("-1", "0"))
+    assert (
+        command.guard(build.main, ["build", *words, "--split=random"])
+        == ExitCode.INPUT_DATA
+    )
+    assert "txt:4: value 'yes' for Round, expected 0 or 1." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["label", "two words", ""])

@@ -39,7 +39,7 @@ PACKAGES = ("schemas", "support", "beam_pipelines", "trainer", "benchmarks")
 
 #: Package -> what it may import of ours and, of the large libraries, of others'.
 MAY_IMPORT = {
-    "schemas": {"schemas"},
+    "schemas": {"schemas", "support"},
     "support": {"support"},
     "beam_pipelines": {"beam_pipelines", "schemas", "support", "apache_beam"},
     "trainer": {"trainer", "schemas", "support", "tensorflow", "keras", "sklearn"},

@@ -182,9 +182,9 @@ def _narrow(
         return rank
     if len(rows) and (rows.identities < 0).all():
         raise input_error(
-            f"--max_per_identity={limit} needs {config.data_set.identity_file}, which "
-            f"is not in {config.celeba_dir}.",
-            "Put it there, or leave --max_per_identity out.",
+            f"--max_per_identity={limit} needs to know who is in each image, and "
+            f"{config.data_set.missing('identity', config.celeba_dir)}.",
+            "Leave --max_per_identity out, or add the file.",
         )
     # By a hash of its own: a random split cuts the rank order, and whoever is first in
     # that is in train.

@@ -1,10 +1,10 @@
 """The figures of a build's report. They need matplotlib, which is an extra."""
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.container import BarContainer
 from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from beam_pipelines.reporting.summary import GROUPS, Summary
@@ -40,23 +40,26 @@ def draw(
     Returns:
       PNG files by name; and, by the same names, their panels as `<svg>` elements.
     """
-    # The most frequent attribute first, in two columns.
+    # The most frequent attribute first, in two columns if there are two.
     order = np.argsort(-summary.prevalence[0], kind="stable")
-    columns = np.array_split(order, 2)
+    columns = np.array_split(order, min(2, len(order)))
     titles = "Prevalence", "Prevalence, continued"
+    counts = summary.class_counts[1:]
+    classes = [(name, color, counts[:, c]) for c, name, color in _classes(positive)]
+    people = [("people", PRIMARY, summary.people[1:])]
     panels = {
         "report-classes.png": [
             functools.partial(_fractions, summary, positive),
-            functools.partial(_counts, summary, positive),
+            functools.partial(_counts, classes, "images", "Perceived label: images"),
         ],
         "report-attributes.png": [
             functools.partial(_prevalence, summary, *column)
-            for column in zip(columns, titles, strict=True)
+            for column in zip(columns, titles, strict=False)
         ],
     }
     if summary.people[0]:
         panels["report-people.png"] = [
-            functools.partial(_people, summary),
+            functools.partial(_counts, people, "people", "People in each split"),
             functools.partial(_images_per_person, summary),
         ]
     files, elements = {}, {}
@@ -87,25 +90,23 @@ def _fractions(summary: Summary, positive: str, axes: Axes) -> None:
     _legend_below(axes)
 
 
-def _counts(summary: Summary, positive: str, axes: Axes) -> None:
-    """Images of each class in each split."""
-    places = np.arange(len(celeba.SPLITS))
-    for label, name, color in _classes(positive):
-        shifted = places + (label - 0.5) * 0.36
-        counts = summary.class_counts[1:, label]
-        bars = axes.barh(shifted, counts, 0.34, color=color, label=name)
-        _label_counts(axes, bars)
-    axes.set_yticks(places, celeba.SPLITS)
-    axes.set(xlabel="images")
-    _bars_from_top(axes, "Perceived label: images")
-    _legend_below(axes)
-
-
-def _people(summary: Summary, axes: Axes) -> None:
-    bars = axes.barh(celeba.SPLITS, summary.people[1:], 0.55, color=PRIMARY)
-    _label_counts(axes, bars)
-    axes.set(xlabel="people")
-    _bars_from_top(axes, "People in each split")
+def _counts(
+    series: Sequence[tuple[str, str, np.ndarray]], what: str, title: str, axes: Axes
+) -> None:
+    """Counts of each split; `series` are name, color and counts (3,) of each bar."""
+    height = 0.72 / len(series)
+    for number, (name, color, counts) in enumerate(series):
+        places = np.arange(len(counts)) + (number + 0.5) * height - 0.36
+        bars = axes.barh(places, counts, height - 0.02, color=color, label=name)
+        axes.bar_label(bars, fmt="{:,.0f}", padding=4, color=MUTED, fontsize=9)
+    axes.margins(x=0.16)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.set_yticks(np.arange(len(celeba.SPLITS)), celeba.SPLITS)
+    axes.set(xlabel=what)
+    _bars_from_top(axes, title)
+    if len(series) > 1:
+        _legend_below(axes)
 
 
 def _images_per_person(summary: Summary, axes: Axes) -> None:
@@ -177,13 +178,6 @@ def _bars_from_top(axes: Axes, title: str) -> None:
     axes.grid(False, axis="y")
     axes.spines["left"].set_visible(False)
     axes.set_title(title)
-
-
-def _label_counts(axes: Axes, bars: BarContainer) -> None:
-    axes.bar_label(bars, fmt="{:,.0f}", padding=4, color=MUTED, fontsize=9)
-    axes.margins(x=0.16)
-    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
 def _legend_below(axes: Axes) -> None:

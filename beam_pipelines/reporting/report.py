@@ -36,7 +36,7 @@ NO_CHARTS = (
 
 _SPLIT_RULES = {
     "identity": "Splits go by person: nobody appears in two.",
-    "official": "The splits are CelebA's own.",
+    "official": "The splits are the data set's own.",
     "random": "Images were split at random, so one person can be in several splits.",
 }
 

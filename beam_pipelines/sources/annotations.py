@@ -47,13 +47,18 @@ class Table:
         return len(self.names)
 
 
-def read_attributes(path: File, data_set: DataSet) -> Table:
+def read_attributes(path: File, data_set: DataSet, any_count: bool = False) -> Table:
     """Parses the table of attributes: values -1 and 1, or 0 and 1, become bits.
+
+    Args:
+      path: the file.
+      data_set: names the attributes.
+      any_count: whether the first line may announce another number of rows.
 
     Raises:
       UserError: exit 3, naming file and line.
     """
-    text = _Text(path, header=True)
+    text = _Text(path, header=True, any_count=any_count)
     low = "-1" if b",-1" in text.rows else "0"
     names, signs = text.parse(
         text.find_attributes(data_set),
@@ -62,9 +67,11 @@ def read_attributes(path: File, data_set: DataSet) -> Table:
         true_values=["1"],
         false_values=[low],
     )
-    spelling = "" if low == "-1" or signs.all() else "values 0/1"
+    notes = [] if low == "-1" or signs.all() else ["values 0/1"]
+    if text.count not in (None, len(names)):
+        notes.append(f"announced {text.count:,} rows")
     bits = np.packbits(signs, axis=0).T.copy()
-    return Table(names, bits, text.fingerprint(len(names)), spelling)
+    return Table(names, bits, text.fingerprint(len(names)), ", ".join(notes))
 
 
 def read_numbers(path: File, highest: int = _HIGHEST) -> Table:
@@ -86,7 +93,7 @@ def read_numbers(path: File, highest: int = _HIGHEST) -> Table:
     names, (values,) = text.parse(places, rule, pa.uint32())
     if values.max() > highest:
         row = int((values > highest).argmax())
-        raise text.error(row, _wrong(str(values[row]), places[0], rule))
+        raise text.error(row, text.wrong(str(values[row]), places[0], rule))
     return Table(names, values.astype(np.int32), text.fingerprint(len(names)))
 
 
@@ -101,22 +108,24 @@ class _Text:
     Args:
       path: the file.
       header: whether one is required; otherwise one that names `image_id` is read.
+      any_count: whether `count` may be wrong.
 
     Attributes:
       columns: their names; empty ones (of row numbers) are ignored.
       first: the number of the first row's line.
+      count: of rows, as the first line announces it; None if it does not.
       rows: the bytes from there on.
     """
 
-    def __init__(self, path: File, header: bool):
-        self._path = path
+    def __init__(self, path: File, header: bool, any_count: bool = False):
+        self._path, self._any_count = path, any_count
         data = _read(path)
         self._sha256 = hashlib.sha256(data).hexdigest()
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         line, _, rest = data.partition(b"\n")
-        self.first, self._count = 1, None
-        if line.strip().isdigit():
-            self.first, self._count, data = 2, int(line), rest
+        self.first, self.count = 1, None
+        if line.strip().isdigit() and len(line) < 20:
+            self.first, self.count, data = 2, int(line), rest
             line = data.partition(b"\n")[0]
         self.rows = _with_commas(data, line)
         self.columns = [_NAME, "number"]
@@ -149,10 +158,20 @@ class _Text:
                 f"{_show(strange[0])} is not an attribute of {data_set.about.name}"
             )
             remedy = did_you_mean(strange[0], expected)
+            words = self.rows.partition(b"\n")[0].count(b",") + 1
+            if self.columns[1] == strange[0] and words < len(self.columns):
+                remedy = f"A CSV file's column of file names must be called {_NAME}."
             raise _line_error(self._path, line, complaint, remedy)
         if missing or len(names) != len(expected):
-            what = f"{missing[0]} is missing" if missing else "an attribute is doubled"
-            raise _line_error(self._path, line, f"the header is incomplete: {what}")
+            complaint = f"of {len(expected)} attributes {len(missing)} are missing"
+            complaint += (
+                f", such as {missing[0]}" if missing else ", and one is doubled"
+            )
+            remedy = (
+                "Download the file again, or describe a table with other attributes as "
+                "a data set of its own (docs/extending.md)."
+            )
+            raise _line_error(self._path, line, complaint, remedy)
         return [self.columns.index(name) for name in expected]
 
     def parse(
@@ -187,11 +206,11 @@ class _Text:
             )
         except pa.ArrowInvalid as error:
             raise self._translate(str(error), rule) from error
-        if self._count not in (None, len(table)):
+        if not self._any_count and self.count not in (None, len(table)):
             raise input_error(
-                f"{self._path}:1 announces {self._count:,} rows, but {len(table):,} "
+                f"{self._path}:1 announces {self.count:,} rows, but {len(table):,} "
                 "follow.",
-                "The file is cut or edited: download it again, or correct that line.",
+                "If it is not cut, but a part on purpose, add --allow_wrong_count.",
             )
         names = self._check_names(table[0].to_pylist())
         return names, np.stack([column.to_numpy() for column in table.columns[1:]])
@@ -214,8 +233,11 @@ class _Text:
             return input_error(f"{self._path} cannot be parsed: {what}.", _AGAIN)
         complaint = f"{found['count']} words, expected {len(self.columns)}"
         if found["count"] is None:
-            complaint = _wrong(found["value"], found["column"], rule)
+            complaint = self.wrong(found["value"], int(found["column"]), rule)
         return self.error(int(found["row"]) - 1, complaint)
+
+    def wrong(self, value: str, place: int, rule: str) -> str:
+        return f"value {_show(value)} for {self.columns[place]}, expected {rule}"
 
     def error(self, row: int, complaint: str) -> UserError:
         return _line_error(self._path, self._line(row), complaint)
@@ -240,7 +262,9 @@ def _read(path: File) -> bytes:
     if foreign:
         raise input_error(
             f"{path} is not an annotation file but {foreign}.",
-            f"Download it again, later or in a browser, from {celeba.HOME_PAGE}.",
+            "Fetch what it points to: git lfs pull, or git annex get."
+            if "pointer" in foreign
+            else "Download it again, later or in a browser.",
         )
     try:
         data.decode()
@@ -262,10 +286,6 @@ def _with_commas(data: bytes, line: bytes) -> bytes:
             data = data.replace(b",,", b",")
         data = data.replace(b"\n,", b"\n").lstrip(b",")
     return data.replace(b",\n", b"\n").removesuffix(b",").replace(b'"', b"")
-
-
-def _wrong(value: str, column: int | str, rule: str) -> str:
-    return f"value {_show(value)} in column {column}, expected {rule}"
 
 
 def _line_error(

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import stat
 import tempfile
 from collections.abc import Hashable, Iterator
 from typing import BinaryIO
@@ -30,6 +31,8 @@ _SIGNATURES = {
     b"7z\xbc\xaf\x27\x1c": "a 7z archive",
     b"\x1f\x8b": "a gzip archive",
     b"PK\x03\x04": "a zip file",
+    b"version https://git-lfs": "a pointer of Git LFS",
+    b"/annex/objects/": "a pointer of git-annex",
 }
 
 
@@ -52,7 +55,7 @@ class File:
         with self.errors():
             if remote.is_remote(self.path):
                 return FileSystems.exists(self.path)
-            return os.path.isfile(self.path)
+            return stat.S_ISREG(mode_of(self.path))
 
     def read_bytes(self) -> bytes:
         """All its bytes."""
@@ -98,6 +101,21 @@ class _Copy(File):
         with self.errors(), super().open() as file:
             while part := file.read(_PART):
                 yield part
+
+
+def mode_of(path: str) -> int:
+    """The mode of a local file or directory, 0 if there is none.
+
+    Raises:
+      OSError: that cannot be known, or it is a link that leads nowhere.
+    """
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if os.path.islink(path):  # as git-annex leaves them
+            what = "it is a link that leads nowhere"
+            raise FileNotFoundError(error.errno, what) from error
+        return 0
 
 
 def _read_small(path: str) -> bytes:

@@ -71,6 +71,37 @@ class FolderSource:
             raise
 
 
+@dataclasses.dataclass(frozen=True)
+class RenamedSource:
+    """A source whose files end otherwise than the names that are asked for.
+
+    Attributes:
+      source: where the images are.
+      ending: how the names end that are asked for, such as ".jpg".
+      own: how the files' names end, such as ".JPG".
+    """
+
+    source: ImageSource
+    ending: str
+    own: str
+
+    def __str__(self) -> str:
+        return f"{self.source} (*{self.own})"
+
+    def list(self) -> Listing:
+        listing = self.source.list()
+        names = [self._rename(name) for name in listing.names.tolist()]
+        return dataclasses.replace(listing, names=np.array(names, "S"))
+
+    def read(self, name: str) -> bytes:
+        return self.source.read(name.removesuffix(self.ending) + self.own)
+
+    def _rename(self, name: bytes) -> bytes:
+        """A file's name as it is asked for; an empty one if it ends otherwise."""
+        stem, own = os.path.splitext(name)
+        return stem + self.ending.encode() if own == self.own.encode() else b""
+
+
 def _local(folder: str) -> Iterator[tuple[bytes, int]]:
     """Name and size of each file."""
     with os.scandir(os.fsencode(folder)) as entries:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from beam_pipelines.sources import remote
 from beam_pipelines.sources.archive import ZipSource
-from beam_pipelines.sources.files import File
+from beam_pipelines.sources.files import File, mode_of
 from beam_pipelines.sources.images import FolderSource, ImageSource
 from schemas import celeba
 from schemas.dataset import DataSet
@@ -88,17 +89,20 @@ def _open(location: str, data_set: DataSet) -> tuple[str, str]:
         is_file, is_folder = location.lower().endswith(".zip"), True
     else:
         location = str(Path(location))
-        is_file, is_folder = os.path.isfile(location), os.path.isdir(location)
+        with remote.read_errors(location):
+            mode = mode_of(location)
+        is_file, is_folder = stat.S_ISREG(mode), stat.S_ISDIR(mode)
     if is_file:
         folder, name = os.path.split(location)
         return folder or ".", name
     if is_folder:
         return location, ""
+    own = data_set is celeba.CELEBA
     raise input_error(
         f"The {data_set.about.name} directory {location} does not exist.",
         f"Give --celeba_dir the directory with {data_set.attributes_file} and "
-        f"{data_set.image_folder}/, or make a sample with "
-        "python -m beam_pipelines.synthesize.",
+        f"{data_set.image_folder}/"
+        + (", or make a sample: python -m beam_pipelines.synthesize." if own else "."),
     )
 
 
@@ -112,7 +116,8 @@ def _folder(*parts: str) -> ImageSource | None:
     if remote.is_remote(path):
         there = remote.match(f"{path}/*", 1)  # it may know only prefixes of names
     else:
-        there = os.path.isdir(path)
+        with remote.read_errors(path):
+            there = stat.S_ISDIR(mode_of(path))
     return FolderSource(path) if there else None
 
 
@@ -127,7 +132,7 @@ def _names(folder: str) -> list[str]:
 
 def _texts(folder: str, source: ZipSource | None, name: str) -> Iterator[File | None]:
     """The official text file and CSV copies of it; those in the zip file first."""
-    spellings = (name, Path(name).stem + ".csv")
+    spellings = (name, Path(name).stem + ".csv") if name else ()
     if source:
         yield from map(source.member, spellings)
     for place in _TEXT_FOLDERS:

@@ -2,21 +2,29 @@
 
 import dataclasses
 import hashlib
-import json
+import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.sources import annotations, layout
 from beam_pipelines.sources.annotations import Table
-from beam_pipelines.sources.images import ImageSource, Listing
+from beam_pipelines.sources.images import ImageSource, Listing, RenamedSource
 from beam_pipelines.sources.layout import Layout
 from beam_pipelines.sources.rows import Rows, join
 from schemas import celeba
 from schemas.dataset import DataSet
+from support.documents import Document, DocumentError, parse_json
 from support.errors import UserError, input_error
+
+#: Endings under which a JPEG may be there, whatever the annotation files say.
+_ENDINGS = (b".jpg", b".jpeg", b"")
+
+
+class _Sample(Document):
+    format: Literal[celeba.SAMPLE_FORMAT]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +61,9 @@ def load(
     found = layout.find_layout(config.celeba_dir, config.data_set)
     split = _choose_split(config, found)
     highest = len(celeba.SPLITS) - 1
-    attributes = annotations.read_attributes(found.attributes, config.data_set)
+    attributes = annotations.read_attributes(
+        found.attributes, config.data_set, config.allow_wrong_count
+    )
     expect(len(attributes))
     tables = {
         "attributes": attributes,
@@ -64,20 +74,22 @@ def load(
         if found.identity
         else None,
     }
-    listing = found.images.list()
+    images, listing = found.images, found.images.list()
     rows = join(*tables.values(), listing)
     if not len(rows):
-        raise _no_image(rows, found, config.data_set)
+        images = _renamed(rows.missing, listing, found, config.data_set)
+        rows = join(*tables.values(), images.list())
     _check_complete(rows, split, found)
     fingerprints = {name: table.fingerprint for name, table in tables.items() if table}
     described = [_describe(table) for table in tables.values() if table]
     fingerprints["images"] = _fingerprint(rows)
     fingerprints |= _sample(found)
-    described.append(_describe_images(rows, listing, found.images))
+    described.append(_describe_images(rows, listing, images))
     notes = list(_notes(config, split, fingerprints))
+    notes += _contradictions(tables["partition"])
     if found.unused and len(rows.missing):
         notes.append(f"{found.unused} is not read, because there is a directory.")
-    return Sources(rows, found.images, fingerprints, (*described, *notes), split)
+    return Sources(rows, images, fingerprints, (*described, *notes), split)
 
 
 def _choose_split(config: BuildConfig, found: Layout) -> str:
@@ -85,9 +97,9 @@ def _choose_split(config: BuildConfig, found: Layout) -> str:
     if config.split == "identity" and found.identity is None:
         if found.partition:
             return "official"
-        raise _no_file(config, config.data_set.identity_file)
+        raise _no_file(config, "identity")
     if config.split == "official" and found.partition is None:
-        raise _no_file(config, config.data_set.partition_file)
+        raise _no_file(config, "partition")
     return config.split
 
 
@@ -96,13 +108,23 @@ def _notes(
 ) -> Iterator[str]:
     """What was done otherwise than the flags say."""
     if split != config.split:
-        note = (
-            f"There is no {config.data_set.identity_file}: the official split is used"
-        )
+        missing = config.data_set.missing("identity", config.celeba_dir)
+        note = f"{missing}: the official split is used"
         whole = fingerprints["partition"]["official"]
         yield note + (", in which nobody is in two splits either." if whole else ".")
     if split == "official" and config.split_fractions != BuildConfig.split_fractions:
         yield "The official split has its own shares: --split_fractions is not used."
+
+
+def _contradictions(partition: Table | None) -> Iterator[str]:
+    """Says in how many rows a partition of all of CelebA is not the official one."""
+    if partition is None or len(partition) != celeba.IMAGE_COUNT:
+        return
+    official = np.searchsorted(celeba.SPLIT_ENDS, np.arange(len(partition)), "right")
+    wrong = (partition.values[np.argsort(partition.names)] != official).sum()
+    if wrong:
+        name = partition.fingerprint["file"]
+        yield f"{name}: {wrong:,} rows contradict CelebA's official partition."
 
 
 def _check_complete(rows: Rows, split: str, found: Layout):
@@ -122,21 +144,51 @@ def _check_complete(rows: Rows, split: str, found: Layout):
         )
 
 
-def _no_image(rows: Rows, found: Layout, data_set: DataSet) -> UserError:
+def _renamed(
+    wanted: np.ndarray, listing: Listing, found: Layout, data_set: DataSet
+) -> RenamedSource:
+    """Finds the images under another ending, such as .JPG for .jpg.
+
+    Args:
+      wanted: (any,) bytes strings: images of which none is there.
+      listing: what is there.
+      found: where all that was looked for.
+      data_set: what was looked for.
+
+    Raises:
+      UserError: exit 3, saying what is there instead.
+    """
+    stems = dict(map(os.path.splitext, wanted.tolist()))
+    names = sorted(listing.names.tolist())
+    alike = (name for name in names if os.path.splitext(name)[0] in stems)
+    name = next(alike, b"")
+    stem, own = os.path.splitext(name)
+    if name and own.lower() in _ENDINGS:
+        return RenamedSource(found.images, stems[stem].decode(), own.decode())
+    shown = ", ".join(name.decode(errors="replace") for name in names[:3]) or "no file"
+    nested = next((name.decode() for name in names if name.endswith(b".zip")), "")
     remedy = f"Put {data_set.image_folder}/ or {data_set.image_archive} there."
-    if found.unused:
+    if name:
+        remedy = f"Only JPEG is read: get {data_set.image_archive}, or convert them."
+    elif found.unused:
         remedy = f"Remove that directory, and {found.unused} will be read."
-    return input_error(
-        f"{found.images} contains none of the {len(rows.missing):,} images that "
-        f"{found.attributes} names, such as {rows.missing[0].decode()}.",
+    elif nested:
+        remedy = (
+            f"Take {nested} out of it, next to {data_set.attributes_file}, and give it "
+            "as --celeba_dir."
+        )
+    raise input_error(
+        f"{found.images} contains none of the {len(wanted):,} images that "
+        f"{found.attributes} names, such as {wanted[0].decode()}, but {shown}"
+        f"{', ...' if len(names) > 3 else ''} (subfolders are not searched).",
         remedy,
     )
 
 
-def _no_file(config: BuildConfig, name: str) -> UserError:
+def _no_file(config: BuildConfig, kind: str) -> UserError:
     return input_error(
-        f"--split={config.split} needs {name}, which is not in {config.celeba_dir}.",
-        "Put it there, or use --split=random, which may put a person into two splits.",
+        f"--split={config.split}: {config.data_set.missing(kind, config.celeba_dir)}.",
+        "Use --split=random, which may put a person into two splits, or add the file.",
     )
 
 
@@ -163,10 +215,8 @@ def _sample(found: Layout) -> dict[str, dict[str, Any]]:
         return {}
     content = found.sample.read_bytes()
     try:
-        about = json.loads(content)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(about, dict) or about.get("format") != celeba.SAMPLE_FORMAT:
+        parse_json(content, _Sample)
+    except DocumentError:
         return {}
     digest = hashlib.sha256(content).hexdigest()
     return {celeba.SAMPLE: {"format": celeba.SAMPLE_FORMAT, "sha256": digest}}

@@ -60,6 +60,8 @@ class WriteShard(beam.DoFn):
                 process_map(processes, write, plans, remedy=_REMEDY) as reports,
             ):
                 for report in reports:
+                    # Here, while the next shards are written, not all at the end.
+                    self.task.store.sync(report.name)
                     yield report.name
         except UserError as error:
             # Beam turns what a worker raises into text; this text can be turned back.

@@ -29,7 +29,7 @@ from beam_pipelines.sources.remote import is_remote
 from beam_pipelines.writing.shards import ShardReport, report_name
 from beam_pipelines.writing.store import Store
 from schemas.manifest import FILE_NAME as MANIFEST
-from schemas.manifest import FORMAT, VERSION, Manifest, ManifestError
+from schemas.manifest import FORMAT, VERSION, Manifest
 from support import files
 from support.errors import ExitCode, UserError, output_error
 
@@ -300,7 +300,7 @@ def _check_folder(output: Path, overwrite: bool) -> None:
 def _describe(output: Path) -> str:
     try:
         manifest = Manifest.from_json((output / MANIFEST).read_text())
-    except (OSError, ValueError, ManifestError):
+    except (OSError, ValueError):
         return ""
     total = sum(shard.records for shard in manifest.shards)
     return f" ({total:,} examples, attribute {manifest.attribute})"

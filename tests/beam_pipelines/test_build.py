@@ -96,7 +96,7 @@ def test_without_identities_the_official_split_is_used(builder, small_celeba, ca
     assert builder() == ExitCode.OK
     assert builder.manifest.config["split"] == "official"
     assert {record.identity for record in records(builder)} == {-1}
-    assert "There is no identity_CelebA.txt" in capsys.readouterr().out
+    assert "identity_CelebA.txt is not in" in capsys.readouterr().out
 
 
 def test_unbalanced_classes_get_weights(builder, small_celeba):
@@ -149,7 +149,7 @@ def test_both_classes_shrink_unless_a_number_is_due(builder, small_celeba, flags
 def test_a_limit_per_person_needs_the_identity_file(builder, small_celeba, capsys):
     small_celeba.identity.unlink()
     assert builder("--max_per_identity=2") == ExitCode.INPUT_DATA
-    assert "leave --max_per_identity out" in capsys.readouterr().err
+    assert "Leave --max_per_identity out" in capsys.readouterr().err
 
 
 def test_unusable_images_are_replaced_and_listed(builder, small_celeba, capsys):

@@ -1,6 +1,8 @@
 """Every kind of damage is found and named, and ends with exit 5."""
 
 import dataclasses
+import errno
+import io
 import shutil
 
 import pytest
@@ -63,7 +65,7 @@ def in_image_id(data):
 
 
 #: Damage to a shard of 13 records; `{n}` is the image of record n, `{size}` the size
-#: of the whole file.
+#: of the whole file, `{now}` that of the damaged one.
 DAMAGE = {
     "payload flip": (
         lambda data: flip(data, 40),
@@ -74,7 +76,7 @@ DAMAGE = {
         "record 12 (the payload says image {12}): its checksum differs.",
     ),
     "payload that cannot be read": (
-        lambda data: flip(data, 12),
+        lambda data: flip(data, 13),
         "record 0: its checksum differs.",
     ),
     "length flip": (
@@ -87,32 +89,32 @@ DAMAGE = {
     ),
     "cut mid-record": (
         lambda data: data[:-1],
-        "record 12 (after image {11}): the file ends inside it; {less} bytes, the "
+        "record 12 (after image {11}): the file ends inside it; {now} bytes, the "
         "manifest lists {size}.",
     ),
     "cut in a header": (
         lambda data: data[: len(without_last(data)) + 5],
-        "record 12 (after image {11}): the file ends inside its header; {boundary_5} "
+        "record 12 (after image {11}): the file ends inside its header; {now} "
         "bytes, the manifest lists {size}.",
     ),
     "cut at a record boundary": (
         without_last,
         " holds 12 whole records and ends after image {11}; the manifest lists 13; "
-        "{boundary} bytes, the manifest lists {size}.",
+        "{now} bytes, the manifest lists {size}.",
     ),
     "emptied": (
         lambda data: b"",
-        " holds 0 whole records; the manifest lists 13; 0 bytes, the manifest lists "
-        "{size}.",
+        " holds 0 whole records; the manifest lists 13; {now} bytes, the manifest "
+        "lists {size}.",
     ),
     "doubled": (
         lambda data: data + data,
-        "record 13 (image {0}) is one too many: the manifest lists 13; {double} bytes, "
+        "record 13 (image {0}) is one too many: the manifest lists 13; {now} bytes, "
         "the manifest lists {size}.",
     ),
     "junk at the end": (
         lambda data: data + b"junk",
-        "record 13 (after image {12}): the file ends inside its header; {more} bytes, "
+        "record 13 (after image {12}): the file ends inside its header; {now} bytes, "
         "the manifest lists {size}.",
     ),
     "another order": (
@@ -130,16 +132,8 @@ def test_a_damaged_shard_is_named(dataset, kind):
     whole = path.read_bytes()
     ids = [example.decode(record).image_id for record in read_records(whole)]
     path.write_bytes(damage(whole))
-    boundary = len(without_last(whole))
-    words = words.format(
-        *ids,
-        size=f"{len(whole):,}",
-        less=f"{len(whole) - 1:,}",
-        more=f"{len(whole) + 4:,}",
-        double=f"{2 * len(whole):,}",
-        boundary=f"{boundary:,}",
-        boundary_5=f"{boundary + 5:,}",
-    )
+    now = path.stat().st_size
+    words = words.format(*ids, size=f"{len(whole):,}", now=f"{now:,}")
     separator = "" if words.startswith(" ") else ": "
     assert error_of(dataset) == f"{path}{separator}{words}"
 
@@ -192,15 +186,32 @@ def test_a_damaged_manifest_is_named(dataset):
     path = dataset / FILE_NAME
     text = path.read_text()
     path.write_text(text[:-30])
-    assert f"{path} is damaged: not complete JSON" in error_of(dataset)
+    assert f"{path} is not complete JSON" in error_of(dataset)
     path.write_text(text.replace('"records": 13', '"records": 12', 1))
-    assert f"{path} is damaged: {OTHER}: class counts" in error_of(dataset)
+    assert f"shards.0: the class counts of {OTHER}, (" in error_of(dataset)
     path.write_text(text.replace('"seed": 0', '"seed": 1'))
     assert "changed after it was written" in error_of(dataset)
     path.write_bytes(b"\xff\xfe")
     assert FILE_NAME in error_of(dataset)
     path.unlink()
     assert "unfinished" in error_of(dataset)
+
+
+@pytest.mark.parametrize("name", [FILE_NAME, SHARD])
+def test_what_the_system_refuses_is_no_damage(dataset, monkeypatch, name):
+    original = io.open
+
+    def refuse(path, *rest, **options):
+        if str(path).endswith(name):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return original(path, *rest, **options)
+
+    monkeypatch.setattr(io, "open", refuse)  # Path's
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(UserError) as caught:
+        verify.verify(dataset)
+    assert caught.value.cause == f"{dataset / name} cannot be read: Permission denied."
+    assert caught.value.exit_code == ExitCode.INPUT_DATA
 
 
 def test_other_folders_are_not_datasets(tmp_path):
@@ -236,19 +247,20 @@ def altered(**changes):
     return lambda record: example.encode(dataclasses.replace(record, **changes))
 
 
-def test_records_are_checked_even_if_the_manifest_agrees(dataset):
-    cases = [
+@pytest.mark.parametrize(
+    "change, words",
+    [
         (lambda record: b"nonsense", "record 0"),
         (altered(image=b"GIF89a"), "it is a GIF image"),
         (altered(image=jpeg(0, 40, 30)), "its shape is (40, 30, 3)"),
+        (altered(attributes=b"\0\1"), "it has 2 attributes, the manifest names 40"),
         (lambda record: altered(label=1 - record.label)(record), "is not its Male"),
-    ]
-    for change, words in cases:
-        untouched = (dataset / SHARD).read_bytes()
-        rewrite(dataset, change)
-        cause = error_of(dataset)
-        assert SHARD in cause and words in cause
-        (dataset / SHARD).write_bytes(untouched)
+    ],
+)
+def test_records_are_checked_even_if_the_manifest_agrees(dataset, change, words):
+    rewrite(dataset, change)
+    cause = error_of(dataset)
+    assert SHARD in cause and words in cause
 
 
 def test_only_a_full_check_decodes_every_image(dataset):
@@ -274,19 +286,13 @@ def test_a_whole_dataset_passes_in_full_and_by_processes(dataset, capsys):
 
 
 def test_what_shards_share_comes_before_later_damage(dataset):
-    test_shard = dataset / "celeba-test.tfrecord-00000-of-00002"
+    last = dataset / "celeba-test.tfrecord-00000-of-00002"
     image_id = example.decode(records_of(dataset / OTHER)[3]).image_id
-    rewrite(dataset, altered(image_id=image_id))
-    test_shard.write_bytes(b"")
-    assert f"record 0 (image {image_id}) is also in {OTHER}." in error_of(dataset)
-
-
-def test_people_and_images_must_not_be_shared(dataset):
-    test_shard = dataset / "celeba-test.tfrecord-00000-of-00002"
-    stranger = example.decode(records_of(test_shard)[0])
+    stranger = example.decode(records_of(last)[0])
     untouched = (dataset / SHARD).read_bytes()
     rewrite(dataset, altered(identity=stranger.identity))
     assert "its person is also in train" in error_of(dataset)
     (dataset / SHARD).write_bytes(untouched)
-    rewrite(dataset, altered(image_id=stranger.image_id))
-    assert f"(image {stranger.image_id}) is also in {SHARD}" in error_of(dataset)
+    rewrite(dataset, altered(image_id=image_id))
+    last.write_bytes(b"")
+    assert f"record 0 (image {image_id}) is also in {OTHER}." in error_of(dataset)

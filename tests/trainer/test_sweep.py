@@ -148,7 +148,7 @@ def test_sweep_refuses_a_changed_dataset(dataset_dir, tmp_path, no_training):
     ("manifest", "message", "code"),
     [
         (None, "no finished dataset", ExitCode.INPUT_DATA),
-        ("{", "manifest.json: not complete JSON", ExitCode.INTEGRITY),
+        ("{", "manifest.json is not complete JSON", ExitCode.INTEGRITY),
     ],
 )
 def test_missing_or_damaged_dataset_starts_no_run(

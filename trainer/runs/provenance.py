@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from schemas import manifest as manifest_schema
-from schemas.manifest import Manifest, ManifestError
+from schemas.manifest import Manifest
 from support.documents import MOST_JSON_BYTES, DocumentError, read_json, read_text
 from support.errors import ExitCode, UserError, input_error
 from support.files import input_errors, sha256_file
@@ -102,12 +102,9 @@ def dataset_manifest(folder: Path) -> Manifest:
                 "Build one with `python -m beam_pipelines.build --output_dir="
                 f"{folder}`, or name another with --data_dir.",
             ) from error
-        except (ManifestError, DocumentError) as error:
-            raise UserError(
-                f"{path}: {str(error).rstrip('.')}.",
-                "Build the dataset again.",
-                ExitCode.INTEGRITY,
-            ) from error
+        except DocumentError as error:
+            remedy = "Build the dataset again."
+            raise UserError(error.at(path), remedy, ExitCode.INTEGRITY) from error
 
 
 def verify(

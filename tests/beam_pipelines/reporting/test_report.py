@@ -1,5 +1,6 @@
 """The report of a build: its numbers, its page, its figures."""
 
+import dataclasses
 import re
 import shutil
 
@@ -8,7 +9,7 @@ import pytest
 
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
-from beam_pipelines.reporting import report, summary
+from beam_pipelines.reporting import charts, report, summary
 from beam_pipelines.sources import load as sources
 from schemas import celeba
 from support.errors import ExitCode
@@ -116,6 +117,14 @@ def test_summary_counts_prevalence_and_people(small_celeba):
     assert numbers.people[0] == 20 and set(numbers.per_person[0]) == {3}
     assert numbers.people[1:].sum() == 20
     assert (numbers.leaked, numbers.leakage) == (0, 0.0)
+
+
+def test_figures_of_one_attribute(small_celeba):
+    numbers = summary.summarize(plan_of(small_celeba.folder))
+    prevalence = numbers.prevalence[:, :1]
+    one = dataclasses.replace(numbers, attributes=("Male",), prevalence=prevalence)
+    files, elements = charts.draw(one, "Male")
+    assert len(files) == 3 and len(elements["report-attributes.png"]) == 1
 
 
 def test_leakage_is_a_fraction_of_known_people(small_celeba):

@@ -156,11 +156,45 @@ def test_zip_next_to_an_incomplete_directory_is_mentioned(small_celeba):
     assert len(load(small_celeba.folder).rows) == 60
 
 
+@pytest.mark.parametrize("ending", [".JPG", ".jpeg", ".JPEG", ""])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_other_endings_of_jpeg_files(builder, small_celeba, tmp_path, zipped, ending):
+    assert builder("--num_examples=40") == ExitCode.OK
+    expected = builder.manifest
+    for image in (small_celeba.folder / celeba.IMAGE_FOLDER).iterdir():
+        image.rename(image.with_suffix(ending))
+    if zipped:
+        with zipfile.ZipFile(tmp_path / "celeba" / "faces.zip", "w") as archive:
+            for image in (small_celeba.folder / celeba.IMAGE_FOLDER).iterdir():
+                archive.write(image, image.name)
+        builder.celeba_dir = tmp_path / "celeba" / "faces.zip"
+    assert builder("--num_examples=40", "--overwrite") == ExitCode.OK
+    assert builder.manifest == expected
+
+
+def test_images_of_other_kinds_are_named(small_celeba):
+    folder = small_celeba.folder / celeba.IMAGE_FOLDER
+    for image in folder.iterdir():
+        image.rename(image.with_suffix(".png"))
+    words = r"but 000001.png, 000002.png, 000003.png, \.\.\. .*Only JPEG is read: get"
+    with pytest.raises(UserError, match=words):
+        load(small_celeba.folder)
+    (folder / "a").mkdir()
+    for image in folder.glob("*.png"):
+        image.rename(folder / "a" / image.name)
+    with pytest.raises(UserError, match=r"but no file \(subfolders are not searched"):
+        load(small_celeba.folder)
+
+
 def test_a_zip_without_the_images(small_celeba, tmp_path):
     archive = tmp_path / "celeba" / "other.zip"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("readme.txt", "nothing")
-    with pytest.raises(UserError, match="other.zip contains none of the 60 images"):
+    with pytest.raises(UserError, match="none of the 60 images.*but readme.txt"):
+        load(archive)
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("img_align_celeba.zip", "nothing")
+    with pytest.raises(UserError, match="Take img_align_celeba.zip out of it"):
         load(archive)
     small_celeba.attributes.unlink()
     with pytest.raises(UserError, match="no list_attr_celeba.txt.*in .*other.zip and"):
