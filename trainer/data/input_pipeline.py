@@ -5,7 +5,6 @@ cached: a run resumes at any step by starting there. Nothing is augmented here: 
 carries its step and its examples' positions, from which the device's layers draw.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -172,8 +171,9 @@ def records(data: Dataset, split: str, key: Any = None) -> tf.data.Dataset:
     With a key, (2,) int64, the shards are in an order drawn from it, and interleaved.
     """
     shards = data.manifest.split(split)
-    # Bytes: a name need not be UTF-8.
-    paths = tf.constant([os.fsencode(data.path(shard)) for shard in shards])
+    # Bytes: a name need not be UTF-8. (AutoGraph complains of `os.fsencode`.)
+    names = [str(data.path(shard)) for shard in shards]
+    paths = tf.constant([name.encode(errors="surrogateescape") for name in names])
     counts = tf.constant([shard.records for shard in shards], tf.int64)
     order = tf.range(len(shards))
     if key is not None:
