@@ -4,11 +4,14 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from benchmarks import gpu, harness
 
 WORDS = "--models=vgg16 --size=32 --batch_sizes=1 --rounds=1 --round_seconds=0.01"
 
 
+@pytest.mark.slow
 def test_it_runs_without_tensorflow():
     program = (
         "import sys; sys.modules['tensorflow'] = None; "  # importing it is an error

@@ -83,6 +83,7 @@ def test_one_step_changes_every_weight(config, name, precision):
     assert all(np.isfinite(value).all() for value in job.training_model.get_weights())
 
 
+@pytest.mark.slow
 def test_depthwise_network_trains_in_fused_layers(config):
     config = dataclasses.replace(
         config, model="efficientnetv2b0", input_size=32, precision="float32"
