@@ -129,10 +129,10 @@ def _exists(folder: Path, parameters: dict[str, int | str]) -> bool:
     with contextlib.suppress(OSError, ValueError):
         found = json.loads((folder / celeba.SAMPLE_FILE).read_text())
     ours = {celeba.IMAGE_FOLDER, celeba.SAMPLE_FILE, *_ANNOTATIONS}
-    names = {path.name for path in folder.iterdir()}
-    images = list(folder.glob(f"{celeba.IMAGE_FOLDER}/*.jpg"))
-    complete = names >= ours and len(images) == parameters["num_examples"]
-    if found == parameters and complete:
+    count = parameters["num_examples"]
+    ours |= {f"{celeba.IMAGE_FOLDER}/{index:06d}.jpg" for index in range(1, count + 1)}
+    names = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    if found == parameters and names >= ours:
         return True
     drawn = isinstance(found, dict) and found | {"version": faces.VERSION}
     if drawn == parameters and names <= ours:

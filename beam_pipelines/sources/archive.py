@@ -2,7 +2,7 @@
 
 The list of contents at the end of the file (the central directory) is looked through
 once per process; its entries are decoded when a file is read. `zipfile` makes an object
-of each: for CelebA 1.2 seconds and 146 MB in every process instead of 0.2 and 45.
+of each, which for CelebA costs every process a second and 100 MB more.
 Nothing is unpacked, so no member's path can lead anywhere.
 
 Source of the format: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3 to 4.5.
@@ -41,6 +41,7 @@ _IMAGES = (b".jpg", b".jpeg", b".png")
 _ENTRY = struct.Struct("<8xHH4xLLLHH2xH6xL")
 _LENGTHS = struct.Struct("<28xHHH12x")  # of an entry's name, extra fields and comment
 _ELSEWHERE = 0xFFFFFFFF  # the number is too large for its field: see the extra fields
+_LARGEST = 1 << 62  # no file is larger; sums with it stay in 64 bits
 _LOCAL = struct.Struct("<26xHH")  # of a local header: lengths of name, extra fields
 _NO_END = "there is no list of contents"
 
@@ -266,7 +267,7 @@ def _large_numbers(extras: bytes, numbers: list[int]) -> list[int]:
             field = struct.iter_unpack("<Q", extras[at : at + length // 8 * 8])
             large = [number for (number,) in field][::-1]
             return [
-                large.pop() if number == _ELSEWHERE and large else number
+                min(large.pop(), _LARGEST) if number == _ELSEWHERE and large else number
                 for number in numbers
             ]
         at += length

@@ -10,6 +10,7 @@ from beam_pipelines import synthesize
 from beam_pipelines.sample import faces, people
 from beam_pipelines.synthesize import SynthesizeConfig
 from schemas import celeba
+from support import command
 from support.errors import ExitCode, UserError
 
 
@@ -243,3 +244,14 @@ def test_images_of_one_person_look_alike():
     same = [np.abs(draw(one, 0) - draw(one, 1)).sum() for one in range(1, 21)]
     other = [np.abs(draw(one, 0) - draw(one + 1, 1)).sum() for one in range(1, 21)]
     assert np.mean(same) < np.mean(other)
+
+
+def test_sample_with_files_of_the_user_is_not_replaced(tmp_path):
+    folder = tmp_path / "sample"
+    words = [f"--output_dir={folder}", "--num_examples=12", "--num_workers=1"]
+    assert command.guard(synthesize.main, ["synthesize", *words]) == ExitCode.OK
+    (folder / "img_align_celeba" / "000001.jpg").unlink()
+    own = folder / "img_align_celeba" / "my photo.jpg"
+    own.write_bytes(b"mine")
+    assert command.guard(synthesize.main, ["synthesize", *words]) == ExitCode.OUTPUT
+    assert own.read_bytes() == b"mine"
