@@ -39,7 +39,7 @@ def finish(job: Job, run_dir: Path, progress: Progress) -> None:
     if sha256_file(best) != progress.best_sha256:
         raise UserError(
             f"{best} is not the file that the run wrote (its sha256 differs).",
-            "Choose another --run_dir to start anew.",
+            "Choose another --run_dir to start again.",
             ExitCode.INTEGRITY,
         )
     models.read_weights(job.model, best)

@@ -100,7 +100,7 @@ class ShardReport:
 
     def save(self, store: Store) -> None:
         text = json.dumps(dataclasses.asdict(self), indent=1)
-        # Whoever trusts it compares the shard with it: it may be lost in a power cut.
+        # It may be lost in a power cut: before it is believed, the shard is compared.
         store.write(report_name(self.name), text, durable=False)
 
     @classmethod

@@ -161,7 +161,7 @@ class Staging:
             if sizes.get(shard.name) != shard.bytes:
                 raise UserError(
                     f"{shard.name} in {self.store} was changed after it was written.",
-                    "Run the same command again: it writes such shards anew.",
+                    "Run the same command again: it writes such shards again.",
                     ExitCode.INTEGRITY,
                 )
             self.store.sync(shard.name)
