@@ -36,9 +36,15 @@ EXPORT = [
     "tf2onnx>=1.17,<1.18",
 ]
 DASK = ["apache-beam[dask]>=2.77,<3", "dask>=2026.8,<2027", "distributed>=2026.8,<2027"]
+ALIGN = ["mtcnn>=1.0,<1.1"]  # finds faces and their landmarks
+DEMO = ["fastapi>=0.136,<1", "python-multipart>=0.0.20,<0.1", "uvicorn>=0.38,<1"]
 DEV = [
     *DASK,  # the tests of the build on an engine
+    "hypothesis>=6.140,<7",
+    "ipykernel>=7,<8",  # runs the notebook of docs/
     "jax>=0.10,<0.11",  # the models must also run on Keras' JAX backend
+    "nbclient>=0.10,<1",
+    "playwright>=1.55,<2",  # drives a browser that is already installed
     "psutil>=7,<8",  # memory and processor time of the build's benchmark
     "pytest>=8.4,<10",
     "pytest-xdist>=3.8,<4",
@@ -71,7 +77,9 @@ setup(
         "gcp": GCP,
         "dask": DASK,
         "export": TRAIN + EXPORT,
-        "dev": TRAIN + EXPORT + DEV,
-        "all": TRAIN + EXPORT + DEV + GCP,
+        "align": TRAIN + ALIGN,
+        "demo": TRAIN + DEMO,
+        "dev": TRAIN + EXPORT + ALIGN + DEMO + DEV,
+        "all": TRAIN + EXPORT + ALIGN + DEMO + DEV + GCP,
     },
 )
