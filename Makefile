@@ -88,8 +88,8 @@ $(JARS)/%/job-server.jar: engines/pom.xml engines/%/pom.xml engines/%/SHA256SUMS
 	@cd "$(@D)/lib" && sha256sum --quiet --check "$(CURDIR)/engines/$*/SHA256SUMS" || { rm -f "$@"; echo "error: a jar differs from engines/$*/SHA256SUMS."; echo "       Fetch them again, or see what changed."; exit 5; }
 	@touch "$@"
 
-faults: install ## Kill programs before each of their changes of the disk, some minutes
-	$(BIN)/python -m tests.faults.kills
+faults: install ## Kill programs, fill the disk, damage files; some minutes
+	$(BIN)/python -m tests.faults
 
 # Without DATA_DIR: the dataset that `make build` writes, written first if need be.
 bench: install ## Stage breakdown: rates, upper bounds, the flag to change

@@ -1,11 +1,9 @@
 """SIGKILL before each change that a program makes to the disk, then the same again.
 
-    python -m tests.faults.kills [EVERY]
-
 Each operation is done in a child process that kills itself before its first change of
-the disk, in another before its second, and so on until it comes to its end; EVERY=10
-tries each tenth. After every kill a reader must find the old result or the new one, and
-the same operation must then give the new one and leave nothing else behind.
+the disk, in another before its second, and so on until it comes to its end. After every
+kill a reader must find the old result or the new one, and the same operation must then
+give the new one and leave nothing else behind.
 """
 
 import dataclasses
@@ -26,6 +24,7 @@ from beam_pipelines import build
 from support import command, files
 from support.errors import ExitCode
 from tests.beam_pipelines.conftest import make_celeba
+from tests.faults.table import Row
 from trainer.loop import checkpoint
 
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate")
@@ -41,23 +40,17 @@ class Operation:
       prepare: puts the old result into an empty folder.
       work: does it, in a folder that was prepared; an exit code.
       result: what a reader of the folder finds, to be compared.
+      user_sees: what the same command does afterwards.
     """
 
     name: str
     prepare: Callable[[Path], None]
     work: Callable[[Path], int]
     result: Callable[[Path], Any]
+    user_sees: str = "the old or the new result; the same command completes it"
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How often an operation was killed, and what went wrong after it."""
-
-    kills: int
-    lost: list[str]
-
-
-def enumerate_kills(operation: Operation, every: int, folder: Path) -> Outcome:
+def enumerate_kills(operation: Operation, every: int, folder: Path) -> Row:
     """Kills an operation at every moment; describes what a user would have lost."""
     prepared, whole, place = folder / "prepared", folder / "whole", folder / "place"
     prepared.mkdir(parents=True)
@@ -71,7 +64,8 @@ def enumerate_kills(operation: Operation, every: int, folder: Path) -> Outcome:
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(prepared, place)
         if _in_child(operation.work, place, kill_at=moment) != -signal.SIGKILL:
-            return Outcome((moment - 1) // every, lost)
+            tried = (moment - 1) // every
+            return Row(f"killed: {operation.name}", tried, lost, operation.user_sees)
         if operation.result(place) not in (old, new):
             lost.append(f"kill {moment}: neither the old nor the new result")
         code = _in_child(operation.work, place)
@@ -227,23 +221,8 @@ OPERATIONS = (
 )
 
 
-def run(every: int) -> Iterator[tuple[str, Outcome]]:
-    """Each operation's name and what came of it."""
+def rows(every: int) -> Iterator[Row]:
+    """A row for each operation."""
     for operation in OPERATIONS:
         with tempfile.TemporaryDirectory() as folder:
-            yield operation.name, enumerate_kills(operation, every, Path(folder))
-
-
-def main() -> int:
-    every = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    print("| killed while | kills | lost |\n|---|---:|---:|")
-    failures = []
-    for name, outcome in run(every):
-        print(f"| {name} | {outcome.kills} | {len(outcome.lost)} |", flush=True)
-        failures += [f"{name}, {what}" for what in outcome.lost]
-    print(*failures, sep="\n", file=sys.stderr)
-    return 1 if failures else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            yield enumerate_kills(operation, every, Path(folder))

@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[2]
 def test_killed_before_a_change_of_the_disk_nothing_is_lost():
     """In a program of its own: children are forked from it, before it has threads."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.kills", "7"],
+        [sys.executable, "-m", "tests.faults", "kills", "--every=7"],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "| build with --overwrite | 1" in done.stdout
+    assert "| killed: build with --overwrite | 1" in done.stdout
