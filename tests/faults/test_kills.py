@@ -6,17 +6,38 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.table import Row
+
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_killed_before_a_change_of_the_disk_nothing_is_lost():
+def test_kills_and_full_disks_lose_nothing():
     """In a program of its own: children are forked from it, before it has threads."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults", "kills", "--every=7"],
+        [sys.executable, "-m", "tests.faults", "kills", "disk", "--every=12"],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "| killed: build with --overwrite | 1" in done.stdout
+    rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
+    assert {"| killed: build with --overwrite", "| killed: table of a sweep"} <= {
+        row[0] for row in rows
+    }
+    killed = [int(tried) for name, tried, *_ in rows if "killed" in name]
+    assert len(killed) >= 12 and min(killed) >= 1
+
+
+def test_loss_makes_the_table_fail(capsys, monkeypatch):
+    from tests.faults import __main__ as program
+
+    lost = Row("a fault", 3, ["kill 2: nothing is there"], "nothing")
+    monkeypatch.setattr(sys, "argv", ["faults", "made_up"])
+    made_up = type(sys)("made_up")
+    made_up.rows = lambda every: [lost]
+    monkeypatch.setitem(sys.modules, "tests.faults.made_up", made_up)
+    assert program.main() == 1
+    printed = capsys.readouterr()
+    assert "| a fault | 3 | 1 | nothing |" in printed.out
+    assert "a fault: kill 2: nothing is there" in printed.err

@@ -87,6 +87,8 @@ def write(
       result: what `assess` returned, with or without additions.
       attribute: the one that is the label.
     """
+    # It comes last and is read first: nobody reads it next to other predictions.
+    (folder / METRICS).unlink(missing_ok=True)
     seed = result["bootstrap"]["seed"]
     uncertain = calibration.most_uncertain(predictions, _UNCERTAIN_ROWS)
     for name, table in {
