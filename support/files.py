@@ -42,8 +42,10 @@ def atomic_writer(path: str | os.PathLike, durable: bool = True) -> Iterator[Bin
             if durable:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (*_FULL, errno.EFBIG):
+            error.filename = error.filename or str(path)  # `write` names none
         raise
     if durable:
         _remove_left(path)
@@ -223,9 +225,7 @@ def output_errors(folder: str | os.PathLike, needed: int = 0) -> Iterator[None]:
         cause = f"{error.filename or folder} cannot be written: {error.strerror}."
         remedy = "Choose a folder in which you may write."
         if error.errno == errno.EFBIG:
-            remedy = (
-                "Raise the limit on file sizes (ulimit -f), or use another disk."
-            )
+            remedy = "Raise the limit on file sizes (ulimit -f), or use another disk."
         if isinstance(error, NotADirectoryError | FileExistsError):
             path = Path(os.path.abspath(os.fsdecode(error.filename or folder)))
             file = next((part for part in (path, *path.parents) if part.is_file()), "")

@@ -467,7 +467,7 @@ def of_files_and_builds() -> Iterator[Operation]:
 def of_runs(runs: Runs) -> Iterator[Operation]:
     """Yields what a run and its users do."""
     yield Operation(
-        "run resumed to its end", runs.copy_killed, runs.train, _run, every=25
+        "run resumed to its end", runs.copy_killed, runs.train, _run, every=50
     )
 
     def prepare(*names: str) -> Callable[[Path], None]:
@@ -493,7 +493,7 @@ def of_runs(runs: Runs) -> Iterator[Operation]:
         runs.prepare_evaluation,
         runs.evaluate,
         _evaluation,
-        every=5,
+        every=10,
         user_sees="the old or the new evaluation or, for a moment, none; the same "
         "command completes it",
     )
@@ -502,7 +502,7 @@ def of_runs(runs: Runs) -> Iterator[Operation]:
         runs.prepare_sweep,
         runs.sweep,
         lambda folder: _digests(folder / "sweep", *_COMPARISON),
-        every=2,
+        every=3,
     )
     yield Operation(
         "predictions.csv of photos",

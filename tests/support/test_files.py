@@ -117,9 +117,11 @@ def test_full_disk_says_what_is_needed_and_what_is_free(tmp_path):
 
 
 def test_limit_on_file_sizes_is_no_lack_of_permission(tmp_path):
+    path = tmp_path / "table.csv"
     with pytest.raises(UserError) as caught, files.output_errors(tmp_path):
-        raise OSError(errno.EFBIG, "File too large")
-    assert caught.value.cause == f"{tmp_path} cannot be written: File too large."
+        with files.atomic_writer(path):
+            raise OSError(errno.EFBIG, "File too large")
+    assert caught.value.cause == f"{path} cannot be written: File too large."
     assert "ulimit -f" in caught.value.remedy
 
 
