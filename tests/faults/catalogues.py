@@ -150,7 +150,8 @@ IMAGES = [
     Case("JPEG 2000 times padded", _SMALL[:2] + b"\xff" * 2_000 + _SMALL[2:], ""),
 ]
 
-_SHAPE_FLAGS = ("--max_bad_fraction=1", "--balance=none", "--split=random")
+_FLAGS = ("--max_bad_fraction=1", "--balance=none", "--split=random")
+_FLAGS += ("--keep_duplicates",)  # many cases have the same pixels
 
 
 def build_images(folder: Path, packed: bool) -> list[str]:
@@ -160,7 +161,7 @@ def build_images(folder: Path, packed: bool) -> list[str]:
         small.image(number).write_bytes(case.data)
     if packed:
         pack(small)
-    run = Program.build(folder, small.folder, *_SHAPE_FLAGS)
+    run = Program.build(folder, small.folder, *_FLAGS)
     names = {small.image(n).name: case for n, case in enumerate(IMAGES, 1)}
     wrong = run.complaints() + _wrong_reasons(run.rejected(), names)
     pixels = run.pixels()
@@ -397,7 +398,7 @@ def build_members(folder: Path) -> list[str]:
     """Builds from the hostile zip file; tells what came out otherwise than expected."""
     small, place = _zip_place(folder)
     place.write_bytes(hostile_zip(small))
-    run = Program.build(folder, place, *_SHAPE_FLAGS)
+    run = Program.build(folder, place, *_FLAGS)
     names = {small.image(n).name: case for n, case in enumerate(MEMBERS, 1)}
     return run.complaints() + _wrong_reasons(run.rejected(), names)
 
@@ -650,7 +651,7 @@ def memory_of_forged(folder: Path, run_dir: Path) -> list[str]:
         small.image(number).write_bytes(case.data)
     images = small.folder / celeba.IMAGE_FOLDER
     grown = {
-        "build": _grown(lambda: Program.build(folder, small.folder, *_SHAPE_FLAGS)),
+        "build": _grown(lambda: Program.build(folder, small.folder, *_FLAGS)),
         "prediction": _grown(lambda: Program.predict(folder, run_dir, images)),
     }
     return [f"{name}: {size} MB" for name, size in grown.items() if size > MEMORY]
