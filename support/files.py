@@ -75,7 +75,8 @@ def _temporary(path: Path) -> Path:
 
 def _remove_left(path: Path) -> None:
     """Removes what killed processes left of writing this file or folder."""
-    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    unique = "[0-9a-f]" * 8
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.{unique}.*.tmp"):
         process = temporary.name.split(".")[-2]
         if process.isdecimal():
             try:
@@ -85,7 +86,7 @@ def _remove_left(path: Path) -> None:
                     shutil.rmtree(temporary, ignore_errors=True)
                 else:
                     temporary.unlink(missing_ok=True)
-            except OSError:  # it runs
+            except (OSError, OverflowError):  # it runs, or is none of ours
                 continue
 
 

@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 
-PARTS = ("kills", "disk")
+PARTS = ("kills", "disk", "catalogues", "fuzzing")
 
 
 def main() -> int:
