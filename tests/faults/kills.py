@@ -1,12 +1,15 @@
 """SIGKILL before each change that a program makes to the disk, then the same again.
 
 Each operation is done in a child process that kills itself before its first change of
-the disk, in another before its second, and so on until it comes to its end. After every
+the disk, in another before its second, and so on until it comes to its end; also right
+after a file was opened, when what is written waits in a buffer. After every
 kill a reader must find the old result or the new one, and the same operation must then
 give the new one and leave nothing else behind.
 """
 
+import builtins
 import functools
+import io
 import itertools
 import os
 import signal
@@ -67,11 +70,18 @@ def _kill_before(moment: int) -> None:
             if changes == moment:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    fsync = os.fsync
+    open_file, fsync = io.open, os.fsync
 
-    def counted(descriptor: int) -> None:
-        count("os.remove", ())  # `fsync` has no event of its own
+    def opened(file: Any, mode: str = "r", *words: Any, **options: Any) -> Any:
+        stream = open_file(file, mode, *words, **options)
+        if set(mode) & set("wax+"):
+            count("os.truncate", ())  # it is empty, and what is written in a buffer
+        return stream
+
+    def synced(descriptor: int) -> None:
+        count("os.truncate", ())  # `fsync` has no event of its own
         fsync(descriptor)
 
-    os.fsync = counted
+    builtins.open = io.open = opened
+    os.fsync = synced
     sys.addaudithook(count)

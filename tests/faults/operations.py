@@ -360,6 +360,7 @@ class Runs:
             (run / FLAGS).write_text(options.replace("--seed=0", f"--seed={seed}"))
         in_child(self.sweep, folder)
         _make_old(folder / "sweep", "*.csv", "*.html", "*.png")
+        (folder / "sweep" / sweep.FLAGS).unlink()  # it names this folder
 
     def export(self, folder: Path, form: str, write: Callable | None = None) -> int:
         """Exports; the result is not run in a process of its own, which takes long."""
