@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -99,6 +99,21 @@ def atomic_write(path: str | os.PathLike, data: bytes | str) -> None:
     """Writes `data` (text as UTF-8) to `path`, whole or not at all."""
     with atomic_writer(path) as file:
         file.write(encode(data))
+
+
+def atomic_write_all(folder: Path, documents: Mapping[str, bytes | str]) -> None:
+    """Writes files that belong together; readers begin with the first one.
+
+    If one cannot be written, all of the old ones stay. A kill may leave them without
+    the first; it is never next to files of another time.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, data in documents.items():
+            file = stack.enter_context(atomic_writer(folder / name))
+            file.write(encode(data))
+            file.flush()  # a full disk shows here, before anything is replaced
+        (folder / next(iter(documents))).unlink(missing_ok=True)
+        # Leaving the block, the files take their names; the first one is the last.
 
 
 def encode(data: bytes | str) -> bytes:

@@ -51,6 +51,17 @@ def test_unfinished_folder_of_a_killed_process_goes_with_the_next(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_files_that_belong_together_stay_if_one_cannot_be_written(tmp_path):
+    old = {"metrics.json": "old metrics", "table.csv": "old table"}
+    files.atomic_write_all(tmp_path, old)
+    with pytest.raises(FileNotFoundError):
+        names = [*old, "no folder/list.csv"]
+        files.atomic_write_all(tmp_path, dict.fromkeys(names, "new"))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
+    files.atomic_write_all(tmp_path, dict.fromkeys(old, "new"))
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"new"}
+
+
 def test_sha256_of_known_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert files.sha256_file(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae")

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from support import text
-from support.files import atomic_write
+from support.files import atomic_write_all
 from trainer.evaluation import calibration, metrics, subgroups
 from trainer.runs import METRICS, PREDICTIONS
 
@@ -87,19 +87,18 @@ def write(
       result: what `assess` returned, with or without additions.
       attribute: the one that is the label.
     """
-    # It comes last and is read first: nobody reads it next to other predictions.
-    (folder / METRICS).unlink(missing_ok=True)
     seed = result["bootstrap"]["seed"]
     uncertain = calibration.most_uncertain(predictions, _UNCERTAIN_ROWS)
+    groups = subgroups.evaluate(predictions, attribute, seed=seed)
+    documents = {METRICS: json.dumps(result, indent=1) + "\n"}
     for name, table in {
         PREDICTIONS: predictions.drop(columns=LOGIT),
         LABEL_ERRORS: calibration.likely_label_errors(predictions)[_LISTED],
         UNCERTAIN: uncertain[_LISTED],
     }.items():
-        atomic_write(folder / name, table.to_csv(index=False))
-    groups = subgroups.evaluate(predictions, attribute, seed=seed)
-    subgroups.write(folder, groups, attribute=attribute, seed=seed)
-    atomic_write(folder / METRICS, json.dumps(result, indent=1) + "\n")
+        documents[name] = table.to_csv(index=False)
+    documents |= subgroups.documents(groups, attribute=attribute, seed=seed)
+    atomic_write_all(folder, documents)
 
 
 def summary(result: dict[str, Any]) -> str:
