@@ -9,7 +9,6 @@ the new one, and with enough space the same operation must complete it.
 
 import ctypes
 import functools
-import itertools
 import os
 import re
 import resource
@@ -42,16 +41,17 @@ def rows(every: int) -> Iterator[Row]:
     with operations.folder() as folder:
         runs = operations.runs()
         yield _wrong_outputs(runs, folder / "wrong")
-        all_of_them = itertools.chain(
+        chosen = operations.chosen(
+            every,
             operations.of_files_and_builds(),
             operations.of_runs(runs),
             operations.of_exports(runs),
         )
-        for number, operation in enumerate(all_of_them):
+        for number, operation in enumerate(chosen):
             trial = Trial(operation, folder / str(number))
             tries = [*_limited_files(trial), *(_disks(trial) if can_mount else ())]
             tried, lost = 0, []
-            for cause in tries[::every]:
+            for cause in tries[:: every * min(2, operation.every)]:
                 ended, problems = cause()
                 tried += bool(ended.code)
                 lost += problems

@@ -30,12 +30,13 @@ def rows(every: int) -> Iterator[Row]:
     """A row for each operation."""
     with operations.folder() as folder:
         runs = operations.runs()
-        all_of_them = itertools.chain(
+        chosen = operations.chosen(
+            every,
             operations.of_files_and_builds(),
             operations.of_runs(runs),
             operations.of_short_exports(runs),
         )
-        for number, operation in enumerate(all_of_them):
+        for number, operation in enumerate(chosen):
             yield enumerate_kills(operation, every, folder / str(number))
 
 

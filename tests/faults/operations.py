@@ -11,6 +11,7 @@ import dataclasses
 import filecmp
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -52,6 +53,9 @@ from trainer import (
 from trainer.inference import export_formats
 from trainer.loop import checkpoint
 from trainer.runs import BEST, FLAGS, PREDICTIONS, RUN, provenance, record
+
+#: From each such moment or case on, only what is done quickly is tried.
+SAMPLE = 10
 
 _HANGS = 600  # seconds, a guard only
 _TIMINGS = r"images_per_second|input_wait|.*seconds"
@@ -541,6 +545,7 @@ def of_exports(runs: Runs) -> Iterator[Operation]:
             runs.copy_finished,
             functools.partial(runs.export, form=form),
             functools.partial(_exported, form=form),
+            every=2,
         )
 
 
@@ -551,6 +556,13 @@ def runs() -> Runs:
         made = Runs(stack.enter_context(folder()))
         atexit.register(stack.pop_all().close)
     return made
+
+
+def chosen(every: int, *operations: Iterator[Operation]) -> Iterator[Operation]:
+    """The operations; a sample has none of those that take seconds."""
+    for operation in itertools.chain(*operations):
+        if every < SAMPLE or operation.every == 1:
+            yield operation
 
 
 @contextlib.contextmanager
