@@ -12,9 +12,10 @@ from PIL import ExifTags, Image
 
 from support.errors import usage_error
 
-#: Quality of the JPEGs that are encoded again. 95 without chroma subsampling keeps the
-#: loss below what the source's own encoding lost.
+#: Quality and subsampling of the JPEGs that are encoded again. 95 without chroma
+#: subsampling keeps the loss below what the source's own encoding lost.
 JPEG_QUALITY = 95
+SUBSAMPLING = "444"
 
 #: Larger images are refused by their header, before any memory is taken for them.
 MAX_SIDE, MAX_PIXELS = 16_384, 50_000_000
@@ -132,14 +133,18 @@ def prepare_jpeg(
     pixels = upright(_decode(data, "GRAY" if gray else "RGB"), orientation)
     if size is not None:
         pixels = resize(pixels, size)
-    pixels = np.ascontiguousarray(pixels)
-    encoded = simplejpeg.encode_jpeg(
-        pixels,
+    return encode_jpeg(pixels), pixels.shape[:2], orientation != 1
+
+
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """Encodes an image (height, width, 1 or 3) uint8 as a JPEG, with `JPEG_QUALITY`."""
+    gray = pixels.shape[2] == 1
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(pixels),
         quality=JPEG_QUALITY,
         colorspace="GRAY" if gray else "RGB",
-        colorsubsampling="Gray" if gray else "444",
+        colorsubsampling="Gray" if gray else SUBSAMPLING,
     )
-    return encoded, pixels.shape[:2], orientation != 1
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
