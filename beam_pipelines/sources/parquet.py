@@ -482,10 +482,14 @@ class ParquetSource:
         Raises:
           UserError: exit 3, if a Parquet file is damaged.
         """
-        encoded = 0
-        batches = self._images(np.isin(self.names, names))
+        encoded, chosen = 0, np.isin(self.names, names)
+        batches = self._images(chosen)
+        if any(data.startswith(PNG) for _, data in next(self._images(chosen), [])):
+            batches = thread_map(_to_jpegs, batches, ahead=2 * cores())
+        else:  # threads would only cost: there may be some, but few
+            batches = map(_to_jpegs, batches)
         with zipfile.ZipFile(stream, "w") as archive:
-            for batch in thread_map(_to_jpegs, batches, ahead=2 * cores()):
+            for batch in batches:
                 for name, data, was_png in batch:
                     archive.writestr(zipfile.ZipInfo(name.decode()), data)
                     encoded += was_png
