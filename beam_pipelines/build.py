@@ -100,9 +100,7 @@ def describe(plan: selection.Plan, config: BuildConfig) -> Iterable[str]:
         zeros, ones = plan.class_counts()[index]
         people = plan.rows.identities[rows]
         known = len(np.unique(people[people >= 0]))
-        size = int(
-            plan.rows.sizes[rows].sum()
-        )  # 0 in Parquet files, where it is unknown
+        size = int(plan.rows.sizes[rows].sum())  # 0: unknown, as in Parquet files
         yield (
             f"{split:<10} {len(rows):>9,} examples: {ones:,} with, {zeros:,} without "
             f"{config.attribute}; {known:,} people; {len(plan.bounds[index]) - 1} "
@@ -191,6 +189,7 @@ def _facts(config: BuildConfig, written: rounds.Written, watch: Stopwatch) -> di
         "rounds": written.passes,
         "turned_upright": written.turned,
         "rejected": dict(reasons),
+        "duplicates_kept": written.duplicates,
     }
 
 
@@ -203,6 +202,11 @@ def _result(config: BuildConfig, written: rounds.Written, rate: float) -> Iterab
         yield (
             f"{encoding['images']:,} {encoding['from']} images encoded as "
             f"{encoding['to']}"
+        )
+    if written.duplicates:
+        yield (
+            f"{written.duplicates:,} images are in another split, too, under another "
+            "name (--keep_duplicates)"
         )
     if written.turned:
         yield f"{written.turned:,} images with their EXIF orientation applied"

@@ -18,7 +18,14 @@ from beam_pipelines.planning import selection
 from beam_pipelines.planning.selection import Plan
 from beam_pipelines.sources.load import Sources
 from beam_pipelines.sources.rows import match
-from beam_pipelines.writing import copies, pipeline, progress, runner, shards
+from beam_pipelines.writing import (
+    copies,
+    duplicates,
+    pipeline,
+    progress,
+    runner,
+    shards,
+)
 from beam_pipelines.writing.shards import ShardReport
 from beam_pipelines.writing.staging import Rejection, Staging, load_reports
 from schemas.manifest import Manifest, Shard
@@ -61,6 +68,7 @@ class Written:
       rejected: images that cannot be used, the missing ones included.
       work: what this run did for it.
       passes: how many were needed, those of an interrupted run included.
+      duplicates: images that are in another split, too.
       encoding: what was done to images of other formats, as a source of the manifest.
     """
 
@@ -69,6 +77,7 @@ class Written:
     rejected: tuple[Rejection, ...]
     work: Work
     passes: int
+    duplicates: int
     encoding: dict[str, dict[str, Any]]
 
     @property
@@ -111,6 +120,9 @@ def write(
         reports = _write_plans(list(shards.shard_plans(plan)), task, run, work)
         _check_sizes(reports, staging)
         rejected = [row for report in reports for row in report.rejected]
+        doubles = duplicates.find(plan, reports)
+        if not config.keep_duplicates:
+            rejected += doubles
         if not rejected:
             break
         done.append(rejected)
@@ -119,8 +131,8 @@ def write(
         staging.save_retries(done)
         plan = selection.replace(plan, _rows(plan, rejected), config)
     excluded = (*_missing(plan), *(row for rejected in done for row in rejected))
-    encoding = copies.encoding(staging.store)
-    return Written(plan, reports, excluded, work, len(done) + 1, encoding)
+    encoding, passes = copies.encoding(staging.store), len(done) + 1
+    return Written(plan, reports, excluded, work, passes, len(doubles), encoding)
 
 
 def _write_plans(
@@ -216,11 +228,12 @@ def _class_weights(plan: Plan, config: BuildConfig) -> tuple[float, float]:
 def _check_bad_fraction(
     plan: Plan, done: list[list[Rejection]], staging: Staging, config: BuildConfig
 ) -> None:
-    rejected = [row for part in done for row in part]
+    excluded = [row for part in done for row in part]
+    rejected = [row for row in excluded if row[1] != duplicates.REASON]
     read = int(plan.used.sum())
     if len(rejected) <= config.max_bad_fraction * read:
         return
-    path = staging.write_rejected(rejected)
+    path = staging.write_rejected(excluded)
     # The images may be fixed before the command is given again.
     staging.forget_rejections(name for name, _, _ in plan.shards())
     raise input_error(
