@@ -8,6 +8,7 @@ directory that every runner reads, and that no build has to copy images from.
 
 import dataclasses
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -78,6 +79,12 @@ def convert(config: ConvertConfig) -> None:
 
 
 def _write(images: ParquetSource, rows: Rows, folder: Path, data_set: DataSet) -> None:
+    names = [name.decode() for name in rows.names.tolist()]
+    if odd := next((name for name in names if re.search(r'[\s,;"]', name)), ""):
+        raise input_error(
+            f"The image {odd!r} cannot be named in a list whose words blanks separate.",
+            "Build from the Parquet files as they are.",
+        )
     files.check_free_space(folder, images.expected_bytes(rows.names))
     with (
         Progress(len(rows), "copying") as line,
@@ -86,7 +93,6 @@ def _write(images: ParquetSource, rows: Rows, folder: Path, data_set: DataSet) -
         encoded = images.copy(rows.names, archive, line.update)
     if encoded:
         print(f"{encoded:,} PNG images encoded as JPEG")
-    names = [name.decode() for name in rows.names.tolist()]
     signs = [
         (2 * attribute_bits(rows.attributes, index).astype(int) - 1).tolist()
         for index in range(len(data_set.attributes))

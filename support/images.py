@@ -1,5 +1,6 @@
 """JPEG images: checked, EXIF orientation applied, resized."""
 
+import io
 import os
 import re
 import struct
@@ -145,6 +146,30 @@ def encode_jpeg(pixels: np.ndarray) -> bytes:
         colorspace="GRAY" if gray else "RGB",
         colorsubsampling="Gray" if gray else SUBSAMPLING,
     )
+
+
+def png_to_jpeg(data: bytes) -> bytes:
+    """Encodes a PNG image as JPEG; leaves all else, and PNG that is damaged, as it is.
+
+    Grayscale stays grayscale; an EXIF orientation is applied.
+    """
+    if not data.startswith(PNG):
+        return data
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            check_size(image.height, image.width)
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                if image.getchannel("A").getextrema()[0] < 255:
+                    return data
+            if image.mode.startswith("I"):  # of 16 bits
+                return data
+            gray = image.mode in ("1", "L")
+            pixels = np.asarray(image.convert("L" if gray else "RGB"))
+    except Exception:  # whatever Pillow raises for a damaged file
+        return data
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    return encode_jpeg(upright(pixels, orientation_of(data)))
 
 
 def decode_rgb(data: bytes) -> np.ndarray:

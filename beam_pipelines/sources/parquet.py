@@ -5,11 +5,10 @@ attributes and the images' paths, and no image is read. The images of a plan are
 copied into a zip file, in one pass over the row groups; workers read that one.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
-import io
+import itertools
 import os
 import re
 import zipfile
@@ -18,28 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from PIL import Image
 
 from beam_pipelines.sources import remote
 from beam_pipelines.sources.annotations import Table
 from beam_pipelines.sources.archive import ZipSource
-from beam_pipelines.sources.files import name_foreign_file
 from beam_pipelines.sources.images import Listing
+from beam_pipelines.sources.parquet_file import IMAGE, Part
 from schemas import celeba
 from schemas.dataset import DataSet
-from support.errors import UserError, input_error
+from support.errors import input_error
 from support.files import input_errors, megabytes
-from support.images import (
-    PNG,
-    BadImage,
-    check_size,
-    encode_jpeg,
-    orientation_of,
-    upright,
-)
+from support.images import PNG, BadImage, png_to_jpeg
 from support.pool import cores, thread_map
 
 #: The command that makes a directory of them that every runner reads.
@@ -48,18 +36,13 @@ CONVERT = "python -m beam_pipelines.convert --celeba_dir={} --output_dir=NEW"
 _SPLIT = re.compile(r"(validation|valid|val|train|test)(?![a-z])", re.IGNORECASE)
 _SPLITS = {"train": 0, "validation": 1, "valid": 1, "val": 1, "test": 2}
 _PART = re.compile(r"-(\d+)-of-(\d+)\b")  # as Hugging Face numbers files
-_IMAGE, _IDENTITIES = "image", ("celeb_id", "identity")
+_IDENTITIES = ("celeb_id", "identity")
 _ENDINGS = (".jpg", ".jpeg", ".png", "")
 _LONGEST_NAME = 255
 _HIGHEST = 2**31 - 1  # of an identity
-_MAGIC = b"PAR1"
 _AGAIN = "Download the file again."
 
 _Images = list[tuple[bytes, bytes]]  # name and file of each
-
-#: Rows that are decoded together, and bytes of a column read at once: without the
-#: buffer, pyarrow holds the whole column of a row group, 500 MB and more.
-_ROWS, _BUFFER = 64, 1 << 16
 
 
 def find(folder: str) -> "ParquetSource | None":
@@ -113,205 +96,6 @@ def _group(path: Path) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """One of the files; `split` is its place in `celeba.SPLITS`."""
-
-    path: str
-    split: int
-
-    @functools.cached_property
-    def footer(self) -> bytes:
-        """The bytes that describe the file, at its end.
-
-        Raises:
-          UserError: exit 3, if it is cut or no Parquet file.
-        """
-        with input_errors(self.path), open(self.path, "rb") as file:
-            start = file.read(1 << 16)
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - 8))
-            tail = file.read()
-            begin = size - 8 - int.from_bytes(tail[:4], "little")
-            if start.startswith(_MAGIC) and tail[4:] == _MAGIC and begin > 0:
-                file.seek(begin)
-                return file.read(size - 8 - begin)
-        if start.startswith(_MAGIC):
-            cause = f"is cut: {megabytes(size)} without the description at its end"
-            raise input_error(f"{self.path} {cause}.", _AGAIN)
-        what = name_foreign_file(start) or "something else"
-        raise input_error(
-            f"{self.path} is not a Parquet file but {what}.",
-            "Fetch what it points to: git lfs pull." if "pointer" in what else _AGAIN,
-        )
-
-    @functools.cached_property
-    def metadata(self) -> pq.FileMetaData:
-        """The footer, decoded."""
-        if not self.footer:
-            raise self._damaged("its description is empty")
-        with self.errors():
-            return pq.read_metadata(self.path)
-
-    @functools.cached_property
-    def bounds(self) -> np.ndarray:
-        """The first row of each row group, and the number of rows; int64."""
-        groups = range(self.metadata.num_row_groups)
-        rows = [self.metadata.row_group(group).num_rows for group in groups]
-        return np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
-
-    @property
-    def rows(self) -> int:
-        return int(self.bounds[-1])
-
-    @functools.cached_property
-    def schema(self) -> pa.Schema:
-        """The columns and their types, if there are images among them.
-
-        Raises:
-          UserError: exit 3, if there are none.
-        """
-        with self.errors():
-            schema = pq.ParquetFile(self.path, metadata=self.metadata).schema_arrow
-        if schema.get_field_index(_IMAGE) < 0:
-            names = ", ".join(schema.names[:4]) + ", ..." * (len(schema.names) > 4)
-            raise input_error(
-                f"{self.path} has no column {_IMAGE}, but {names or 'none'}.",
-                "Give --celeba_dir a copy that contains the images.",
-            )
-        kind = schema.field(_IMAGE).type
-        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            kind = kind.field("bytes").type
-        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-            raise input_error(
-                f"{self.path}: the column {_IMAGE} is of the type {kind}, expected "
-                "bytes, or a struct of bytes and path.",
-                "Give --celeba_dir a copy that contains the images' files.",
-            )
-        return schema
-
-    def column(self, of: str) -> str:
-        """The full name of the images' "bytes" or "path"; "" if there is no such."""
-        kind = self.schema.field(_IMAGE).type
-        if not pa.types.is_struct(kind):
-            return _IMAGE if of == "bytes" else ""
-        return f"{_IMAGE}.{of}" if kind.get_field_index(of) >= 0 else ""
-
-    def read(self, columns: Sequence[str]) -> pa.Table:
-        """All rows of some columns.
-
-        Raises:
-          UserError: exit 3, if they are damaged.
-        """
-        with self.errors():
-            file = pq.ParquetFile(self.path, metadata=self.metadata)
-            table = file.read(columns=list(columns))
-        if len(table) != self.rows:
-            raise self._damaged(f"{self.rows:,} rows are announced, not {len(table):,}")
-        return table
-
-    def numbers(self, table: pa.Table, name: str, low: int, high: int) -> np.ndarray:
-        """A column of `table` as whole numbers (rows,).
-
-        Raises:
-          UserError: exit 3, for a row without a number from `low` to `high`.
-        """
-        column = table[name]
-        if not (pa.types.is_boolean(column.type) or pa.types.is_integer(column.type)):
-            raise input_error(
-                f"{self.path}: the column {name} is of the type {column.type}, "
-                "expected true and false, or whole numbers.",
-                "Give --celeba_dir another copy.",
-            )
-        bad = column.is_null().to_numpy()
-        values = pc.fill_null(column, False if pa.types.is_boolean(column.type) else 0)
-        values = values.to_numpy()
-        bad |= (values < low) | (values > high)
-        if bad.any():
-            row = int(bad.argmax())
-            raise self.wrong(row, name, column[row].as_py(), f"{low} to {high}")
-        return values
-
-    def wrong(self, row: int, name: str, value: Any, rule: str) -> UserError:
-        """Complains of a value; rows count from 0, as in made-up names."""
-        found = "nothing" if value is None else repr(value)[:40]
-        return input_error(
-            f"{self.path}, row {row:,}: {found} for {name}, expected {rule}.",
-            "Correct the file or download it again.",
-        )
-
-    def paths(self) -> list[str]:
-        """The path of each row's image, "" where none is given."""
-        column = self.column("path")
-        if not column:
-            return [""] * self.rows
-        images = self.read([column])[_IMAGE]
-        with self.errors():
-            return [path or "" for path in pc.struct_field(images, "path").to_pylist()]
-
-    def image_bytes(self) -> np.ndarray:
-        """How many bytes the images of each row group take, about; (groups,) int64."""
-        name, sizes = self.column("bytes"), []
-        for number in range(self.metadata.num_row_groups):
-            group = self.metadata.row_group(number)
-            columns = map(group.column, range(group.num_columns))
-            found = [each for each in columns if each.path_in_schema == name]
-            sizes.append(found[0].total_uncompressed_size)
-        return np.array(sizes, np.int64)
-
-    def images(self, chosen: np.ndarray) -> Iterator[list[tuple[int, bytes]]]:
-        """Reads the images of the chosen rows, in lists of row and bytes.
-
-        Row groups without any are skipped; of the others a few rows are held at once.
-
-        Args:
-          chosen: (rows,) bool.
-
-        Raises:
-          UserError: exit 3, if the file is damaged.
-        """
-        begins, column = self.bounds, self.column("bytes")
-        with self.errors():
-            file = pq.ParquetFile(
-                self.path,
-                metadata=self.metadata,
-                buffer_size=_BUFFER,
-                pre_buffer=False,
-                page_checksum_verification=True,
-            )
-        with file:
-            for group, start in enumerate(begins[:-1].tolist()):
-                if not chosen[start : begins[group + 1]].any():
-                    continue
-                batches = file.iter_batches(_ROWS, [group], [column], use_threads=False)
-                while (batch := self._next(batches)) is not None:
-                    rows = np.flatnonzero(chosen[start : start + len(batch)]).tolist()
-                    images = batch.column(0)
-                    if pa.types.is_struct(images.type):
-                        images = pc.struct_field(images, "bytes")
-                    # No bytes become an empty file, which the writers reject by name.
-                    yield [(start + row, images[row].as_py() or b"") for row in rows]
-                    start += len(batch)
-
-    def _next(self, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
-        with self.errors():
-            return next(batches, None)
-
-    @contextlib.contextmanager
-    def errors(self) -> Iterator[None]:
-        """Turns what pyarrow raises for a damaged file into an error, exit 3."""
-        try:
-            yield
-        except (UserError, MemoryError):
-            raise
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise self._damaged(str(error)) from error
-
-    def _damaged(self, what: str) -> UserError:
-        what = " ".join(what.split())[:200].rstrip(".")
-        return input_error(f"{self.path} is damaged: {what}.", _AGAIN)
-
-
-@dataclasses.dataclass(frozen=True)
 class ParquetSource:
     """The Parquet files of a data set: annotations, and images to be copied.
 
@@ -352,9 +136,10 @@ class ParquetSource:
             for row, path in enumerate(part.paths()):
                 made_up = f"{celeba.SPLITS[part.split]}-{count[part.split]}.jpg"
                 name = _file_name(path) or made_up
-                if name.startswith(".") or "\0" in name or len(name) > _LONGEST_NAME:
-                    raise part.wrong(row, f"{_IMAGE}.path", path, "a file's path")
                 names.append(name.encode())
+                hidden = name.startswith(".") or not name.isprintable()
+                if hidden or len(names[-1]) > _LONGEST_NAME:
+                    raise part.wrong(row, f"{IMAGE}.path", path, "a file's path")
                 count[part.split] += 1
         if not names:
             raise input_error(f"The Parquet files in {self} have no rows.", _AGAIN)
@@ -460,7 +245,7 @@ class ParquetSource:
             total += (part.image_bytes() * shares).sum()
         sample = next(self._images(chosen), [])
         before = sum(len(data) for _, data in sample) or 1
-        after = sum(len(to_jpeg(data)) for _, data in sample) or 1
+        after = sum(len(png_to_jpeg(data)) for _, data in sample) or 1
         return int(total * after / before)
 
     def copy(
@@ -482,9 +267,10 @@ class ParquetSource:
         Raises:
           UserError: exit 3, if a Parquet file is damaged.
         """
-        encoded, chosen = 0, np.isin(self.names, names)
-        batches = self._images(chosen)
-        if any(data.startswith(PNG) for _, data in next(self._images(chosen), [])):
+        encoded, images = 0, self._images(np.isin(self.names, names))
+        first = next(images, [])
+        batches = itertools.chain([first], images)
+        if any(data.startswith(PNG) for _, data in first):
             batches = thread_map(_to_jpegs, batches, ahead=2 * cores())
         else:  # threads would only cost: there may be some, but few
             batches = map(_to_jpegs, batches)
@@ -504,7 +290,7 @@ class ParquetSource:
         """
         first = self.parts[0]
         for part in self.parts:
-            for name in (_IMAGE, *_IDENTITIES, *data_set.attributes):
+            for name in (IMAGE, *_IDENTITIES, *data_set.attributes):
                 kinds = [
                     each.schema.field(name).type if name in each.schema.names else None
                     for each in (first, part)
@@ -571,33 +357,9 @@ class Copies:
         return data
 
 
-def to_jpeg(data: bytes) -> bytes:
-    """Encodes a PNG image as JPEG; leaves all else, and PNG that is damaged, as it is.
-
-    Grayscale stays grayscale; an EXIF orientation is applied.
-    """
-    if not data.startswith(PNG):
-        return data
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            check_size(image.height, image.width)
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                if image.getchannel("A").getextrema()[0] < 255:
-                    return data
-            if image.mode.startswith("I"):  # of 16 bits
-                return data
-            gray = image.mode in ("1", "L", "LA")
-            pixels = np.asarray(image.convert("L" if gray else "RGB"))
-    except Exception:  # whatever Pillow raises for a damaged file
-        return data
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    return encode_jpeg(upright(pixels, orientation_of(data)))
-
-
 def _to_jpegs(batch: _Images) -> list[tuple[bytes, bytes, bool]]:
     """Name, file as JPEG, and whether it was encoded again, of each image."""
-    encoded = [(name, data, to_jpeg(data)) for name, data in batch]
+    encoded = [(name, data, png_to_jpeg(data)) for name, data in batch]
     return [(name, jpeg, jpeg is not data) for name, data, jpeg in encoded]
 
 

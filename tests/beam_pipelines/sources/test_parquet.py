@@ -22,7 +22,7 @@ from beam_pipelines.writing import copies
 from schemas import celeba
 from support import command
 from support.errors import ExitCode, UserError
-from support.images import decode_rgb
+from support.images import decode_rgb, png_to_jpeg
 from tests.beam_pipelines.conftest import jpeg
 from tests.beam_pipelines.fake_gcs import bucket  # noqa: F401  a fixture
 
@@ -216,11 +216,11 @@ def test_png_images_are_encoded_once_more_and_this_is_recorded(
     page = (builder.output / "report.html").read_text()
     assert "JPEG, quality 95, subsampling 4:4:4" in page
     images = dict(zip(load(builder.celeba_dir).rows.names, hf_copy.images, strict=True))
-    data = parquet.to_jpeg(images[b"000004.jpg"]["bytes"])
+    data = png_to_jpeg(images[b"000004.jpg"]["bytes"])
     original = Image.open(io.BytesIO(images[b"000004.jpg"]["bytes"])).convert("RGB")
     difference = decode_rgb(data).astype(int) - np.asarray(original)
     assert abs(difference).mean() < 2
-    assert Image.open(io.BytesIO(parquet.to_jpeg(to_png(data, "L")))).mode == "L"
+    assert Image.open(io.BytesIO(png_to_jpeg(to_png(data, "L")))).mode == "L"
 
 
 def test_png_images_that_cannot_be_encoded_stay_as_they_are():
@@ -233,13 +233,13 @@ def test_png_images_that_cannot_be_encoded_stay_as_they_are():
         png_with_alpha(),
         b"GIF89a",
     ):
-        assert parquet.to_jpeg(data) is data
+        assert png_to_jpeg(data) is data
     turned = Image.open(io.BytesIO(whole))
     exif = Image.Exif()
     exif[0x0112] = 6
     stream = io.BytesIO()
     turned.save(stream, "PNG", exif=exif)
-    assert decode_rgb(parquet.to_jpeg(stream.getvalue())).shape == (20, 24, 3)
+    assert decode_rgb(png_to_jpeg(stream.getvalue())).shape == (20, 24, 3)
 
 
 def png_with_alpha():
