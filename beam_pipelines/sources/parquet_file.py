@@ -87,6 +87,7 @@ class Part:
         """
         with self.errors():
             schema = pq.ParquetFile(self.path, metadata=self.metadata).schema_arrow
+            str(schema)  # decodes all names
         if schema.get_field_index(IMAGE) < 0:
             names = ", ".join(schema.names[:4]) + ", ..." * (len(schema.names) > 4)
             raise input_error(
@@ -122,6 +123,10 @@ class Part:
             table = file.read(columns=list(columns))
         if len(table) != self.rows:
             raise self._damaged(f"{self.rows:,} rows are announced, not {len(table):,}")
+        if missing := {name.partition(".")[0] for name in columns} - {
+            *table.schema.names
+        }:
+            raise self._damaged(f"it describes {min(missing)} in two ways")
         return table
 
     def numbers(self, table: pa.Table, name: str, low: int, high: int) -> np.ndarray:
@@ -165,12 +170,13 @@ class Part:
 
     def image_bytes(self) -> np.ndarray:
         """How many bytes the images of each row group take, about; (groups,) int64."""
-        name, sizes = self.column("bytes"), []
-        for number in range(self.metadata.num_row_groups):
-            group = self.metadata.row_group(number)
-            columns = map(group.column, range(group.num_columns))
-            found = [each for each in columns if each.path_in_schema == name]
-            sizes.append(found[0].total_uncompressed_size)
+        data, schema = self.metadata, self.metadata.schema
+        with self.errors():
+            paths = [schema.column(index).path for index in range(len(schema))]
+            # pyarrow aborts the program at the statistics of a damaged footer.
+            column = paths.index(self.column("bytes"))
+            groups = map(data.row_group, range(data.num_row_groups))
+            sizes = [group.column(column).total_uncompressed_size for group in groups]
         return np.array(sizes, np.int64)
 
     def images(self, chosen: np.ndarray) -> Iterator[list[tuple[int, bytes]]]:

@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 
-PARTS = ("kills",)
+PARTS = ("kills", "parquet")
 
 
 def main() -> int:

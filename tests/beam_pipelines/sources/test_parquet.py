@@ -58,7 +58,10 @@ class Copy:
     def set_images(self, change):
         """Replaces each image's bytes and path by what `change` makes of them."""
         rows = [change(row["bytes"], row["path"]) for row in self.images]
-        rows = [None if row is None else dict(zip(STRUCT.names, row)) for row in rows]  # noqa: B905
+        rows = [
+            None if row is None else dict(zip(STRUCT.names, row, strict=True))
+            for row in rows
+        ]
         self.columns["image"] = pa.array(rows, STRUCT)
 
     def write(self, folder, pattern=IN_DATA, rows_per_group=7, **options):
@@ -277,6 +280,7 @@ def test_replacements_are_copied_in_a_later_pass(builder, small_celeba, tmp_path
     assert builder.manifest.shards == expected.shards
 
 
+@pytest.mark.slow
 def test_too_many_bad_images_end_a_build_that_can_be_repeated(
     builder, hf_copy, tmp_path, capsys
 ):
