@@ -33,6 +33,7 @@ from support.pool import cores, thread_map
 #: The command that makes a directory of them that every runner reads.
 CONVERT = "python -m beam_pipelines.convert --celeba_dir={} --output_dir=NEW"
 
+_DEPTHS = ("*.parquet", "*/*.parquet", "*/*/*.parquet")
 _SPLIT = re.compile(r"(validation|valid|val|train|test)(?![a-z])", re.IGNORECASE)
 _SPLITS = {"train": 0, "validation": 1, "valid": 1, "val": 1, "test": 2}
 _PART = re.compile(r"-(\d+)-of-(\d+)\b")  # as Hugging Face numbers files
@@ -46,7 +47,7 @@ _Images = list[tuple[bytes, bytes]]  # name and file of each
 
 
 def find(folder: str) -> "ParquetSource | None":
-    """Finds the Parquet files of one data set in a directory, at any depth.
+    """Finds the Parquet files of one data set in a directory or up to two below.
 
     Raises:
       UserError: exit 3, if they are of several data sets or of no known split, cut, no
@@ -60,7 +61,7 @@ def find(folder: str) -> "ParquetSource | None":
             )
         return None
     with remote.read_errors(folder):
-        found = sorted(Path(folder).rglob("*.parquet"))
+        found = [path for depth in _DEPTHS for path in Path(folder).glob(depth)]
     paths = [path.relative_to(folder) for path in found if not path.is_dir()]
     paths = [path for path in paths if not re.search(r"(^|/)\.", path.as_posix())]
     if not paths:
