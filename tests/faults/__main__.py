@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 
-PARTS = ("kills", "parquet")
+PARTS = ("kills", "catalogues", "fuzzing", "parquet")
 
 
 def main() -> int:
