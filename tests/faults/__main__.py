@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 
-PARTS = ("kills", "disk", "catalogues", "fuzzing")
+PARTS = ("kills", "disk", "catalogues", "fuzzing", "parquet")
 
 
 def main() -> int:
