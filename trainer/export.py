@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def export(config: ExportConfig) -> dict[str, Any]:
     temporary = files.unfinished_folder(config.target)
     with files.output_errors(config.target.parent), temporary as folder:
         unfinished = folder / config.path.name
-        with wakeup.Watch():
+        with wakeup.Watch(), _write_errors(config.target.parent):
             form.write(export_formats.probability_model(model, temperature), unfinished)
         actual = run_alone(config.format, unfinished, images)
         difference = check(actual, expected, config.format)
@@ -152,6 +153,21 @@ def export(config: ExportConfig) -> dict[str, Any]:
         }
         _publish(unfinished, config, description)
     return description
+
+
+@contextlib.contextmanager
+def _write_errors(folder: Path) -> Iterator[None]:
+    """Turns what TensorFlow raises when it cannot write into an error of the disk."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        # It says so of a lack of memory, too, but of no CPU's.
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            raise files.full_disk_error(folder) from error
+        raise output_error(
+            f"{folder} cannot be written: {str(error).splitlines()[0]}.",
+            "Choose an --output on another disk.",
+        ) from error
 
 
 def describe(name: str, export: Path, run: record.RunRecord) -> dict[str, Any]:
