@@ -43,7 +43,8 @@ from support.images import require_local
 from support.progress import Progress
 from trainer.config import FROM_1, check_numbers
 from trainer.evaluation import calibration
-from trainer.inference import align, annotate, images
+from trainer.inference import annotate, images
+from trainer.inference.detector import detector
 from trainer.inference.images import InputImage
 from trainer.inference.predictor import (
     COLUMNS,
@@ -146,7 +147,7 @@ def predict(config: PredictConfig, words: Sequence[str]) -> None:
             "No image is named.", "Add files, directories, zip files or patterns."
         )
     if config.align:
-        align.detector()  # or refuse at once
+        detector()  # or refuse at once
     others: list[str] = []
     found = images.find(words, others)
     predictor = Predictor(config.run_dir, config.abstain)

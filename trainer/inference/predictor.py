@@ -22,7 +22,8 @@ from trainer import augmentation, models
 from trainer.evaluation import calibration, metrics
 from trainer.evaluation.loading import read_metrics
 from trainer.inference import images
-from trainer.inference.align import Face, aligned, detector, find_faces
+from trainer.inference.align import Face, aligned, find_faces
+from trainer.inference.detector import detector
 from trainer.inference.images import InputImage, Source
 from trainer.runs import METRICS, provenance
 from trainer.runs.record import read_run, require
@@ -148,7 +149,7 @@ class Predictor:
 
         Raises:
           TypeError, ValueError: a source is of another kind or shape.
-          UserError: of `align` only, see `align.detector`; the model was trained on
+          UserError: of `align` only, see `detector`; the model was trained on
             another data set than CelebA (exit 2).
         """
         if align:
@@ -197,7 +198,7 @@ class Predictor:
 
     def _require_celeba(self) -> None:
         """Refuses to align faces for a model that never saw CelebA's."""
-        if self._dataset["key"] != celeba.CELEBA.about.key:
+        if not self._is_celeba():
             raise usage_error(
                 "--align brings faces to where CelebA's aligned images have them; this "
                 f"model was trained on {self._dataset['name']}.",
@@ -208,13 +209,17 @@ class Predictor:
         count = sum(each.other_aspect for each in done)
         if count:
             height, width = self.image_shape
+            remedy = " Photos need --align, in Python align=True: it aligns faces."
             warnings.warn(
                 f"{count:,} of {len(done):,} images have another aspect than the "
-                f"training images ({width}x{height}), and were distorted to it: photos "
-                "need --align (in Python: align=True), which aligns their faces.",
+                f"training images ({width}x{height}), and were distorted to it."
+                f"{remedy if self._is_celeba() else ''}",
                 AspectWarning,
                 stacklevel=3,
             )
+
+    def _is_celeba(self) -> bool:
+        return self._dataset["key"] == celeba.CELEBA.about.key
 
     def _prepared(
         self, sources: Iterable[Source], batch_size: int, align: bool
@@ -269,7 +274,7 @@ class Predictor:
 
     def _is_other_aspect(self, height: int, width: int) -> bool:
         shapes = [self.image_shape]
-        if self._dataset["key"] == celeba.CELEBA.about.key:
+        if self._is_celeba():
             shapes.append(celeba.ALIGNED_SIZE)  # which the build may have resized
         factors = [height / width * shape[1] / shape[0] for shape in shapes]
         return all(max(each, 1 / each) > _SAME_ASPECT for each in factors)
