@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import sys
 import zipfile
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import ExifTags, Image
 from support import command
 from support.errors import ExitCode, UserError
 from support.images import decode_rgb, upright
+from tests.faults import catalogues
 from tests.trainer import tiny_run
 from tests.trainer.inference.photos import needs_mtcnn, photo
 from trainer import main as train_main
@@ -386,3 +388,21 @@ def test_align_finds_the_faces_of_a_photo(run_dir, tmp_path):
     centers = table["x"] + table["width"] / 2
     assert centers.tolist() == pytest.approx([130, 380], abs=25)
     assert table["probability"].between(0, 1).all()
+
+
+@pytest.mark.parametrize(
+    "check", [catalogues.predict_images, catalogues.predict_members]
+)
+def test_bad_images_are_skipped_with_a_reason(run_dir, check):
+    assert catalogues.in_new_folder(check, run_dir) == []
+
+
+@pytest.mark.parametrize("case", catalogues.ZIPS, ids=lambda case: case.name)
+def test_bad_zip_files_say_why(run_dir, case):
+    assert catalogues.in_new_folder(catalogues.predict_zip, run_dir, case) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_forged_headers_take_no_memory(run_dir):
+    assert catalogues.in_new_folder(catalogues.memory_of_forged, run_dir) == []
