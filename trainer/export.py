@@ -161,7 +161,7 @@ def _write_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        # It says so of a lack of memory, too, but of no CPU's.
+        # Not a lack of memory: that of a CPU ends the process.
         if isinstance(error, tf.errors.ResourceExhaustedError):
             raise files.full_disk_error(folder) from error
         raise output_error(
