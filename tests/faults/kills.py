@@ -52,7 +52,7 @@ def enumerate_kills(operation: Operation, every: int, folder: Path) -> Row:
             break
         tried += 1
         problems = [] if ended.code == -signal.SIGKILL else [f"it ended with {ended}"]
-        problems += [*trial.damage(), *trial.completed()]
+        problems += [*trial.damage(operation.absent), *trial.completed()]
         lost += [f"kill {moment}: {problem}" for problem in problems]
     return Row(f"killed: {operation.name}", tried, lost, operation.user_sees)
 

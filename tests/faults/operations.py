@@ -75,6 +75,7 @@ class Operation:
       work: does it, in a folder that was prepared; an exit code.
       result: what a reader of the folder finds; each entry is the old or the new one.
       again: the same command, where one that had just ended refuses to do it again.
+      absent: whether a kill may leave neither, for the moment of the change.
       every: tries each nth moment only, because it takes seconds.
       user_sees: what the same command does afterwards.
     """
@@ -84,6 +85,7 @@ class Operation:
     work: Callable[[Path], int | None]
     result: Callable[[Path], Result]
     again: Callable[[Path], int | None] | None = None
+    absent: bool = False
     every: int = 1
     user_sees: str = "the old or the new result; the same command completes it"
 
@@ -122,12 +124,12 @@ class Trial:
         shutil.rmtree(self.place, ignore_errors=True)  # it may be a mount point
         shutil.copytree(self.prepared, self.place, dirs_exist_ok=True)
 
-    def damage(self) -> Iterator[str]:
-        """Yields what is neither as before nor as it should become."""
+    def damage(self, absent: bool = False) -> Iterator[str]:
+        """Yields what is neither as before nor as it should become (nor `absent`)."""
         now = self.operation.result(self.place)
         for name in {**now, **self.old, **self.new}:
             expected = self.old.get(name), self.new.get(name)
-            if now.get(name) not in expected:
+            if now.get(name) not in expected and not (absent and name not in now):
                 yield f"{name} is {now.get(name)}, neither of {expected}"
 
     def completed(self) -> Iterator[str]:
@@ -498,6 +500,7 @@ def of_runs(runs: Runs) -> Iterator[Operation]:
         runs.prepare_evaluation,
         runs.evaluate,
         _evaluation,
+        absent=True,
         every=10,
         user_sees="the old or the new evaluation or, for a moment, none; the same "
         "command completes it",

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 def test_kills_and_full_disks_lose_nothing():
     """In a program of its own: children are forked from it, before it has threads."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults", "kills", "disk", "--every=12"],
+        [sys.executable, "-m", "tests.faults", "kills", "disk", "--every=30"],
         cwd=ROOT,
         capture_output=True,
         text=True,
