@@ -12,8 +12,14 @@ import tensorflow as tf
 from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest
 from support.errors import ExitCode, UserError
-from tests.trainer.conftest import COUNTS, attributes, write_dataset
-from tests.trainer.running import without_charts
+from tests.trainer.conftest import (
+    COUNTS,
+    TINY,
+    attributes,
+    tiny_config,
+    write_dataset,
+)
+from tests.trainer.running import run, without_charts
 from trainer import evaluate, predict, report
 from trainer.data import open_dataset
 from trainer.data.input_pipeline import read_images
@@ -25,9 +31,20 @@ def no_charts():
         yield
 
 
+@pytest.fixture(scope="module")
+def finished(dataset_dir, tmp_path_factory):
+    """A run of one short epoch, made once for all tests here."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    config = tiny_config(dataset_dir, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.ARCHITECTURES, "tiny", TINY)
+        assert run(dataclasses.replace(config, epochs=1, flip_average=True)) == 0
+    return folder
+
+
 @pytest.fixture
-def run_dir(finished_run, tiny, tmp_path):
-    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+def run_dir(finished, tiny, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def _evaluate(run_dir, data_dir, *flags: str) -> dict:
@@ -62,6 +79,21 @@ def test_the_runs_own_results_at_any_batch_size(run_dir, dataset_dir, tmp_path, 
     assert 'alt="heat map of test-' in html
     # What the run wrote stays as it is.
     assert before == {path: path.read_bytes() for path in before}
+
+
+def test_flip_average_of_a_run_without(run_dir, dataset_dir, capsys):
+    own = pd.read_csv(run_dir / "predictions.csv")
+    run = json.loads((run_dir / "run.json").read_text())
+    assert run["flip_average"] is True
+    (run_dir / "run.json").write_text(json.dumps(run | {"flip_average": False}))
+    tables = []
+    for flags in ([], ["--flip_average"]):
+        _evaluate(run_dir, dataset_dir, "--report_images=false", *flags)
+        tables.append(pd.read_csv(run_dir / "evaluation-test" / "predictions.csv"))
+    plain, averaged = tables
+    assert (plain["probability"] - own["probability"]).abs().max() > 1e-4
+    pd.testing.assert_frame_equal(averaged, own, atol=1e-5, rtol=0)
+    assert "note: Each logit is the mean" in capsys.readouterr().out
 
 
 def test_the_reports_are_rendered_again(run_dir, dataset_dir, tmp_path):
