@@ -20,7 +20,7 @@ from tests.trainer.conftest import (
     write_dataset,
 )
 from tests.trainer.running import run, without_charts
-from trainer import evaluate, predict, report
+from trainer import evaluate, models, predict, report
 from trainer.data import open_dataset
 from trainer.data.input_pipeline import read_images
 
