@@ -35,9 +35,9 @@ def no_charts():
 def finished(dataset_dir, tmp_path_factory):
     """A run of one short epoch, made once for all tests here."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    config = tiny_config(dataset_dir, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.ARCHITECTURES, "tiny", TINY)
+        config = tiny_config(dataset_dir, folder)
         assert run(dataclasses.replace(config, epochs=1, flip_average=True)) == 0
     return folder
 
