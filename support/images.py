@@ -1,5 +1,6 @@
 """JPEG images: checked, EXIF orientation applied, resized."""
 
+import io
 import os
 import re
 import struct
@@ -8,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image
+from PIL import Image
 
 from support.errors import usage_error
 from support.files import megabytes
 
-#: Quality of the JPEGs that are encoded again. 95 without chroma subsampling keeps the
-#: loss below what the source's own encoding lost.
+#: Quality and subsampling of the JPEGs that are encoded again. 95 without chroma
+#: subsampling keeps the loss below what the source's own encoding lost.
 JPEG_QUALITY = 95
+SUBSAMPLING = "444"
 
 #: Larger images are refused by their header, before any memory is taken for them.
 MAX_SIDE, MAX_PIXELS = 16_384, 50_000_000
@@ -42,11 +44,13 @@ _SEGMENT = struct.Struct(">BBH")  # of a JPEG: 255, kind, length from the length
 _CHUNK = struct.Struct(">I4s")  # of a PNG: length, kind; then the data and 4 bytes
 _APP1, _END, _SCAN, _FILL = 0xE1, 0xD9, 0xDA, 0xFF  # kinds of segments
 _EXIF = b"Exif\0\0"
+_ORIENTATION = 0x0112  # a field of EXIF
+_WHOLE_NUMBERS = {1: "B", 3: "H", 4: "L"}  # kinds of fields
 _FILLS = re.compile(rb"\xff+")
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # between pixels
 _MOST_PARTS = 100_000  # segments or chunks of one image
 
-warnings.filterwarnings("ignore", module=r"PIL\.")  # on other damaged EXIF tags
+warnings.filterwarnings("ignore", module=r"PIL\.")  # on odd PNGs
 
 
 class BadImage(Exception):
@@ -176,14 +180,42 @@ def prepare_jpeg(
     pixels = upright(_decode(data, "GRAY" if gray else "RGB"), orientation)
     if size is not None:
         pixels = resize(pixels, size)
-    pixels = np.ascontiguousarray(pixels)
-    encoded = simplejpeg.encode_jpeg(
-        pixels,
+    return encode_jpeg(pixels), pixels.shape[:2], orientation != 1
+
+
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """Encodes an image (height, width, 1 or 3) uint8 as a JPEG, with `JPEG_QUALITY`."""
+    gray = pixels.shape[2] == 1
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(pixels),
         quality=JPEG_QUALITY,
         colorspace="GRAY" if gray else "RGB",
-        colorsubsampling="Gray" if gray else "444",
+        colorsubsampling="Gray" if gray else SUBSAMPLING,
     )
-    return encoded, pixels.shape[:2], orientation != 1
+
+
+def png_to_jpeg(data: bytes) -> bytes:
+    """Encodes a PNG image as JPEG; leaves all else, and PNG that is damaged, as it is.
+
+    Grayscale stays grayscale; an EXIF orientation is applied.
+    """
+    if not data.startswith(PNG):
+        return data
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            check_size(image.height, image.width)
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                if image.getchannel("A").getextrema()[0] < 255:
+                    return data
+            if image.mode.startswith("I"):  # of 16 bits
+                return data
+            gray = image.mode in ("1", "L")
+            pixels = np.asarray(image.convert("L" if gray else "RGB"))
+    except Exception:  # whatever Pillow raises for a damaged file
+        return data
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    return encode_jpeg(upright(pixels, orientation_of(data)))
 
 
 def decode_rgb(data: bytes) -> np.ndarray:
@@ -235,17 +267,30 @@ def orientation_of(data: bytes) -> int:
     Returns:
       1 to 8, as `upright` takes it.
     """
-    exif = Image.Exif()
     try:
         is_png = data.startswith(PNG)
         block = png_chunk(data, b"eXIf") if is_png else _exif_of_jpeg(data)
-        if block is None:
-            return 1
-        exif.load(block)
-        value = exif.get(ExifTags.Base.Orientation)
-    except Exception:  # whatever Pillow raises for damaged metadata
+        value = _orientation_in(block or b"")
+    except (struct.error, KeyError):  # damaged metadata
         return 1
     return value if value in range(1, 9) else 1
+
+
+def _orientation_in(block: bytes) -> int:
+    """Looks the orientation up in EXIF's first list of fields; 0 if it is not there.
+
+    Pillow copies what every field points to: 64 kB that name each other 5,000 times.
+    """
+    tiff = block.removeprefix(_EXIF)
+    order = {b"II*\0": "<", b"MM\0*": ">"}[tiff[:4]]
+    (start,) = struct.unpack_from(order + "4xL", tiff)
+    (fields,) = struct.unpack_from(order + "H", tiff, start)
+    for at in range(start + 2, start + 2 + 12 * fields, 12):
+        tag, kind, count = struct.unpack_from(order + "HHL", tiff, at)
+        if tag == _ORIENTATION and count == 1 and kind in _WHOLE_NUMBERS:
+            form = order + _WHOLE_NUMBERS[kind]
+            return struct.unpack_from(form, tiff, at + 8)[0]
+    return 0
 
 
 def png_chunk(data: bytes, expected: bytes) -> bytes | None:
