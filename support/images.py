@@ -18,6 +18,7 @@ from support.files import megabytes
 #: subsampling keeps the loss below what the source's own encoding lost.
 JPEG_QUALITY = 95
 SUBSAMPLING = "444"
+ENCODING = f"JPEG, quality {JPEG_QUALITY}, subsampling {':'.join(SUBSAMPLING)}"
 
 #: Larger images are refused by their header, before any memory is taken for them.
 MAX_SIDE, MAX_PIXELS = 16_384, 50_000_000
