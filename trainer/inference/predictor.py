@@ -44,6 +44,7 @@ class Predictor:
         [probability] = predictor.predict(pixels)["probability"]
 
     Attributes:
+      model: resized images to logits, see `models`.
       attribute: the perceived attribute that label 1 stands for.
       label_names: in words, of the labels 0 and 1.
       size: side of the model's input, pixels.
@@ -64,7 +65,7 @@ class Predictor:
           UserError: not a finished run (exit 3); a damaged or foreign file (exit 5).
         """
         run = read_run(run_dir)
-        self._model = models.load(run_dir)
+        self.model = models.load(run_dir)
         self._one_huge = threading.Lock()
         self.attribute: str = run["attribute"]
         positive = self.attribute.replace("_", " ")
@@ -122,7 +123,7 @@ class Predictor:
         while batch := list(itertools.islice(prepared, batch_size)):
             pixels = [each.pixels for each in batch if not each.error]
             if pixels:
-                logits.append(self._model.predict_on_batch(np.stack(pixels))[:, 0])
+                logits.append(self.model.predict_on_batch(np.stack(pixels))[:, 0])
             done += [each._replace(pixels=None) for each in batch]
             progress(len(batch))
         readable = np.array([not each.error for each in done], bool)
