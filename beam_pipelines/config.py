@@ -64,6 +64,9 @@ class BuildConfig:
     max_bad_fraction: float = option(
         0.05, "Stop if more than this share of the images read is unusable.", (0, 1)
     )
+    keep_duplicates: bool = option(
+        False, "Leave equal images in several splits, where they flatter the test."
+    )
     allow_wrong_count: bool = option(False, "Read tables whose row count is wrong.")
     dry_run: bool = option(False, "Print the plan and write nothing.")
     overwrite: bool = option(False, "Replace a dataset that is already there.")
@@ -158,6 +161,8 @@ class BuildConfig:
         """What decides the dataset's bytes, apart from its sources."""
         size = self.target_size()
         official = self.split == "official"
+        # Only if it is given: manifests from before it had it do not change.
+        kept = {"keep_duplicates": True} if self.keep_duplicates else {}
         return {
             "attribute": self.attribute,
             "num_examples": self.num_examples,
@@ -170,6 +175,7 @@ class BuildConfig:
             "num_shards": self.num_shards,
             "image_size": None if size is None else list(size),
             "jpeg_quality": images.JPEG_QUALITY,
+            **kept,
         }
 
     def _check_fractions(self) -> None:
