@@ -9,7 +9,6 @@ address can use it, unencrypted and without a password.
 
 import contextlib
 import dataclasses
-import importlib.util
 import ipaddress
 import os
 import socket
@@ -22,12 +21,6 @@ from support import command
 from support.errors import output_error, usage_error
 from trainer.config import check_numbers
 from trainer.loop import wakeup
-
-_PACKAGES = {
-    "fastapi": "fastapi",
-    "python_multipart": "python-multipart",
-    "uvicorn": "uvicorn",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,19 +37,6 @@ class DemoConfig:
         if not self.run_dir:
             raise usage_error("--run_dir is missing.", "Add --run_dir=runs/NAME.")
         check_numbers(self)
-
-
-def _require_packages() -> None:
-    missing = [
-        package
-        for module, package in _PACKAGES.items()
-        if importlib.util.find_spec(module) is None
-    ]
-    if missing:
-        raise usage_error(
-            f"trainer.demo needs {' and '.join(missing)}, not installed here.",
-            "Install the extra: pip install -e '.[demo]'",
-        )
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -87,20 +67,22 @@ def _announce(host: str, listener: socket.socket) -> None:
 
 def main(argv: list[str]) -> None:
     config = command.parse_config(DemoConfig, argv)
-    _require_packages()
-    # Here, because without the extra they could not be imported.
-    from trainer.demo import server
-    from trainer.demo.answers import Answers
-
+    try:
+        from trainer.demo import answers, server
+    except ModuleNotFoundError as error:
+        raise usage_error(
+            f"The page needs {error.name}, not installed here.",
+            "Install the extra: pip install -e '.[demo]'",
+        ) from error
     with (
         contextlib.closing(_listen(config.host, config.port)) as listener,
         wakeup.Watch(report=lambda line: None),  # a server sleeps most of the time
     ):
-        answers = Answers(config.run_dir)
-        answers.warm_up()
+        model = answers.Answers(config.run_dir)
+        model.warm_up()
         _announce(config.host, listener)
         with contextlib.suppress(command.Stopped):  # the usual end
-            server.serve(answers, listener, config.host)
+            server.make_server(model, listener, config.host).run([listener])
         print("stopped")
 
 

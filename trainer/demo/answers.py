@@ -9,13 +9,14 @@ import numpy as np
 import simplejpeg
 from pydantic import BaseModel, Field
 
+from schemas import celeba
 from support import page
 from support.documents import read_text
 from support.images import resize
 from trainer.inference import align, images
 from trainer.inference.predictor import Predictor
 from trainer.reporting import card, gradcam
-from trainer.runs.record import checked, read_run
+from trainer.runs.record import checked, read_run, require
 
 Align = Literal["auto", "true", "false"]
 
@@ -23,9 +24,8 @@ Align = Literal["auto", "true", "false"]
 _SHOWN_SIDE = 360
 #: The largest of them; a photo of a crowd must not occupy the model for long.
 _MAX_FACES = 16
-#: Aspects that differ by less, relatively, are equal but for rounding.
-_SAME_ASPECT = 0.01
-_CELEBA = "celeba"
+#: Aspects that differ by a smaller factor look the same.
+_SAME_ASPECT = 1.05
 
 
 class Face(BaseModel):
@@ -83,9 +83,10 @@ class Answers:
         has_card = (run_dir / card.FILE_NAME).exists()
         self.card = checked(run_dir, card.FILE_NAME, read_text) if has_card else None
         self._heat_map = gradcam.explainer(self.predictor.model)
-        data = read_run(run_dir).get("data")
-        self.shape = data["image_shape"][:2] if data else align.CELEBA_SHAPE
-        of_faces = data is None or data["dataset"]["key"] == _CELEBA
+        run = read_run(run_dir)
+        require(run_dir, run, ["data"])
+        self.shape = run["data"]["image_shape"][:2]
+        of_faces = run["data"]["dataset"]["key"] == celeba.CELEBA.about.key
         installed = importlib.util.find_spec("mtcnn") is not None
         self.can_align = of_faces and installed
 
@@ -146,10 +147,8 @@ class Answers:
         return [(align.aligned(pixels, face, self.shape), face.box) for face in faces]
 
     def _has_training_aspect(self, pixels: np.ndarray) -> bool:
-        expected = self.shape[0] / self.shape[1]
-        ratio = pixels.shape[0] / pixels.shape[1] / expected
-        # A pixel more or less is rounding, too.
-        return abs(ratio - 1) <= _SAME_ASPECT + 1 / min(pixels.shape[:2])
+        ratio = pixels.shape[0] / pixels.shape[1] / (self.shape[0] / self.shape[1])
+        return 1 / _SAME_ASPECT < ratio < _SAME_ASPECT
 
     def _face(self, pixels: np.ndarray, box: tuple | None) -> Face:
         # One image a batch: another number would be compiled again.

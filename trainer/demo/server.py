@@ -8,7 +8,6 @@ import asyncio
 import base64
 import concurrent.futures
 import hashlib
-import ipaddress
 import math
 import re
 import socket
@@ -242,25 +241,29 @@ def _add_handlers(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def bad_parameter(request: Request, error: RequestValidationError) -> Any:
         first = error.errors()[0]
-        detail = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        return JSONResponse({"detail": detail}, 422)
+        return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)
 
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
         return Response(status_code=400)  # nobody reads it
 
 
-def make_server(answers: Answers, host: str) -> uvicorn.Server:
-    """Makes the server; `host` is the address that it will listen on."""
+def make_server(answers: Answers, listener: socket.socket, host: str) -> uvicorn.Server:
+    """Makes the server; its `run` serves until a signal comes, or `should_exit`.
+
+    Args:
+      answers: of the model.
+      listener: listens on `host`.
+      host: as the user named it.
+    """
     app, policy = make_app(answers)
     # Else a page elsewhere could give its own name this machine's address, and read.
     names = ["127.0.0.1", "[::1]", "localhost", f"[{host}]" if ":" in host else host]
-    if _is_every_address(host):
-        names = ["*"]
+    if listener.getsockname()[0] in ("0.0.0.0", "::"):
+        names = ["*"]  # this machine may have any
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
     headers = {
         "Content-Security-Policy": policy,
-        "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
@@ -281,15 +284,3 @@ def make_server(answers: Answers, host: str) -> uvicorn.Server:
         timeout_graceful_shutdown=5,
     )
     return uvicorn.Server(config)
-
-
-def _is_every_address(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_unspecified
-    except ValueError:  # a name
-        return False
-
-
-def serve(answers: Answers, listener: socket.socket, host: str) -> None:
-    """Serves until a signal ends it."""
-    make_server(answers, host).run(sockets=[listener])
