@@ -57,6 +57,9 @@ class EvaluateConfig:
         "on the run's validation images.",
         (0, 1),
     )
+    flip_average: bool = command.option(
+        False, "Average each logit with the mirror image's, though the run does not."
+    )
     report_images: bool = command.option(
         True, "Show pictures and heat maps in the report."
     )
@@ -93,7 +96,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     run = record.read_run(run_dir)
     _check_folder(config.results_dir)
     abstain = _choose_band(config, run_dir)
-    model = models.load(run_dir)
+    model = models.load(run_dir, config.flip_average)
     record.require(run_dir, run, ("manifest_digest", "seed"))
     dataset = open_dataset(config.data_dir, needed=[split])
     _check_dataset(run, dataset, config)
@@ -101,6 +104,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     batches = evaluation_dataset(dataset, split, config.batch_size, as_supervised=False)
     with runtime.memory_errors(config.batch_size):
         predictions = predict_split(step, dataset, split, batches)
+    evaluation = describe(run, dataset.manifest, split)
+    if config.flip_average:
+        note = "Each logit is the mean of the image's and its mirror image's."
+        evaluation["notes"].append(note)
     return conclude(
         run_dir,
         config.results_dir,
@@ -108,7 +115,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         dataset,
         predictions,
         config.report_images,
-        describe(run, dataset.manifest, split),
+        evaluation,
         temperature=run.get("temperature", 1.0),
         split=split,
         abstain=abstain,
