@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -14,9 +15,9 @@ from support import page
 from support.documents import read_text
 from support.images import resize
 from trainer.inference import align, images
-from trainer.inference.predictor import Predictor
+from trainer.inference.predictor import AspectWarning, Predictor
 from trainer.reporting import card, gradcam
-from trainer.runs.record import checked, read_run, require
+from trainer.runs.record import checked
 
 Align = Literal["auto", "true", "false"]
 
@@ -24,8 +25,6 @@ Align = Literal["auto", "true", "false"]
 _SHOWN_SIDE = 360
 #: The largest of them; a photo of a crowd must not occupy the model for long.
 _MAX_FACES = 16
-#: Aspects that differ by a smaller factor look the same.
-_SAME_ASPECT = 1.05
 
 
 class Face(BaseModel):
@@ -67,7 +66,6 @@ class Answers:
       run_name: the directory's own name.
       predictor: of the run.
       card: the model card, Markdown; None if there is none.
-      shape: (height, width) of the training images.
       can_align: whether faces can be found here, and are what the model is for.
     """
 
@@ -83,16 +81,13 @@ class Answers:
         has_card = (run_dir / card.FILE_NAME).exists()
         self.card = checked(run_dir, card.FILE_NAME, read_text) if has_card else None
         self._heat_map = gradcam.explainer(self.predictor.model)
-        run = read_run(run_dir)
-        require(run_dir, run, ["data"])
-        self.shape = run["data"]["image_shape"][:2]
-        of_faces = run["data"]["dataset"]["key"] == celeba.CELEBA.about.key
+        of_faces = self.predictor.dataset["key"] == celeba.CELEBA.about.key
         installed = importlib.util.find_spec("mtcnn") is not None
         self.can_align = of_faces and installed
 
     def warm_up(self) -> None:
         """Does once what the first image would wait for."""
-        pixels = np.zeros((*self.shape, 3), np.uint8)
+        pixels = np.zeros((*self.predictor.image_shape, 3), np.uint8)
         if self.can_align:
             align.find_faces(pixels)
         self._face(pixels, None)
@@ -128,10 +123,13 @@ class Answers:
         self, pixels: np.ndarray, mode: Align, notes: list[str]
     ) -> list[tuple[np.ndarray, tuple | None]]:
         """What the model is to see, each with its box in the image."""
-        same_aspect = self._has_training_aspect(pixels)
-        if not self.can_align or mode == "false" or mode == "auto" and same_aspect:
-            if not same_aspect:
-                height, width = self.shape
+        height, width = shape = self.predictor.image_shape
+        other_aspect = self.predictor.is_other_aspect(*pixels.shape[:2])
+        wanted = mode == "true" or mode == "auto" and other_aspect
+        if not (wanted and self.can_align):
+            if mode == "true":
+                notes.append("Here no faces can be looked for: see the API's page.")
+            if other_aspect:
                 notes.append(
                     f"The model was trained on aligned images of {width} × {height} "
                     "pixels; this one has another aspect: do not rely on the answer."
@@ -144,15 +142,12 @@ class Answers:
             notes.append(f"These are the {_MAX_FACES} largest of {len(faces)} faces.")
             faces.sort(key=lambda face: -face.box[2] * face.box[3])
             faces = sorted(faces[:_MAX_FACES], key=lambda face: face.box)
-        return [(align.aligned(pixels, face, self.shape), face.box) for face in faces]
-
-    def _has_training_aspect(self, pixels: np.ndarray) -> bool:
-        ratio = pixels.shape[0] / pixels.shape[1] / (self.shape[0] / self.shape[1])
-        return 1 / _SAME_ASPECT < ratio < _SAME_ASPECT
+        return [(align.aligned(pixels, face, shape), face.box) for face in faces]
 
     def _face(self, pixels: np.ndarray, box: tuple | None) -> Face:
         # One image a batch: another number would be compiled again.
-        [row] = self.predictor.predict(pixels, batch_size=1).to_dict("records")
+        with warnings.catch_warnings(action="ignore", category=AspectWarning):
+            [row] = self.predictor.predict(pixels, batch_size=1).to_dict("records")
         heat = self._heat_map(pixels)
         height, width = pixels.shape[:2]
         scale = min(1, _SHOWN_SIDE / max(height, width))

@@ -62,6 +62,10 @@ class Problem(BaseModel):
     detail: str
 
 
+_ALIGN = (
+    "whether faces are found and aligned, which needs the extra `align` and a model of "
+    "CelebA's images; auto: unless the image has the aspect of the training images"
+)
 _PROBLEMS = {
     400: "the form is damaged or has not exactly one file",
     403: "sent by a page of another site",
@@ -207,7 +211,7 @@ def make_app(answers: Answers) -> tuple[FastAPI, str]:
     )
     async def predict(
         request: Request,
-        align: Annotated[Align, Query(description="find and align faces")] = "auto",
+        align: Annotated[Align, Query(description=_ALIGN)] = "auto",
     ) -> Prediction:
         """Send a JPEG or PNG file, as the body or as the only file of a form."""
         origin = request.headers.get("origin")

@@ -40,7 +40,7 @@ _SHA256 = {
 _INSTALL = "Install the extra: pip install -e '.[align]'"
 
 #: Larger photos are made smaller for the detector: their longer side has these pixels.
-_LONGER_SIDE = 1280
+_LONGER_SIDE = 1024
 #: One at a time: TensorFlow uses all cores for it, and it may take some 100 MB.
 _DETECTING = threading.Lock()
 
@@ -60,7 +60,7 @@ class Face(NamedTuple):
 
 
 def find_faces(image: np.ndarray) -> list[Face]:
-    """Finds the faces of an image; their sides are at least 1/64 of its longer side.
+    """Finds the faces of an image; their sides are at least 1/51 of its longer side.
 
     Args:
       image: (height, width, 3) uint8, RGB, its EXIF orientation applied.
