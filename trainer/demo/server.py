@@ -11,6 +11,7 @@ import hashlib
 import math
 import re
 import socket
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -131,6 +132,8 @@ class Queue:
                     return await loop.run_in_executor(self._thread, *work)
             finally:
                 self._waiting -= 1
+        except asyncio.CancelledError:
+            raise HTTPException(503, "The server is stopping.") from None
         finally:
             self._bytes -= len(body)
 
@@ -247,6 +250,12 @@ def _add_handlers(app: FastAPI) -> None:
         first = error.errors()[0]
         return JSONResponse({"detail": f"{first['loc'][-1]}: {first['msg']}"}, 422)
 
+    @app.exception_handler(Exception)
+    async def bug(request: Request, error: Exception) -> Response:
+        traceback.print_exception(error)
+        detail = "This is a bug; where the server runs is its traceback."
+        return JSONResponse({"detail": detail}, 500)
+
     @app.exception_handler(ClientDisconnect)
     async def gone(request: Request, error: ClientDisconnect) -> Response:
         return Response(status_code=400)  # nobody reads it
@@ -280,11 +289,11 @@ def make_server(answers: Answers, listener: socket.socket, host: str) -> uvicorn
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="error",
+        log_level="critical",  # `bug` reports errors
         access_log=False,
         server_header=False,
         proxy_headers=False,
         headers=list(headers.items()),
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=2,
     )
     return uvicorn.Server(config)

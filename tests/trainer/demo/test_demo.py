@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -223,7 +224,13 @@ def test_ctrl_c_ends_it_and_nothing_was_written(process):
     """The last test: it ends the process that the others asked."""
     started, address = process
     assert ask(address, simplejpeg.encode_jpeg(image()))[0] == 200
-    started.send_signal(signal.SIGINT)
+    place = ("127.0.0.1", int(address.rpartition(":")[2]))
+    with socket.create_connection(place) as stalled:  # while it sends
+        stalled.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\n")
+        stalled.sendall(b"Content-Length: 10\r\n\r\nx")
+        time.sleep(0.2)
+        started.send_signal(signal.SIGINT)
+        assert stalled.recv(1000).startswith(b"HTTP/1.1 503 ")
     out, error = started.communicate(timeout=HANG)
     assert (started.returncode, error) == (0, "")
     assert out.splitlines() == ["stopped", "written: []"]

@@ -254,8 +254,10 @@ def test_nothing_is_computed_for_a_client_that_left(port, answers, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_bug_in_the_model_is_a_500_and_the_next_works(port, answers, caplog):
+def test_bug_is_reported_and_the_next_image_works(port, answers, capfd):
     good, answers.answer = answers.answer, lambda data, mode: 1 / 0
-    assert ask(port, body=b"x")[0] == 500
+    status, _, content = ask(port, body=b"x")
+    assert (status, len(json.loads(content)["detail"].splitlines())) == (500, 1)
+    assert capfd.readouterr().err.endswith("ZeroDivisionError: division by zero\n")
     answers.answer = good
     assert ask(port, body=b"x")[0] == 200
