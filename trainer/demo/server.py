@@ -68,7 +68,7 @@ _ALIGN = (
     "CelebA's images; auto: unless the image has the aspect of the training images"
 )
 _PROBLEMS = {
-    400: "the form is damaged or has not exactly one file",
+    400: "no form with exactly one file",
     403: "sent by a page of another site",
     408: f"not sent within {UPLOAD_SECONDS} seconds",
     413: "too many bytes or pixels",
@@ -119,7 +119,9 @@ class Queue:
         body = bytearray()
         try:
             await self._read(request, body)
-            data = _image_in(request.headers.get("content-type", ""), body)
+            # In a thread, for a form can be made so that its parts take seconds.
+            content_type = request.headers.get("content-type", "")
+            data = await asyncio.to_thread(_image_in, content_type, body)
             if self._waiting >= MAX_WAITING:
                 raise HTTPException(503, "Too many images are waiting.", _RETRY)
             self._waiting += 1
@@ -160,34 +162,33 @@ def _image_in(content_type: str, body: bytearray) -> bytes:
     if not content_type.lower().startswith("multipart/form-data"):
         return bytes(body)
     files: list[Any] = []
+
+    def keep(file: Any) -> None:
+        if files:
+            raise ValueError
+        files.append(file)
+
+    headers = {"Content-Type": content_type.encode("latin-1")}
     in_memory = {"MAX_MEMORY_FILE_SIZE": math.inf}
     try:
-        headers = {"Content-Type": content_type.encode("latin-1")}
-        parser = create_form_parser(headers, None, files.append, config=in_memory)
+        parser = create_form_parser(headers, None, keep, config=in_memory)
         parser.write(bytes(body))
         parser.finalize()
+        [file] = files
     except (FormParserError, ValueError) as error:
-        raise HTTPException(400, "The form is damaged.") from error
-    if len(files) != 1:
-        raise HTTPException(400, f"The form has {len(files)} files, not one.")
-    return files[0].file_object.getvalue()
+        raise HTTPException(400, "No form with exactly one file.") from error
+    return file.file_object.getvalue()
 
 
-def make_app(answers: Answers) -> tuple[FastAPI, str]:
-    """Makes the application, and the content security policy of its pages.
-
-    Args:
-      answers: of the model.
-    """
-    app = FastAPI(title="Perceived attributes", docs_url=None, redoc_url=None)
+def _add_pages(app: FastAPI, answers: Answers) -> str:
+    """Adds what browsers show; returns the content security policy of all of it."""
     templates = page.environment(_FOLDER)
 
     def render(name: str, **values: Any) -> str:
         return templates.get_template(name).render(answers=answers, **values)
 
     index = render("demo.html", max_bytes=MAX_BYTES)
-    card_page = render("card.html")
-    queue = Queue(answers)
+    card = render("card.html")
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def show_page() -> str:
@@ -195,13 +196,25 @@ def make_app(answers: Answers) -> tuple[FastAPI, str]:
 
     @app.get("/card", response_class=HTMLResponse, include_in_schema=False)
     async def show_card() -> str:
-        return card_page
+        return card
 
     # FastAPI's own page would load its scripts from elsewhere.
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def show_docs(request: Request) -> str:
         address = str(request.base_url).rstrip("/")
         return render("docs.html", api=app.openapi(), address=address)
+
+    script = _SCRIPT.search(index)[1].encode()
+    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+
+
+def _add_predict(app: FastAPI, answers: Answers) -> None:
+    queue = Queue(answers)
 
     @app.post(
         "/predict",
@@ -221,16 +234,6 @@ def make_app(answers: Answers) -> tuple[FastAPI, str]:
         if origin and urlsplit(origin).netloc != request.headers.get("host"):
             raise HTTPException(403, "Pages of other sites may not send images.")
         return await queue.answer(request, align)
-
-    _add_handlers(app)
-    script = _SCRIPT.search(index)[1].encode()
-    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
-    policy = (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
-        "img-src data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    )
-    return app, policy
 
 
 def _add_handlers(app: FastAPI) -> None:
@@ -269,7 +272,10 @@ def make_server(answers: Answers, listener: socket.socket, host: str) -> uvicorn
       listener: listens on `host`.
       host: as the user named it.
     """
-    app, policy = make_app(answers)
+    app = FastAPI(title="Perceived attributes", docs_url=None, redoc_url=None)
+    policy = _add_pages(app, answers)
+    _add_predict(app, answers)
+    _add_handlers(app)
     # Else a page elsewhere could give its own name this machine's address, and read.
     names = ["127.0.0.1", "[::1]", "localhost", f"[{host}]" if ":" in host else host]
     if listener.getsockname()[0] in ("0.0.0.0", "::"):
