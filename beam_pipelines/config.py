@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 from beam_pipelines.datasets import DATASETS
@@ -149,7 +150,8 @@ class BuildConfig:
         if not self.image_size:
             return None
         words = self.image_size.split(",")
-        sides = [int(word) if word.strip().isdecimal() else 0 for word in words]
+        numbers = [re.fullmatch(r"\s*(\d{1,4})\s*", word) for word in words]
+        sides = [int(number[1]) if number else 0 for number in numbers]
         if len(sides) > 2 or not all(8 <= side <= 4096 for side in sides):
             raise usage_error(
                 f"--image_size={self.image_size} is not S or H,W in pixels, 8 to 4096.",

@@ -41,9 +41,11 @@ from support import command, files
 from support.errors import input_error, output_error, usage_error
 from support.images import require_local
 from support.progress import Progress
+from support.text import printable
 from trainer.config import FROM_1, check_numbers
 from trainer.evaluation import calibration
-from trainer.inference import align, annotate, images
+from trainer.inference import annotate, images
+from trainer.inference.detector import detector
 from trainer.inference.images import InputImage
 from trainer.inference.predictor import (
     COLUMNS,
@@ -146,13 +148,13 @@ def predict(config: PredictConfig, words: Sequence[str]) -> None:
             "No image is named.", "Add files, directories, zip files or patterns."
         )
     if config.align:
-        align.detector()  # or refuse at once
+        detector()  # or refuse at once
     others: list[str] = []
     found = images.find(words, others)
     predictor = Predictor(config.run_dir, config.abstain)
     table = _predicted(config, predictor, found)
     if others:
-        print(f"skipped {_printable(images.counted(others))}", file=sys.stderr)
+        print(f"skipped {printable(images.counted(others))}", file=sys.stderr)
     number = table["image"] if config.align else table.index
     skipped = _report_skipped([found[n] for n in number], table["error"])
     readable = table[table["error"].isin(["", NO_FACE])]
@@ -218,7 +220,7 @@ def _report_skipped(
     skipped = []
     for image, error in zip(found, errors, strict=True):
         if error:
-            print(f"skipped {_printable(image.path)}: {error}", file=sys.stderr)
+            print(f"skipped {printable(image.path)}: {error}", file=sys.stderr)
             skipped.append({"path": images.in_utf8(image.path), "error": error})
     return skipped
 
@@ -253,7 +255,7 @@ def _show(table: pd.DataFrame, predictor: Predictor, most: int) -> None:
     labels = table["label"].map(dict(enumerate(predictor.label_names)))
     labels = labels.mask(table["abstained"], _ABSTAINED)
     shown = table[["image_id", "probability"]].assign(label=labels).head(most)
-    ids = [_printable(image_id) for image_id in shown["image_id"]]
+    ids = [printable(image_id) for image_id in shown["image_id"]]
     if "face" in table:
         boxes = table[FACE_COLUMNS[:-1]].itertuples(index=False)
         ids = [
@@ -272,11 +274,6 @@ def _show(table: pd.DataFrame, predictor: Predictor, most: int) -> None:
         for name in (*predictor.label_names[::-1], _ABSTAINED)
     ]
     print(f"{', '.join(counts)} (less than {predictor.abstain:g} from 0.5)")
-
-
-def _printable(text: str) -> str:
-    """A file name in which all characters that could steer a terminal are replaced."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def main(argv: list[str]) -> None:

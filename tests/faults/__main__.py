@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 
-PARTS = ("kills",)
+PARTS = ("kills", "catalogues", "fuzzing")
 
 
 def main() -> int:

@@ -10,7 +10,6 @@ import numpy as np
 import simplejpeg
 from pydantic import BaseModel, Field
 
-from schemas import celeba
 from support import page
 from support.documents import read_text
 from support.images import resize
@@ -81,9 +80,8 @@ class Answers:
         has_card = (run_dir / card.FILE_NAME).exists()
         self.card = checked(run_dir, card.FILE_NAME, read_text) if has_card else None
         self._heat_map = gradcam.explainer(self.predictor.model)
-        of_faces = self.predictor.dataset["key"] == celeba.CELEBA.about.key
         installed = importlib.util.find_spec("mtcnn") is not None
-        self.can_align = of_faces and installed
+        self.can_align = installed and self.predictor.is_celeba()
 
     def warm_up(self) -> None:
         """Does once what the first image would wait for."""

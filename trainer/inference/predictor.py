@@ -22,7 +22,8 @@ from trainer import augmentation, models
 from trainer.evaluation import calibration, metrics
 from trainer.evaluation.loading import read_metrics
 from trainer.inference import images
-from trainer.inference.align import Face, aligned, detector, find_faces
+from trainer.inference.align import Face, aligned, find_faces
+from trainer.inference.detector import detector
 from trainer.inference.images import InputImage, Source
 from trainer.runs import METRICS, provenance
 from trainer.runs.record import read_run, require
@@ -63,7 +64,6 @@ class Predictor:
       label_names: in words, of the labels 0 and 1.
       size: side of the model's input, pixels.
       image_shape: (height, width) of the images that it was trained on.
-      dataset: that these are from: key, name, terms, home_page.
       temperature: what the logits are divided by.
       abstain: half the width of the band around 0.5 without a decision.
       facts: these and others, as values for JSON files: what the model is.
@@ -90,7 +90,7 @@ class Predictor:
         self.size: int = run["input_size"]
         height, width, _ = run["data"]["image_shape"]
         self.image_shape: tuple[int, int] = height, width
-        self.dataset = run["data"]["dataset"]
+        self._dataset = run["data"]["dataset"]
         self.temperature: float = run.get("temperature", 1.0)
         self.abstain = _band(Path(run_dir)) if abstain is None else abstain
         self.facts: dict[str, Any] = {
@@ -150,7 +150,7 @@ class Predictor:
 
         Raises:
           TypeError, ValueError: a source is of another kind or shape.
-          UserError: of `align` only, see `align.detector`; the model was trained on
+          UserError: of `align` only, see `detector`; the model was trained on
             another data set than CelebA (exit 2).
         """
         if align:
@@ -199,10 +199,10 @@ class Predictor:
 
     def _require_celeba(self) -> None:
         """Refuses to align faces for a model that never saw CelebA's."""
-        if self.dataset["key"] != celeba.CELEBA.about.key:
+        if not self.is_celeba():
             raise usage_error(
                 "--align brings faces to where CelebA's aligned images have them; this "
-                f"model was trained on {self.dataset['name']}.",
+                f"model was trained on {self._dataset['name']}.",
                 "Predict without it, images such as the model was trained on.",
             )
 
@@ -210,13 +210,18 @@ class Predictor:
         count = sum(each.other_aspect for each in done)
         if count:
             height, width = self.image_shape
+            remedy = " Photos need --align, in Python align=True: it aligns faces."
             warnings.warn(
                 f"{count:,} of {len(done):,} images have another aspect than the "
-                f"training images ({width}x{height}), and were distorted to it: photos "
-                "need --align (in Python: align=True), which aligns their faces.",
+                f"training images ({width}x{height}), and were distorted to it."
+                f"{remedy if self.is_celeba() else ''}",
                 AspectWarning,
                 stacklevel=3,
             )
+
+    def is_celeba(self) -> bool:
+        """Tells whether the training images are CelebA's, or in its layout."""
+        return self._dataset["key"] == celeba.CELEBA.about.key
 
     def _prepared(
         self, sources: Iterable[Source], batch_size: int, align: bool
@@ -272,7 +277,7 @@ class Predictor:
     def is_other_aspect(self, height: int, width: int) -> bool:
         """Tells whether images of a size look distorted to the model."""
         shapes = [self.image_shape]
-        if self.dataset["key"] == celeba.CELEBA.about.key:
+        if self.is_celeba():
             shapes.append(celeba.ALIGNED_SIZE)  # which the build may have resized
         factors = [height / width * shape[1] / shape[0] for shape in shapes]
         return all(max(each, 1 / each) > _SAME_ASPECT for each in factors)

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from support import command
 from support.errors import ExitCode
+from tests.trainer.inference.photos import needs_mtcnn, photo
 from trainer.demo import __main__ as demo
 from trainer.predict import Predictor
 
@@ -144,6 +145,21 @@ def test_answer_equals_the_predictor(address, run_dir):
     assert [note[:20] for note in answer["notes"]] == [
         *("The transparent imag", "The model was traine")
     ]
+
+
+@needs_mtcnn
+@pytest.mark.slow
+def test_faces_of_a_photo_have_their_boxes(address):
+    data = simplejpeg.encode_jpeg(photo((3, 130, 170, 1, 15), (4, 380, 190, 1.2, -25)))
+    _, answer = ask(address, data)  # of another aspect: faces are looked for
+    centers = [
+        (x + width / 2, y + height / 2)
+        for x, y, width, height in (face["box"] for face in answer["faces"])
+    ]
+    np.testing.assert_allclose(centers, [(130, 170), (380, 190)], atol=40)
+    assert answer["notes"] == [] and answer["width"] == 520
+    _, answer = ask(address, simplejpeg.encode_jpeg(image()), "/predict?align=true")
+    assert (answer["faces"], answer["notes"]) == ([], ["No face was found."])
 
 
 @pytest.mark.slow

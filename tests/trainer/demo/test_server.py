@@ -162,7 +162,11 @@ def test_image_as_body_or_form_is_not_on_disk(port, answers):
         (form(b"1", b"2"), IN_A_FORM, (400, "No form with exactly one file.")),
         (form(), IN_A_FORM, (400, "No form with exactly one file.")),
         (b"--y--", IN_A_FORM, (400, "No form with exactly one file.")),
-        (b"x", {"Content-Type": "multipart/form-data"}, (400, "No form with exactly one file.")),
+        (
+            b"x",
+            {"Content-Type": "multipart/form-data"},
+            (400, "No form with exactly one file."),
+        ),
         (b"x", {"Origin": "http://other.example"}, (403, "Pages of other sites may")),
         (b"x", {"Origin": "null"}, (403, "Pages of other sites may")),
     ],
