@@ -8,6 +8,7 @@ import asyncio
 import base64
 import concurrent.futures
 import hashlib
+import logging
 import math
 import re
 import socket
@@ -22,7 +23,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel
 from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import create_form_parser
+from python_multipart.multipart import Field, File, create_form_parser
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
@@ -37,6 +38,8 @@ MAX_TOTAL_BYTES = 10 * MAX_BYTES
 MAX_WAITING = 32
 #: A client has so long to send its image, and to be told that it is too large.
 UPLOAD_SECONDS = 30
+#: Of a form. Thousands of small ones take seconds.
+_MAX_PARTS = 16
 _RETRY = {"Retry-After": "2"}
 
 #: Reason of a `BadImage` -> status.
@@ -119,7 +122,7 @@ class Queue:
         body = bytearray()
         try:
             await self._read(request, body)
-            # In a thread, for a form can be made so that its parts take seconds.
+            # In a thread: a form can be made so that it takes a second.
             content_type = request.headers.get("content-type", "")
             data = await asyncio.to_thread(_image_in, content_type, body)
             if self._waiting >= MAX_WAITING:
@@ -161,20 +164,20 @@ def _image_in(content_type: str, body: bytearray) -> bytes:
     """The image of a request: its body, or the only file of its form."""
     if not content_type.lower().startswith("multipart/form-data"):
         return bytes(body)
-    files: list[Any] = []
+    parts: list[Field | File] = []
 
-    def keep(file: Any) -> None:
-        if files:
+    def keep(part: Field | File) -> None:
+        if len(parts) == _MAX_PARTS:
             raise ValueError
-        files.append(file)
+        parts.append(part)
 
     headers = {"Content-Type": content_type.encode("latin-1")}
     in_memory = {"MAX_MEMORY_FILE_SIZE": math.inf}
     try:
-        parser = create_form_parser(headers, None, keep, config=in_memory)
+        parser = create_form_parser(headers, keep, keep, config=in_memory)
         parser.write(bytes(body))
         parser.finalize()
-        [file] = files
+        [file] = [part for part in parts if isinstance(part, File)]
     except (FormParserError, ValueError) as error:
         raise HTTPException(400, "No form with exactly one file.") from error
     return file.file_object.getvalue()
@@ -272,6 +275,7 @@ def make_server(answers: Answers, listener: socket.socket, host: str) -> uvicorn
       listener: listens on `host`.
       host: as the user named it.
     """
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     app = FastAPI(title="Perceived attributes", docs_url=None, redoc_url=None)
     policy = _add_pages(app, answers)
     _add_predict(app, answers)
