@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 
-PARTS = ("kills", "catalogues", "fuzzing")
+PARTS = ("kills", "catalogues", "fuzzing", "parquet")
 
 
 def main() -> int:
