@@ -155,3 +155,11 @@ def finished_run(dataset_dir, tmp_path_factory):
 def changed(config):
     """The same with some options changed."""
     return lambda **changes: dataclasses.replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def run_dir(finished_run):
+    """A finished run to read; its architecture stays in the table for the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.ARCHITECTURES, "tiny", TINY)
+        yield str(finished_run)

@@ -25,11 +25,6 @@ from trainer.inference.predictor import NO_FACE, AspectWarning
 
 
 @pytest.fixture
-def run_dir(finished_run, tiny):
-    return str(finished_run)
-
-
-@pytest.fixture
 def image_dir(dataset_dir, tmp_path):
     """The files of the test split, in a folder."""
     dataset = open_dataset(dataset_dir)
