@@ -12,6 +12,8 @@ import tensorflow as tf
 from schemas import example as example_schema
 from schemas.celeba import CELEBA
 from schemas.manifest import FILE_NAME, Manifest, Shard
+from support import command
+from trainer import main as train_main
 from trainer import models
 from trainer.config import TrainConfig
 from trainer.loop import wakeup
@@ -139,3 +141,23 @@ def config(tiny, dataset_dir, tmp_path):
 def changed(config):
     """The same with some options changed."""
     return lambda **changes: dataclasses.replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def run_dir(dataset_dir, tmp_path_factory):
+    """A finished run; its architecture stays in the table for the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny = models.Architecture("Tiny", tiny_run.backbone)
+        patch.setitem(models.ARCHITECTURES, "tiny", tiny)
+        config = TrainConfig(
+            model="tiny",
+            data_dir=str(dataset_dir),
+            run_dir=str(tmp_path_factory.mktemp("runs") / "run"),
+            input_size=32,
+            batch_size=8,
+            epochs=2,
+            learning_rate=0.01,
+            precision="float32",
+        )
+        train_main.main(["main", *command.flags_text(config).splitlines()])
+        yield config.run_dir
