@@ -627,7 +627,7 @@ def rows(every: int) -> Iterator[Row]:
         lost = []
         try:
             settings(EXAMPLES // every, derandomize=False)(check)()
-        except BaseException as error:
+        except (Exception, SystemExit, BaseExceptionGroup) as error:
             lost = [repr(error)]
         name = check.__name__.replace("_", " ")
         yield Row(
