@@ -10,13 +10,20 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
-def test_killed_before_a_change_of_the_disk_nothing_is_lost():
+@pytest.mark.parametrize(
+    ("part", "every", "row"),
+    [
+        ("kills", 7, "| killed: build with --overwrite | 1"),
+        ("parquet", 15, "| Parquet file: a byte changed | 20 | 0 |"),
+    ],
+)
+def test_nothing_is_lost(part, every, row):
     """In a program of its own: children are forked from it, before it has threads."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults", "kills", "--every=7"],
+        [sys.executable, "-m", "tests.faults", part, f"--every={every}"],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "| killed: build with --overwrite | 1" in done.stdout
+    assert row in done.stdout
