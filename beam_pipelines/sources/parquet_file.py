@@ -88,6 +88,8 @@ class Part:
         with self.errors():
             schema = pq.ParquetFile(self.path, metadata=self.metadata).schema_arrow
             str(schema)  # decodes all names
+        if len({*schema.names}) < len(schema.names):
+            raise self._damaged("two of its columns have one name")
         if schema.get_field_index(IMAGE) < 0:
             names = ", ".join(schema.names[:4]) + ", ..." * (len(schema.names) > 4)
             raise input_error(

@@ -418,8 +418,10 @@ def test_wrong_columns_are_named(hf_copy, tmp_path, damage, words):
 def test_damaged_and_foreign_files_are_named(hf_copy, tmp_path):
     folder = hf_copy.write(tmp_path / "hf")
     path = folder / IN_DATA.format("test")
-    data = path.read_bytes()
+    data, table, doubled = path.read_bytes(), pq.read_table(path), io.BytesIO()
+    pq.write_table(table.append_column("Male", table["Male"]), doubled)
     for content, words in (
+        (doubled.getvalue(), "is damaged: two of its columns have one name"),
         (data[:-20], f"{path} is cut: .* bytes without the description at its end"),
         (data[:2000], "is cut"),
         (b"", "is not a Parquet file but an empty file"),
