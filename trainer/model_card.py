@@ -10,8 +10,10 @@ from pathlib import Path
 
 from support import command
 from support.errors import usage_error
+from support.files import FolderLock
 from trainer.reporting.card import write_card
 from trainer.runs import provenance
+from trainer.runs.record import read_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,9 @@ def main(argv: list[str]) -> None:
     config = command.parse_config(ModelCardConfig, argv)
     run_dir = Path(config.run_dir)
     if not config.verify:
-        print(write_card(run_dir, config.export, config.evaluation))
+        read_run(run_dir)  # there is a folder to lock
+        with FolderLock(run_dir):
+            print(write_card(run_dir, config.export, config.evaluation))
         return
     dataset = None
     if config.data_dir:

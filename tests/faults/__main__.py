@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 
-PARTS = ("kills",)
+PARTS = ("kills", "concurrency", "soak")
 
 
 def main() -> int:

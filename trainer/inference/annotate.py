@@ -129,7 +129,8 @@ def write(
       For each image "", or why it can no longer be read.
 
     Raises:
-      UserError: exit 4, the disk is full or not writable.
+      UserError: exit 4, the disk is full or not writable, or the directory is no
+        longer empty.
     """
     folder = Path(os.path.realpath(folder))
     targets = file_names(table["image_id"].tolist())
@@ -148,6 +149,7 @@ def write(
             index = pd.DataFrame({"file": targets, "image_id": table["image_id"]})
             written = np.array(errors) == ""
             index[written].to_csv(unfinished / INDEX, index=False)
+            check_folder(folder)  # another program may have filled it
             os.replace(unfinished, folder)  # an empty directory gives way
     return errors
 
