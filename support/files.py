@@ -1,4 +1,4 @@
-"""Files that are complete or absent: atomic writes, checksums, a lock, a swap, a pin."""
+"""Files that are complete or absent: atomic writes, checksums, locks, swap, pin."""
 
 import contextlib
 import ctypes
@@ -152,6 +152,14 @@ class FolderLock:
         self._file.write(f"process {os.getpid()} on host {socket.gethostname()}")
         self._file.flush()
         return True
+
+
+def lock_existing(folder: str | os.PathLike) -> contextlib.AbstractContextManager:
+    """The lock of a folder of results; none where there is no such folder.
+
+    Reading it says that then, and no parent of a misspelt name is made.
+    """
+    return FolderLock(folder) if Path(folder).is_dir() else contextlib.nullcontext()
 
 
 class PinnedFolder:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from support import command
 from support.errors import usage_error
-from support.files import FolderLock
+from support.files import lock_existing
 from trainer.reporting.card import write_card
 from trainer.runs import provenance
-from trainer.runs.record import read_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +49,7 @@ def main(argv: list[str]) -> None:
     config = command.parse_config(ModelCardConfig, argv)
     run_dir = Path(config.run_dir)
     if not config.verify:
-        read_run(run_dir)  # there is a folder to lock
-        with FolderLock(run_dir):
+        with lock_existing(run_dir):
             print(write_card(run_dir, config.export, config.evaluation))
         return
     dataset = None

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from support import command
 from support.errors import usage_error
-from support.files import FolderLock
+from support.files import lock_existing
 from trainer.evaluation.loading import load_run
 from trainer.reporting.report import write_report
-from trainer.runs.record import read_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +67,7 @@ def render_again(config: ReportConfig) -> Path:
 
 def main(argv: list[str]) -> None:
     config = command.parse_config(ReportConfig, argv)
-    read_run(config.run_dir)  # there is a folder to lock
-    with FolderLock(config.results_dir or config.run_dir):
+    with lock_existing(config.results_dir or config.run_dir):
         print(render_again(config))
 
 

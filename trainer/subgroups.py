@@ -10,7 +10,7 @@ from pathlib import Path
 
 from support import command
 from support.errors import usage_error
-from support.files import FolderLock
+from support.files import lock_existing
 from trainer.evaluation import loading, subgroups
 from trainer.evaluation.groups import parse_slice, read_group_csv
 from trainer.reporting import template
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     run = read_run(run_dir)
     require(run_dir, run, ["attribute"])
     source = Path(config.predictions or run_dir / "predictions.csv")
-    with FolderLock(source.parent):
+    with lock_existing(source.parent):
         _write(config, run["attribute"], source)
 
 
