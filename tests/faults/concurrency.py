@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import psutil
+
 from beam_pipelines import build, verify
 from support import command
 from support.errors import ExitCode, UserError
@@ -27,7 +29,8 @@ from trainer.runs import HISTORY, PREDICTIONS, provenance, record
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 40  # that readers and builds are at work
-_PATIENCE = 300  # for what a program does in seconds
+_PATIENCE = 1200  # for what a program does in seconds on a quiet machine
+_started: list[subprocess.Popen] = []
 _IN_USE = "is in use by process"
 _REPLACED = "was replaced or removed while it was read"
 
@@ -38,7 +41,7 @@ class Failed(Exception):
 
 def start(*words: str | Path) -> subprocess.Popen:
     """Starts `python WORDS` of this checkout."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, *map(str, words)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -47,6 +50,8 @@ def start(*words: str | Path) -> subprocess.Popen:
         text=True,
         errors="replace",
     )
+    _started.append(process)
+    return process
 
 
 def end(process: subprocess.Popen, *expected: int) -> str:
@@ -55,10 +60,7 @@ def end(process: subprocess.Popen, *expected: int) -> str:
     Raises:
       Failed: it ended with another exit code, or its error is not two lines.
     """
-    try:
-        text = process.communicate(timeout=_PATIENCE)[0]
-    finally:
-        process.kill()
+    text = process.communicate(timeout=_PATIENCE)[0]
     at = text.find("error: ")
     is_plain = at < 0 or len(text[at:].split("asleep for")[0].strip().split("\n")) == 2
     if process.returncode not in expected or not is_plain or "Traceback" in text:
@@ -355,5 +357,12 @@ def attempt(part: Callable[[Path], int], fault: str, user_sees: str) -> Row:
     with tempfile.TemporaryDirectory() as name:
         try:
             return Row(fault, part(Path(os.path.realpath(name))), [], user_sees)
-        except (Failed, UserError) as error:
+        except (Failed, UserError, subprocess.TimeoutExpired) as error:
             return Row(fault, 1, [str(error)], user_sees)
+        finally:
+            for process in _started:
+                if process.poll() is None:
+                    tree = psutil.Process(process.pid)
+                    for one in (*tree.children(recursive=True), tree):
+                        one.kill()
+            _started.clear()

@@ -97,7 +97,7 @@ def test_lock_of_results_makes_no_parent_of_a_misspelt_name(tmp_path):
     ("program", "options", "locked"),
     [
         (evaluate, ["--run_dir=RUN", "--data_dir=data"], "run/evaluation-test"),
-        (export, ["--run_dir=RUN", "--format=keras"], "run/model.keras"),
+        (export, ["--run_dir=RUN", "--format=keras"], "run/export.keras"),
         (report, ["--run_dir=RUN"], "run"),
         (subgroups, ["--run_dir=RUN"], "run"),
         (model_card, ["--run_dir=RUN"], "run"),
