@@ -142,6 +142,8 @@ def open_dataset(folder: str | Path, needed: Iterable[str] = celeba.SPLITS) -> D
 def splits_that_fit(manifest: Manifest, megabytes: int) -> tuple[str, ...]:
     """The splits whose decoded images fit into memory, of those that are read again.
 
+    Validation images are kept only where the training images are.
+
     Args:
       manifest: of the dataset.
       megabytes: for decoded images; -1 is a quarter of the memory that is free now.
@@ -154,7 +156,8 @@ def splits_that_fit(manifest: Manifest, megabytes: int) -> tuple[str, ...]:
     fit = []
     for split in _READ_AGAIN:
         size = manifest.num_examples(split) * int(np.prod(manifest.image_shape))
-        if size <= budget:
-            fit.append(split)
-            budget -= size
+        if size > budget:  # the smaller ones save little without it
+            break
+        fit.append(split)
+        budget -= size
     return tuple(fit)
