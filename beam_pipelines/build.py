@@ -181,6 +181,7 @@ def _facts(config: BuildConfig, written: rounds.Written, watch: Stopwatch) -> di
         "rounds": written.passes,
         "turned_upright": written.turned,
         "rejected": dict(reasons),
+        "duplicates_kept": written.duplicates,
     }
 
 
@@ -189,6 +190,11 @@ def _result(config: BuildConfig, written: rounds.Written, rate: float) -> Iterab
         counts = rounds.reasons(written.rejected)
         yield f"{len(written.rejected):,} images excluded: {counts}"
         yield from describe(written.plan, config)
+    if written.duplicates:
+        yield (
+            f"{written.duplicates:,} images are in another split, too, under another "
+            "name (--keep_duplicates)"
+        )
     if written.turned:
         yield f"{written.turned:,} images with their EXIF orientation applied"
     yield (

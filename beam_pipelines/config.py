@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 from beam_pipelines.datasets import DATASETS
@@ -63,6 +64,9 @@ class BuildConfig:
     image_size: str = option("", "Resize images to S or H,W pixels; empty = do not.")
     max_bad_fraction: float = option(
         0.05, "Stop if more than this share of the images read is unusable.", (0, 1)
+    )
+    keep_duplicates: bool = option(
+        False, "Leave equal images in several splits, where they flatter the test."
     )
     allow_wrong_count: bool = option(False, "Read tables whose row count is wrong.")
     dry_run: bool = option(False, "Print the plan and write nothing.")
@@ -146,7 +150,8 @@ class BuildConfig:
         if not self.image_size:
             return None
         words = self.image_size.split(",")
-        sides = [int(word) if word.strip().isdecimal() else 0 for word in words]
+        numbers = [re.fullmatch(r"\s*(\d{1,4})\s*", word) for word in words]
+        sides = [int(number[1]) if number else 0 for number in numbers]
         if len(sides) > 2 or not all(8 <= side <= 4096 for side in sides):
             raise usage_error(
                 f"--image_size={self.image_size} is not S or H,W in pixels, 8 to 4096.",
@@ -158,6 +163,8 @@ class BuildConfig:
         """What decides the dataset's bytes, apart from its sources."""
         size = self.target_size()
         official = self.split == "official"
+        # Only if it is given: manifests from before it had it do not change.
+        kept = {"keep_duplicates": True} if self.keep_duplicates else {}
         return {
             "attribute": self.attribute,
             "num_examples": self.num_examples,
@@ -170,6 +177,7 @@ class BuildConfig:
             "num_shards": self.num_shards,
             "image_size": None if size is None else list(size),
             "jpeg_quality": images.JPEG_QUALITY,
+            **kept,
         }
 
     def _check_fractions(self) -> None:

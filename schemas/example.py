@@ -221,6 +221,8 @@ def _read_varint(data: bytes, at: int = 0) -> tuple[int, int]:
     while data[at] >= 128:
         value |= (data[at] & 127) << shift
         at, shift = at + 1, shift + 7
+        if shift > 63:
+            raise DecodeError("a number has more than 64 bits")
     return value | data[at] << shift, at + 1
 
 

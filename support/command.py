@@ -19,6 +19,7 @@ from absl import flags
 
 from support import streams
 from support.errors import ExitCode, UserError, nearest, output_error, usage_error
+from support.text import printable
 
 Config = TypeVar("Config")
 
@@ -69,6 +70,11 @@ def from_flags(
     values = {}
     for field in dataclasses.fields(config):
         value = flag_values[field.name].value
+        if isinstance(value, str) and [value] != (value.strip().splitlines() or [""]):
+            raise usage_error(
+                f"--{field.name}={value!r} has a line break, or a blank at an end.",
+                "No flagfile could keep that: rename the file or folder.",
+            )
         if isinstance(value, list):
             value = _tuple_of(config, field, value)
         values[field.name] = value
@@ -285,6 +291,7 @@ def is_stop(error: BaseException) -> bool:
 def _report(cause: str, remedy: str) -> None:
     if os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exc()
+    cause, remedy = printable(cause), printable(remedy)
     print(f"error: {cause}\n       {remedy}", file=sys.stderr, flush=True)
 
 

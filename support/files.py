@@ -60,7 +60,7 @@ def _remove_left(path: Path) -> None:
                 os.kill(int(process), 0)
             except ProcessLookupError:
                 temporary.unlink(missing_ok=True)
-            except OSError:  # it runs
+            except (OSError, OverflowError):  # it runs, or is none of ours
                 continue
 
 

@@ -11,6 +11,7 @@ import simplejpeg
 from PIL import ExifTags, Image
 
 from support.errors import usage_error
+from support.files import megabytes
 
 #: Quality of the JPEGs that are encoded again. 95 without chroma subsampling keeps the
 #: loss below what the source's own encoding lost.
@@ -18,6 +19,14 @@ JPEG_QUALITY = 95
 
 #: Larger images are refused by their header, before any memory is taken for them.
 MAX_SIDE, MAX_PIXELS = 16_384, 50_000_000
+#: Larger files are refused before they are read or unpacked.
+MAX_BYTES = 64_000_000
+
+#: A JPEG's smallest block, of 8×8 pixels, takes a bit or more.
+_PIXELS_PER_BYTE = 512
+#: Pixels times scans that a decoder may have to go over; 14 scans are many.
+_MAX_WORK = 2_000_000_000
+_SCAN_BYTES = 10  # of the shortest scan
 
 _SIGNATURES = {
     b"\x89PNG": "a PNG image",
@@ -31,8 +40,11 @@ PNG = b"\x89PNG"  # what a PNG image begins with
 
 _SEGMENT = struct.Struct(">BBH")  # of a JPEG: 255, kind, length from the length on
 _CHUNK = struct.Struct(">I4s")  # of a PNG: length, kind; then the data and 4 bytes
-_APP1, _SCAN, _FILL = 0xE1, 0xDA, 0xFF  # kinds of segments
+_APP1, _END, _SCAN, _FILL = 0xE1, 0xD9, 0xDA, 0xFF  # kinds of segments
 _EXIF = b"Exif\0\0"
+_FILLS = re.compile(rb"\xff+")
+_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # between pixels
+_MOST_PARTS = 100_000  # segments or chunks of one image
 
 warnings.filterwarnings("ignore", module=r"PIL\.")  # on other damaged EXIF tags
 
@@ -91,8 +103,11 @@ def check_header(data: bytes) -> tuple[int, int, str, int]:
     try:
         height, width, colors, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError as error:
+        if b"\xff\xda" not in data:
+            raise BadImage("truncated", "it ends before its pixels") from error
         raise BadImage("damaged", _message(error)) from error
     check_size(height, width)
+    _check_work(data, height * width)
     if colors not in ("YCbCr", "RGB", "Gray"):
         raise BadImage("color space", f"{colors}; RGB and grayscale are accepted")
     return height, width, colors, orientation_of(data)
@@ -102,6 +117,35 @@ def check_size(height: int, width: int) -> None:
     """Refuses an image by its size in pixels; raises `BadImage`."""
     if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
         raise BadImage("too large", f"{height}x{width} pixels")
+
+
+def check_bytes(count: int) -> None:
+    """Refuses an image by the size of its file; raises `BadImage`."""
+    if count > MAX_BYTES:
+        raise BadImage("too large", megabytes(count))
+
+
+def _check_work(data: bytes, pixels: int) -> None:
+    """Refuses a few bytes that would take much memory or time to decode."""
+    if pixels > _PIXELS_PER_BYTE * len(data):
+        what = f"{len(data):,} bytes cannot hold {pixels:,} pixels"
+        raise BadImage("truncated", what)
+    if pixels * (len(data) // _SCAN_BYTES) > _MAX_WORK:  # else not worth a search
+        scans = _count_scans(data)
+        if pixels * scans > _MAX_WORK:
+            raise BadImage("too large", f"{scans:,} scans of {pixels:,} pixels")
+
+
+def _count_scans(data: bytes) -> int:
+    """How often a JPEG goes over its pixels."""
+    at, scans = 2, 0
+    while marker := _MARKER.search(data, at):
+        kind, at = data[marker.end() - 1], marker.end()
+        if kind == _END or at + 2 > len(data):
+            break
+        scans += kind == _SCAN
+        at += int.from_bytes(data[at : at + 2], "big")
+    return scans
 
 
 def prepare_jpeg(
@@ -207,7 +251,9 @@ def orientation_of(data: bytes) -> int:
 def png_chunk(data: bytes, expected: bytes) -> bytes | None:
     """The content of a PNG's first chunk of a kind, before or behind the pixels."""
     at = 8
-    while at + _CHUNK.size <= len(data):
+    for _ in range(_MOST_PARTS):
+        if at + _CHUNK.size > len(data):
+            break
         length, kind = _CHUNK.unpack_from(data, at)
         at += _CHUNK.size
         if kind == expected:
@@ -219,16 +265,17 @@ def png_chunk(data: bytes, expected: bytes) -> bytes | None:
 def _exif_of_jpeg(data: bytes) -> bytes | None:
     """Walks the segments of the header, at a hundredth of the cost of Pillow's."""
     at = 2
-    while True:
+    for _ in range(_MOST_PARTS):
         mark, kind, length = _SEGMENT.unpack_from(data, at)
         if kind == _FILL:  # any number of them may precede a kind
-            at += 1
+            at = _FILLS.match(data, at).end() - 1
         elif mark != _FILL or kind == _SCAN:
             return None
         elif kind == _APP1 and data.startswith(_EXIF, at + _SEGMENT.size):
             return data[at + _SEGMENT.size : at + 2 + length]
         else:
             at += 2 + length
+    return None
 
 
 def _decode(data: bytes, colors: str, **scale: int) -> np.ndarray:

@@ -81,6 +81,11 @@ def option(value: object) -> str:
     return "–" if value == "" else str(value)
 
 
+def printable(text: str) -> str:
+    """A text in which all characters that could steer a terminal are replaced."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _formatted(value: float | None, formatter: Callable[[float], str]) -> str:
     return "–" if value is None or math.isnan(value) else formatter(value)
 

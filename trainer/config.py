@@ -118,6 +118,9 @@ class TrainConfig(Augmentation):
         "Augmentation: warp (all in one sampling), keras (its layers), erasing, "
         "none, or another entry of the table in trainer/augmentation.py.",
     )
+    flip_average: bool = option(
+        False, "Average each logit with the mirror image's; the saved model does it."
+    )
     patience: int = option(
         15,
         "Epochs without a better validation loss before stopping; 0: never stop.",

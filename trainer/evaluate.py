@@ -58,6 +58,9 @@ class EvaluateConfig:
         "on the run's validation images.",
         (0, 1),
     )
+    flip_average: bool = command.option(
+        False, "Average each logit with the mirror image's, though the run does not."
+    )
     report_images: bool = command.option(
         True, "Show pictures and heat maps in the report."
     )
@@ -99,7 +102,7 @@ def _evaluate(config: EvaluateConfig, run: record.RunRecord) -> dict[str, Any]:
     run_dir, split = Path(config.run_dir).absolute(), config.eval_split
     _check_folder(config.results_dir)
     abstain = _choose_band(config, run_dir)
-    model = models.load(run_dir)
+    model = models.load(run_dir, config.flip_average)
     record.require(run_dir, run, ("manifest_digest", "seed"))
     dataset = open_dataset(config.data_dir, needed=[split])
     _check_dataset(run, dataset, config)
@@ -107,6 +110,10 @@ def _evaluate(config: EvaluateConfig, run: record.RunRecord) -> dict[str, Any]:
     batches = evaluation_dataset(dataset, split, config.batch_size, as_supervised=False)
     with runtime.memory_errors(config.batch_size):
         predictions = predict_split(step, dataset, split, batches)
+    evaluation = describe(run, dataset.manifest, split)
+    if config.flip_average:
+        note = "Each logit is the mean of the image's and its mirror image's."
+        evaluation["notes"].append(note)
     return conclude(
         run_dir,
         config.results_dir,
@@ -114,7 +121,7 @@ def _evaluate(config: EvaluateConfig, run: record.RunRecord) -> dict[str, Any]:
         dataset,
         predictions,
         config.report_images,
-        describe(run, dataset.manifest, split),
+        evaluation,
         temperature=run.get("temperature", 1.0),
         split=split,
         abstain=abstain,

@@ -34,6 +34,7 @@ from support import command, files
 from support.errors import input_error, output_error, usage_error
 from support.images import require_local
 from support.progress import Progress
+from support.text import printable
 from trainer.config import FROM_1, check_numbers
 from trainer.evaluation import calibration
 from trainer.inference import annotate, images
@@ -133,7 +134,7 @@ def predict(config: PredictConfig, words: Sequence[str]) -> None:
     ):
         table = predictor.predict(found, config.batch_size, progress.update)
     if others:
-        print(f"skipped {_printable(images.counted(others))}", file=sys.stderr)
+        print(f"skipped {printable(images.counted(others))}", file=sys.stderr)
     skipped = _report_skipped(found, table["error"])
     readable = table[table["error"] == ""]
     if readable.empty:
@@ -167,7 +168,7 @@ def _report_skipped(
     skipped = []
     for image, error in zip(found, errors, strict=True):
         if error:
-            print(f"skipped {_printable(image.path)}: {error}", file=sys.stderr)
+            print(f"skipped {printable(image.path)}: {error}", file=sys.stderr)
             skipped.append({"path": images.in_utf8(image.path), "error": error})
     return skipped
 
@@ -198,7 +199,7 @@ def _show(table: pd.DataFrame, predictor: Predictor, most: int) -> None:
     labels = table["label"].map(dict(enumerate(predictor.label_names)))
     labels = labels.mask(table["abstained"], _ABSTAINED)
     shown = table[["image_id", "probability"]].assign(label=labels).head(most)
-    ids = shown["image_id"].map(_printable)
+    ids = shown["image_id"].map(printable)
     width = max(len("image"), ids.str.len().max())
     print(f"probability of (perceived) {predictor.label_names[1]}")
     print(f"{'image':{width}}  probability  label")
@@ -211,11 +212,6 @@ def _show(table: pd.DataFrame, predictor: Predictor, most: int) -> None:
         for name in (*predictor.label_names[::-1], _ABSTAINED)
     ]
     print(f"{', '.join(counts)} (less than {predictor.abstain:g} from 0.5)")
-
-
-def _printable(text: str) -> str:
-    """A file name in which all characters that could steer a terminal are replaced."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def main(argv: list[str]) -> None:

@@ -115,7 +115,7 @@ def ran_out(config: BuildConfig, split: str, label: int, rejected: int) -> UserE
     sign = "with" if label else "without"
     other = "--balance=undersample" if config.is_balanced else "0"
     return input_error(
-        f"--num_examples={config.num_examples}: after {rejected:,} unusable images no "
+        f"--num_examples={config.num_examples}: after {rejected:,} excluded images no "
         f"image {sign} {config.attribute} is left to replace them in {split}.",
         f"Lower --num_examples, or use {other} to take what there is.",
     )

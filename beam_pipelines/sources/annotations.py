@@ -122,11 +122,11 @@ class _Text:
         data = _read(path)
         self._sha256 = hashlib.sha256(data).hexdigest()
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        line, _, rest = data.partition(b"\n")
         self.first, self.count = 1, None
+        line, data, rest = self._first_line(data)
         if line.strip().isdigit() and len(line) < 20:
-            self.first, self.count, data = 2, int(line), rest
-            line = data.partition(b"\n")[0]
+            self.first, self.count = self.first + 1, int(line)
+            line, data, _ = self._first_line(rest)
         self.rows = _with_commas(data, line)
         self.columns = [_NAME, "number"]
         if header or _NAME.encode() in line:
@@ -137,6 +137,13 @@ class _Text:
                 if self.columns[0] == "":  # but R writes this one for names of rows
                     self.columns.pop(0)
                 self.columns.insert(0, _NAME)
+
+    def _first_line(self, data: bytes) -> tuple[bytes, bytes, bytes]:
+        """The first line that is not empty, all from there on, and what follows it."""
+        text = data.lstrip(b"\n")
+        self.first += len(data) - len(text)
+        line, _, rest = text.partition(b"\n")
+        return line, text, rest
 
     def values(self) -> list[int]:
         """Places of the columns of values."""

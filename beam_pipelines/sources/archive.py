@@ -24,10 +24,7 @@ from beam_pipelines.sources.files import File, name_foreign_file
 from beam_pipelines.sources.images import Listing
 from support.errors import UserError, input_error
 from support.files import megabytes
-from support.images import BadImage
-
-#: Members that claim to be larger are refused before anything is unpacked.
-MAX_MEMBER_BYTES = 64_000_000
+from support.images import BadImage, check_bytes
 
 _CENTRAL, _END = b"PK\x01\x02", b"PK\x05\x06"
 _END64, _LOCATOR64 = b"PK\x06\x06", b"PK\x06\x07"
@@ -205,7 +202,7 @@ def _read_directory(stream: BinaryIO) -> _Archive:
     end = tail_start + at
     locator = _read_at(stream, max(0, end - 20), 20)
     if locator.startswith(_LOCATOR64):
-        end = struct.unpack_from("<8xQ", locator)[0]
+        end = min(struct.unpack_from("<8xQ", locator)[0], _LARGEST)
         record = _read_at(stream, end, 56)
         if not record.startswith(_END64):
             raise ValueError("its ZIP64 record is not where it should be")
@@ -286,9 +283,7 @@ def _extract(archive: _Archive, entry: _Entry) -> bytes:
         raise BadImage("encrypted", "it is protected by a password")
     if entry.method not in (_STORED, _DEFLATED):
         raise BadImage("compression", f"method {entry.method}; 0 and 8 are read")
-    largest = max(entry.size, entry.packed)
-    if largest > MAX_MEMBER_BYTES:
-        raise BadImage("too large", f"{megabytes(largest)} in the zip file")
+    check_bytes(max(entry.size, entry.packed))
     header = _read_at(archive.stream, entry.offset, _LOCAL.size)
     if len(header) < _LOCAL.size or not header.startswith(b"PK\x03\x04"):
         raise BadImage("damaged", "the zip file has no member at its place")

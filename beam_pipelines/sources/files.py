@@ -57,13 +57,13 @@ class File:
                 return FileSystems.exists(self.path)
             return stat.S_ISREG(mode_of(self.path))
 
-    def read_bytes(self) -> bytes:
-        """All its bytes."""
+    def read_bytes(self, most: int = -1) -> bytes:
+        """All its bytes, or some more than the `most` that are of use."""
         with self.errors():
             if not remote.is_remote(self.path):
-                return _read_small(self.path)
+                return _read_small(self.path, most)
             with self.open() as file:
-                return file.read()
+                return file.read(most + (most >= 0))
 
     @functools.cached_property
     def version(self) -> Hashable:
@@ -118,14 +118,14 @@ def mode_of(path: str) -> int:
         return 0
 
 
-def _read_small(path: str) -> bytes:
+def _read_small(path: str, most: int) -> bytes:
     """A file's bytes: Python's own file objects take twice as long for small ones."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = os.read(descriptor, _CHUNK)
         if more := os.read(descriptor, _CHUNK):
             with open(descriptor, "rb", closefd=False) as file:
-                data = b"".join((data, more, file.read()))
+                data = b"".join((data, more, file.read(most)))
         return data
     finally:
         os.close(descriptor)

@@ -10,7 +10,7 @@ import numpy as np
 from beam_pipelines.sources import remote
 from beam_pipelines.sources.files import File
 from support.errors import UserError
-from support.images import BadImage
+from support.images import MAX_BYTES, BadImage, check_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +62,15 @@ class FolderSource:
     def read(self, name: str) -> bytes:
         file = File(f"{self.folder}/{name}")
         try:
-            return file.read_bytes()
+            data = file.read_bytes(MAX_BYTES)
         except UserError as error:
             gone = isinstance(error.__cause__, FileNotFoundError)
             # Remote file systems differ in what they raise.
             if gone or (remote.is_remote(self.folder) and not file.exists()):
                 raise BadImage("missing", "the file is gone") from error
             raise
+        check_bytes(len(data))
+        return data
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Beam's options, checked before anything is read, written or uploaded."""
 
 import argparse
+import contextlib
 import importlib
 import importlib.util
+import io
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +56,7 @@ def parse(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOptions:
             raise _unknown(unknown[0], [*(f"--{name}" for name in own_flags), *spelt])
 
     options = PipelineOptions(list(words))
-    runner = options.view_as(StandardOptions).runner or ""
+    runner = _runner(options)
     if is_dask(runner):
         _require_dask()
     elif flag := next((word for word in words if word.startswith("--dask_")), None):
@@ -76,6 +78,19 @@ def parse(words: Sequence[str], own_flags: Sequence[str]) -> PipelineOptions:
             "Use 0 for one per processor.",
         )
     return options
+
+
+def _runner(options: PipelineOptions) -> str:
+    """The value of --runner, "" without; the first that is asked of Beam's parser."""
+    lines = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(lines):
+            return options.view_as(StandardOptions).runner or ""
+    except SystemExit as error:
+        what = lines.getvalue().strip().rpartition("error: ")[2]
+        raise usage_error(
+            f"Beam refuses its options: {what}.", "Correct the option."
+        ) from error
 
 
 def is_dask(runner: str) -> bool:

@@ -17,7 +17,7 @@ from beam_pipelines.planning import selection
 from beam_pipelines.planning.selection import Plan
 from beam_pipelines.sources.load import Sources
 from beam_pipelines.sources.rows import match
-from beam_pipelines.writing import pipeline, progress, runner, shards
+from beam_pipelines.writing import duplicates, pipeline, progress, runner, shards
 from beam_pipelines.writing.shards import ShardReport
 from beam_pipelines.writing.staging import Rejection, Staging, load_reports
 from schemas.manifest import Manifest, Shard
@@ -60,6 +60,7 @@ class Written:
       rejected: images that cannot be used, the missing ones included.
       work: what this run did for it.
       passes: how many were needed, those of an interrupted run included.
+      duplicates: images that are in another split, too.
     """
 
     plan: Plan
@@ -67,6 +68,7 @@ class Written:
     rejected: tuple[Rejection, ...]
     work: Work
     passes: int
+    duplicates: int
 
     @property
     def turned(self) -> int:
@@ -104,6 +106,9 @@ def write(
         reports = _write_plans(list(shards.shard_plans(plan)), task, run, work)
         _check_sizes(reports, staging)
         rejected = [row for report in reports for row in report.rejected]
+        doubles = duplicates.find(plan, reports)
+        if not config.keep_duplicates:
+            rejected += doubles
         if not rejected:
             break
         done.append(rejected)
@@ -112,7 +117,7 @@ def write(
         staging.save_retries(done)
         plan = selection.replace(plan, _rows(plan, rejected), config)
     excluded = (*_missing(plan), *(row for rejected in done for row in rejected))
-    return Written(plan, reports, excluded, work, len(done) + 1)
+    return Written(plan, reports, excluded, work, len(done) + 1, len(doubles))
 
 
 def _write_plans(
@@ -208,11 +213,12 @@ def _class_weights(plan: Plan, config: BuildConfig) -> tuple[float, float]:
 def _check_bad_fraction(
     plan: Plan, done: list[list[Rejection]], staging: Staging, config: BuildConfig
 ) -> None:
-    rejected = [row for part in done for row in part]
+    excluded = [row for part in done for row in part]
+    rejected = [row for row in excluded if row[1] != duplicates.REASON]
     read = int(plan.used.sum())
     if len(rejected) <= config.max_bad_fraction * read:
         return
-    path = staging.write_rejected(rejected)
+    path = staging.write_rejected(excluded)
     # The images may be fixed before the command is given again.
     staging.forget_rejections(name for name, _, _ in plan.shards())
     raise input_error(

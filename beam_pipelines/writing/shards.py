@@ -80,6 +80,7 @@ class ShardReport:
       class_counts: records with label 0 and with label 1.
       image_sizes: "height x width" -> how many images.
       turned: images to which an EXIF orientation was applied.
+      images_sha256: of each image in the shard, in order, as hexadecimal digits.
       rejected: (file name, reason, detail) of images that cannot be used.
     """
 
@@ -91,6 +92,7 @@ class ShardReport:
     class_counts: tuple[int, int]
     image_sizes: dict[str, int]
     turned: int
+    images_sha256: str
     rejected: tuple[tuple[str, str, str], ...]
 
     @property
@@ -191,6 +193,7 @@ def write_shard(plan: ShardPlan, task: Task) -> ShardReport:
         class_counts=tuple(tally.class_counts),
         image_sizes=dict(sorted((f"{h}x{w}", n) for (h, w), n in tally.shapes.items())),
         turned=tally.turned,
+        images_sha256=tally.images_sha256.hex(),
         rejected=tuple(tally.rejected),
     )
     report.save(store)
@@ -204,6 +207,7 @@ class _Tally:
     class_counts: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
     shapes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     turned: int = 0
+    images_sha256: bytearray = dataclasses.field(default_factory=bytearray)
     rejected: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)
 
 
@@ -228,6 +232,7 @@ def _records(plan: ShardPlan, task: Task, tally: _Tally) -> Iterator[bytes]:
         tally.class_counts[label] += 1
         tally.shapes[shape] += 1
         tally.turned += turned
+        tally.images_sha256 += hashlib.sha256(image).digest()
         yield example.encode(
             example.Example(image, label, image_id, identity, attributes.tobytes())
         )

@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 
-PARTS = ("kills", "concurrency", "soak")
+PARTS = ("kills", "catalogues", "fuzzing", "concurrency", "soak")
 
 
 def main() -> int:

@@ -38,6 +38,8 @@ BUILD_MEGABYTES, TRAIN_MEGABYTES = 1000, 4000
 STEADY, SPARE = 1.03, 4  # memory, as a factor; descriptors and threads, their number
 _FEWEST_SAMPLES = 10
 _PATIENCE = 120  # seconds for a program to end
+#: Many files are links to one image.
+_ALL = ("--keep_duplicates",)
 _TRAIN = ("tests/trainer/tiny_run.py", "never", "--model=tiny", "--input_size=32")
 
 
@@ -146,7 +148,7 @@ def make_celeba(folder: Path, count: int, jpegs: Sequence[bytes]) -> None:
 def build_for(seconds: float, folder: Path) -> Row:
     """One build of images so large that its processes have work for the whole time."""
     make_celeba(folder / "celeba", 250 * round(seconds), _large_jpegs())
-    words = programs.build(folder / "celeba", folder / "out", "--image_size=64")
+    words = programs.build(folder / "celeba", folder / "out", "--image_size=64", *_ALL)
     words += ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     shards = f"{glob.escape(str(folder))}/out.building-*/*.tfrecord-*"
     samples, code, text = watch(words, seconds, shards)
@@ -157,7 +159,7 @@ def build_for(seconds: float, folder: Path) -> Row:
 def train_for(seconds: float, folder: Path) -> Row:
     """A run of very many short epochs: validation, checkpoint and history in each."""
     make_celeba(folder / "celeba", 600, [jpeg(seed, 218, 178) for seed in range(60)])
-    programs.run(programs.build(folder / "celeba", folder / "out"))
+    programs.run(programs.build(folder / "celeba", folder / "out", *_ALL))
     words = [sys.executable, *_TRAIN, f"--data_dir={folder / 'out'}"]
     words += [f"--run_dir={folder / 'run'}", "--epochs=1000000", "--patience=0"]
     words += ["--cache_mb=0"]
@@ -172,7 +174,7 @@ def whole(count: int, folder: Path) -> Iterator[Row]:
     programs.synthesize(folder / "faces", 100)
     faces = sorted((folder / "faces" / celeba.IMAGE_FOLDER).iterdir())
     make_celeba(folder / "celeba", count, [path.read_bytes() for path in faces])
-    words = programs.build(folder / "celeba", folder / "out")
+    words = programs.build(folder / "celeba", folder / "out", *_ALL)
     samples, code, text = watch(words)
     what = f"{count:,} images are built"
     yield _row(what, samples, code, (ExitCode.OK,), text, BUILD_MEGABYTES)

@@ -65,6 +65,8 @@ def test_the_command_line_wins_over_a_flagfile_wherever_it_stands(tmp_path, spel
         ("extra", "'extra' is not a flag."),
         ("--flagfile=nowhere", "--flagfile=nowhere cannot be read: No such file"),
         (f"--flagfile={sys.executable}", "A flagfile is no text in UTF-8"),
+        ("--name=a\nb", "has a line break"),
+        ("--name=a ", "or a blank at an end"),
         ("--name=\udcff", "'--name=\\udcff' is not in UTF-8."),
     ],
 )
@@ -87,6 +89,7 @@ def _fail(error):
     ("error", "code"),
     [
         (UserError("Cause.", "Remedy.", ExitCode.INTEGRITY), ExitCode.INTEGRITY),
+        (UserError("a\nb \x1b[2J.", "c\rd", ExitCode.USAGE), ExitCode.USAGE),
         (KeyboardInterrupt(), ExitCode.INTERRUPTED),
         (command.Stopped(signal.SIGINT), ExitCode.INTERRUPTED),
         (command.Stopped(signal.SIGTERM), ExitCode.STOPPED),
@@ -100,7 +103,7 @@ def test_errors_end_in_two_lines_and_their_code(error, code, capsys, monkeypatch
     monkeypatch.delenv(command.TRACEBACK_VARIABLE, raising=False)
     assert command.guard(_fail(error), ["program"]) == code
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 2 and all(line.isprintable() for line in lines)
     assert lines[0].startswith("error: ")
 
 

@@ -13,7 +13,6 @@ import os
 import re
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -23,21 +22,13 @@ from PIL import Image
 
 from support import images
 from support.errors import UserError, input_error, usage_error
-from support.files import input_errors, megabytes
+from support.files import input_errors
 from support.images import BadImage
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
 
-#: Larger files, and members of zip files, are refused before they are read.
-_MAX_BYTES = 64_000_000
 _MOST_NAMES = 3
 _UTF8 = 0x800  # flag of a member of a zip file
-#: What `zipfile` raises for a damaged or unsupported file or member. Of a member that
-#: is encrypted or of another method it raises RuntimeErrors, too.
-_DAMAGED = (
-    *(zipfile.BadZipFile, NotImplementedError, struct.error, zlib.error),
-    *(ValueError, EOFError),
-)
 _ALPHA = (4, 6)  # kinds of PNGs, in their header
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -259,14 +250,16 @@ def _in_directory(directory: str, others: list[str]) -> list[InputImage]:
 def _in_zip(path: str, others: list[str]) -> list[InputImage]:
     try:
         archive = zipfile.ZipFile(path)
-    except _DAMAGED as error:
+        members = {
+            f"{path}/{_path_of(member)}": member
+            for member in archive.infolist()
+            if not member.is_dir()
+        }
+    except OSError:
+        raise
+    except Exception as error:  # `zipfile` raises many kinds for damage
         cause = f"{path} is not a complete zip file."
         raise input_error(cause, "Download or copy it again.") from error
-    members = {
-        f"{path}/{_path_of(member)}": member
-        for member in archive.infolist()
-        if not member.is_dir()
-    }
     return [
         InputImage(
             os.path.basename(name),
@@ -294,13 +287,12 @@ def _images_of(paths: Iterable[str], others: list[str]) -> list[str]:
 
 
 def _load_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    if member.file_size > _MAX_BYTES:
-        raise BadImage("too large", megabytes(member.file_size))
+    images.check_bytes(member.file_size)
     try:
         data = archive.read(member)  # no more than the size that it claims
     except (OSError, RuntimeError) as error:  # encrypted, or an unknown method
         raise BadImage("unreadable", f"in the zip file: {error}") from error
-    except _DAMAGED as error:
+    except Exception as error:  # many kinds, again
         raise BadImage("damaged", f"in the zip file: {error}") from error
     return decode(data)
 
@@ -311,8 +303,7 @@ def _load_file(name: str) -> np.ndarray:
         size = path.stat().st_size
         if not path.is_file():  # reading a pipe might never end
             raise BadImage("unreadable", "not a regular file")
-        if size > _MAX_BYTES:
-            raise BadImage("too large", megabytes(size))
+        images.check_bytes(size)
         return decode(path.read_bytes())
     except OSError as error:
         reason = error.strerror or type(error).__name__

@@ -195,14 +195,15 @@ def _objective(config: TrainConfig, manifest: Manifest) -> Objective:
 def _build_model(
     config: TrainConfig, preprocessing: str | None
 ) -> tuple[keras.Model, str]:
-    size, dropout, seed = config.input_size, config.dropout, config.seed
+    size, flip_average = config.input_size, config.flip_average
+    random = config.dropout, config.seed
     # What is evaluated, saved and predicted with is float32 under every policy.
     with models.float32():
         if preprocessing is None:
             return models.build_initial(
-                config.model, size, config.weights, dropout, seed
+                config.model, size, config.weights, *random, flip_average
             )
-        model = models.build(config.model, size, preprocessing, dropout, seed)
+        model = models.build(config.model, size, preprocessing, *random, flip_average)
         return model, preprocessing
 
 

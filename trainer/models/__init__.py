@@ -54,6 +54,7 @@ def build(
     preprocessing: str = SCALED,
     dropout: float = 0.0,
     seed: int = 0,
+    flip_average: bool = False,
 ) -> keras.Model:
     """Builds an architecture with random weights.
 
@@ -63,15 +64,21 @@ def build(
       preprocessing: what the backbone's weights expect.
       dropout: before the last layer.
       seed: of the dropout.
+      flip_average: whether the logit is the mean of the image's and its mirror image's.
     """
     backbone = architecture(name).backbone
     images = keras.Input((input_size, input_size, 3), name="images")
-    x = backbone(_preprocess(images, preprocessing))
+    x = images
+    if flip_average:
+        x = keras.ops.concatenate([x, keras.ops.flip(x, axis=2)])
+    x = backbone(_preprocess(x, preprocessing))
     x = keras.layers.GlobalAveragePooling2D(name=POOL)(x)
     if dropout:
         x = keras.layers.Dropout(dropout, seed=seed, name="dropout")(x)
     # The last layer and the loss stay in float32 under every precision policy.
     logits = keras.layers.Dense(1, dtype="float32", name="logit")(x)
+    if flip_average:
+        logits = keras.ops.mean(keras.ops.reshape(logits, (2, -1, 1)), axis=0)
     return keras.Model(images, logits, name=name)
 
 
@@ -87,7 +94,12 @@ def _preprocess(images: Any, preprocessing: str) -> Any:
 
 
 def build_initial(
-    name: str, input_size: int, weights: str, dropout: float, seed: int
+    name: str,
+    input_size: int,
+    weights: str,
+    dropout: float,
+    seed: int,
+    flip_average: bool = False,
 ) -> tuple[keras.Model, str]:
     """Builds a model with the weights that training starts from.
 
@@ -99,6 +111,7 @@ def build_initial(
         best.keras of a run with the same architecture.
       dropout: before the last layer.
       seed: of the dropout.
+      flip_average: see `build`.
 
     Returns:
       The model and the name of its preprocessing.
@@ -108,10 +121,14 @@ def build_initial(
         ImageNet is damaged (exit 5).
     """
     entry = architecture(name)
+
+    def built(preprocessing: str) -> keras.Model:
+        return build(name, input_size, preprocessing, dropout, seed, flip_average)
+
     if weights == "none":
-        return build(name, input_size, SCALED, dropout, seed), SCALED
+        return built(SCALED), SCALED
     if weights == "imagenet" and not entry.torchvision_url:
-        model = build(name, input_size, entry.preprocessing, dropout, seed)
+        model = built(entry.preprocessing)
         with download_errors(name):
             backbone = _backbone(entry, input_size, name, weights="imagenet")
         _set_backbone(model, backbone)
@@ -126,10 +143,10 @@ def build_initial(
         run = read_run(path.parent)
         _require_known(path.parent, run)
         preprocessing = run["preprocessing"]
-        model = build(name, input_size, preprocessing, dropout, seed)
+        model = built(preprocessing)
         read_weights(model, path)
         return model, preprocessing
-    model = build(name, input_size, entry.preprocessing, dropout, seed)
+    model = built(entry.preprocessing)
     if path.suffix in TORCH_SUFFIXES:
         names = entry.torchvision_names
         read_torchvision(model, path, pkgutil.resolve_name(names)() if names else None)
@@ -182,8 +199,12 @@ def save(model: keras.Model, path: Path) -> str:
     return sha256_file(path)
 
 
-def load(run_dir: str | Path) -> keras.Model:
+def load(run_dir: str | Path, flip_average: bool = False) -> keras.Model:
     """Loads a run's best model: built by name, its weights checked, then read.
+
+    Args:
+      run_dir: the run's folder.
+      flip_average: see `build`; so is the model anyway if the run was trained so.
 
     Raises:
       UserError: not a finished run (exit 3); a damaged or foreign file (exit 5).
@@ -205,7 +226,12 @@ def load(run_dir: str | Path) -> keras.Model:
             ExitCode.INTEGRITY,
         )
     with float32():
-        model = build(run["model"], run["input_size"], run["preprocessing"])
+        model = build(
+            run["model"],
+            run["input_size"],
+            run["preprocessing"],
+            flip_average=flip_average or run.get("flip_average", False),
+        )
     try:
         read_weights(model, path)
     except UserError as error:  # nobody chose this file by a flag

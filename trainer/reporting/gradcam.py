@@ -89,7 +89,8 @@ def heat_maps(
         batch = tf.constant(inputs[start : start + _BATCH])
         # Not the compiled warp: that would compile again for this batch size.
         resized = augmentation.resize(batch, model.input_shape[1])
-        maps.append(_explain(head, backbone(resized, training=False)))
+        heat = _explain(head, backbone(resized, training=False))
+        maps.append(heat[: len(batch)])  # mirror images follow, see `models.build`
     return np.concatenate(maps)
 
 

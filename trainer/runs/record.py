@@ -65,6 +65,7 @@ class RunRecord(Document, total=False):
     replicas: Count
     parameters: Count
     preprocessing: str
+    flip_average: bool
     decoded_in_memory: list[Split]
     finished: str
     files: dict[str, Sha256]
@@ -155,6 +156,7 @@ def describe(config: TrainConfig, manifest: Manifest) -> RunRecord:
         "model": config.model,
         "regime": config.regime,
         "input_size": config.input_size,
+        "flip_average": config.flip_average,
         "seed": config.seed,
         "attribute": manifest.attribute,
         "manifest_digest": manifest.digest,

@@ -20,6 +20,7 @@ FACTS = {
     "images_read": 60,
     "images_per_second": 1234.5,
     "rounds": 1,
+    "duplicates_kept": 0,
     "host": "<host>",
     "platform": "Linux",
     "python": "3.11",

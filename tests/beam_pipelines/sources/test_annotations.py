@@ -1,8 +1,6 @@
 """Annotation files: every accepted spelling, and one clear line for every wrong one."""
 
-import csv
 import errno
-import io
 import os
 
 import numpy as np
@@ -13,28 +11,11 @@ from beam_pipelines.sources import annotations
 from beam_pipelines.sources import load as sources
 from schemas import celeba
 from support.errors import ExitCode, UserError
+from tests.faults.catalogues import SPELLINGS
 
 
 def load(small, **options):
     return sources.load(BuildConfig(celeba_dir=str(small.folder), **options))
-
-
-def to_csv(text, name="image_id", numbers=False, **options):
-    """The attributes as other programs write them."""
-    rows = [line.split() for line in text.decode().splitlines()[1:]]
-    rows[0].insert(0, name)
-    if numbers:
-        rows = [["" if not at else str(at), *row] for at, row in enumerate(rows)]
-    file = io.StringIO()
-    csv.writer(file, **options).writerows(rows)
-    return file.getvalue().encode()
-
-
-def reverse_columns(text):
-    """The attributes, last one first."""
-    header, *rows = [line.split() for line in text.splitlines()[1:]]
-    rows = [header[::-1], *([row[0], *row[:0:-1]] for row in rows)]
-    return b"\n".join(map(b" ".join, rows))
 
 
 def test_values_are_parsed_in_the_official_order(small_celeba):
@@ -48,35 +29,11 @@ def test_values_are_parsed_in_the_official_order(small_celeba):
     assert table.fingerprint["rows"] == 60 and not table.fingerprint["official"]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda text: text.replace(b"\n", b"\r\n"),
-        lambda text: b"\xef\xbb\xbf" + text,
-        lambda text: text.rstrip(),
-        lambda text: text + b"\n\n",
-        lambda text: text.split(b"\n", 1)[1],
-        lambda text: text.replace(b" ", b"\t"),
-        lambda text: b"image_id " + text.split(b"\n", 1)[1],
-        lambda text: text.replace(b"\n", b"\r"),
-        lambda text: text.replace(b"  ", b" ").replace(b" ", b","),
-        lambda text: to_csv(text),
-        lambda text: to_csv(text).replace(b",", b", "),
-        lambda text: b"\xef\xbb\xbf" + to_csv(text, delimiter=";"),
-        lambda text: to_csv(text, quoting=csv.QUOTE_NONNUMERIC, numbers=True),
-        lambda text: to_csv(text, quoting=csv.QUOTE_ALL, name=""),
-        lambda text: text.replace(b"-1", b" 0"),
-        reverse_columns,
-    ],
-    ids=(
-        "CRLF,BOM,cut end,blank end,no count,tabs,named column,CR,commas for blanks,"
-        "Kaggle,blanks behind commas,Excel,R,R with names of rows,zeros,reversed"
-    ).split(","),
-)
-def test_other_spellings_of_the_same_file(small_celeba, change):
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_other_spellings_of_the_same_file(small_celeba, name):
     expected = annotations.read_attributes(small_celeba.attributes, celeba.CELEBA)
     text = small_celeba.attributes.read_bytes()
-    small_celeba.attributes.write_bytes(change(text))
+    small_celeba.attributes.write_bytes(SPELLINGS[name](text))
     found = annotations.read_attributes(small_celeba.attributes, celeba.CELEBA)
     assert np.array_equal(found.values, expected.values)
     assert np.array_equal(found.names, expected.names)
@@ -126,83 +83,6 @@ def test_rows_missing_from_other_files(small_celeba):
     rows = load(small_celeba, split="official").rows
     assert rows.identities[:4].tolist() == [1000, -1, 1000, 1001]
     assert rows.missing.tolist() == [b"000004.jpg"] and len(rows) == 59
-
-
-@pytest.mark.parametrize(
-    "file, old, new, words",
-    [
-        ("attributes", "60\n", "61\n", [":1 ", "61 rows", "60 follow"]),
-        ("attributes", "Male ", "Mail ", [":2:", "'Mail'", "Did you mean Male"]),
-        ("attributes", "5_o_C", "file 5_o_C", [":2:", "'file'", "called image_id"]),
-        (
-            "attributes",
-            "Male ",
-            "",
-            [":2:", "of 40 attributes 1 are missing, such as Male"],
-        ),
-        (
-            "attributes",
-            "Young",
-            "Male",
-            [":2:", "of 40 attributes 1 are missing, such as Young"],
-        ),
-        ("attributes", "000003.jpg", "000002.jpg", [":5:", "already on line 4"]),
-        ("attributes", "000003.jpg", "", [":5:", "40 words, expected 41"]),
-        (
-            "attributes",
-            "000003.jpg  1",
-            "000003.jpg  2",
-            [":5:", "'2' for 5_o_Clock_Shadow"],
-        ),
-        ("attributes", "000003.jpg  1", "000003.jpg  0", [":5:", "expected -1 or 1"]),
-        ("partition", "000003.jpg 0", "000003.jpg 3", [":3:", "from 0 to 2"]),
-        ("partition", "000003.jpg 0", "000003.jpg", [":3:", "1 words, expected 2"]),
-        ("identity", "000003.jpg 1000", "000003.jpg x", [":3:", "'x'"]),
-        ("identity", "000003.jpg 1000", "000003.jpg -7", [":3:", "'-7'"]),
-        ("identity", "000003.jpg", "000001.jpg", [":3:", "already on line 1"]),
-    ],
-)
-def test_wrong_lines_are_named(small_celeba, file, old, new, words):
-    path = getattr(small_celeba, file)
-    if "000003.jpg  " in old:  # whatever the value is
-        lines = path.read_text().splitlines()
-        lines[4] = new + lines[4][len(old) :]
-        path.write_text("\n".join(lines))
-    else:
-        small_celeba.edit(path, old, new)
-    with pytest.raises(UserError) as caught:
-        load(small_celeba, split="official" if file == "partition" else "identity")
-    assert caught.value.exit_code == ExitCode.INPUT_DATA
-    for word in [str(path), *words]:
-        assert word in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "content, words",
-    [
-        (
-            b"<!DOCTYPE html><html><title>Google Drive - Quota exceeded</title>",
-            "Google Drive's 'Quota exceeded' page",
-        ),
-        (b"<html>Sign in</html>", "a web page"),
-        (b"", "but an empty file"),
-        (b"\x00\x01\x02", "but a binary file"),
-        (b"version https://git-lfs.github.com/spec/v1\noid 1", "Git LFS.*git lfs pull"),
-        (b"/annex/objects/MD5E-s26--0.txt\n", "a pointer of git-annex.*git annex get"),
-        (b"Path,Attractive,Male\n/a/1.jpg,1,0\n", "'Path' .*must be called image_id"),
-        (b"image_id,Attractive,Male\n1.jpg,1,0\n", "of 40 .* 38 are missing, such as"),
-        (b"image_id,Attractive,Man\n1.jpg,1,0\n", "'Man' is not .*Choose one of"),
-        (" ".join(celeba.ATTRIBUTES).encode() + b"\n", "has no rows"),
-        (b"000001.jpg 1 -1\n", "expected the header"),
-        (b'"' + b"x" * 200_000 + b'",1\n', "expected the header"),
-        (b"5_o_Clock_Shadow\xff\n", ":1: the text is not UTF-8"),
-    ],
-)
-def test_files_of_other_kinds(small_celeba, content, words):
-    small_celeba.attributes.write_bytes(content)
-    with pytest.raises(UserError, match=words) as caught:
-        load(small_celeba)
-    assert caught.value.exit_code == ExitCode.INPUT_DATA
 
 
 @pytest.mark.parametrize(

@@ -137,19 +137,15 @@ def test_a_zip_bomb_takes_no_memory(tmp_path):
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize("field, words", [(8, "password"), (34, "several parts")])
-def test_archives_that_cannot_be_read_at_all(tmp_path, field, words):
+def test_a_part_of_a_zip_file_is_refused(tmp_path):
     make(tmp_path / "a.zip", [("1.jpg", b"data")])
-    assert words in error_of(patch(tmp_path / "a.zip", field, b"\1"))
+    assert "several parts" in error_of(patch(tmp_path / "a.zip", 34, b"\1"))
 
 
 @pytest.mark.parametrize(
     "content, words",
     [
-        (b"", "but an empty file"),
-        (b"<!DOCTYPE html><title>Google Drive - Quota exceeded", "Quota exceeded"),
         (b"  <html>sign in", "but a web page"),
-        (b"Rar!\x1a\x07\x00" + bytes(99), "a RAR archive. Unpack it"),
         (b"7z\xbc\xaf\x27\x1c" + bytes(99), "a 7z archive. Unpack it"),
         (b"\x1f\x8b\x08" + bytes(99), "a gzip archive. Unpack it"),
         (bytes(257) + b"ustar" + bytes(250), "a tar archive. Unpack it"),

@@ -11,7 +11,7 @@ from beam_pipelines.writing.store import Store
 def save_report(store, name, plan, records, rejected=0):
     bad = tuple((f"{i}.jpg", "empty", "0 bytes") for i in range(rejected))
     counts = (records, 0)
-    shards.ShardReport(name, plan, records, 1, "", counts, {}, 0, bad).save(store)
+    shards.ShardReport(name, plan, records, 1, "", counts, {}, 0, "", bad).save(store)
 
 
 def test_only_new_reports_of_the_plans_count(tmp_path):

@@ -38,6 +38,7 @@ def finished(dataset_dir, tmp_path_factory):
             epochs=1,
             learning_rate=0.01,
             precision="float32",
+            flip_average=True,
         )
         train_main.main(["main", *command.flags_text(config).splitlines()])
     return folder
@@ -80,6 +81,21 @@ def test_the_runs_own_results_at_any_batch_size(run_dir, dataset_dir, tmp_path, 
     assert 'alt="heat map of test-' in html
     # What the run wrote stays as it is.
     assert before == {path: path.read_bytes() for path in before}
+
+
+def test_flip_average_of_a_run_without(run_dir, dataset_dir, capsys):
+    own = pd.read_csv(run_dir / "predictions.csv")
+    run = json.loads((run_dir / "run.json").read_text())
+    assert run["flip_average"] is True
+    (run_dir / "run.json").write_text(json.dumps(run | {"flip_average": False}))
+    tables = []
+    for flags in ([], ["--flip_average"]):
+        _evaluate(run_dir, dataset_dir, "--report_images=false", *flags)
+        tables.append(pd.read_csv(run_dir / "evaluation-test" / "predictions.csv"))
+    plain, averaged = tables
+    assert (plain["probability"] - own["probability"]).abs().max() > 1e-4
+    pd.testing.assert_frame_equal(averaged, own, atol=1e-5, rtol=0)
+    assert "note: Each logit is the mean" in capsys.readouterr().out
 
 
 def test_the_reports_are_rendered_again(run_dir, dataset_dir, tmp_path):

@@ -25,9 +25,10 @@ def make_run(tiny, dataset_dir, tmp_path):
     """Makes a run's folder: random weights, probabilities neither all 0 nor all 1."""
     temperature = 2.0
 
-    def make(name=tiny, preprocessing=models.CAFFE):
+    def make(name=tiny, preprocessing=models.CAFFE, flip_average=True):
         keras.utils.set_random_seed(0)
-        model = models.build(name, 32, preprocessing, dropout=0.2)
+        options = {"dropout": 0.2, "flip_average": flip_average}
+        model = models.build(name, 32, preprocessing, **options)
         dataset = open_dataset(dataset_dir)
         logits = model.predict_on_batch(export.read_images(dataset, 32))[:, 0]
         logit, scale = model.get_layer("logit"), 1.5 * temperature / logits.std()
@@ -40,6 +41,7 @@ def make_run(tiny, dataset_dir, tmp_path):
             "model": name,
             "input_size": 32,
             "preprocessing": preprocessing,
+            "flip_average": flip_average,
             "attribute": "Male",
             "manifest_digest": "1" * 64,
             "temperature": temperature,

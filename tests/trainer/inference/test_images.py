@@ -141,22 +141,17 @@ def test_bad_images_give_a_reason_when_loaded(here, monkeypatch):
     data = bytearray((here / "z.zip").read_bytes())
     data[60] ^= 1
     (here / "z.zip").write_bytes(data)
-    header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-    wide = header + (20_000).to_bytes(4, "big") + (1).to_bytes(4, "big")
     os.mkfifo("pipe")
     found = images.find(["gone.jpg", "pipe", "large.jpg", "z.zip"])
     gone, pipe, large, member = found
     (here / "gone.jpg").unlink()
-    monkeypatch.setattr(images, "_MAX_BYTES", len(JPEG) - 1)
+    monkeypatch.setattr("support.images.MAX_BYTES", len(JPEG) - 1)
     for loaded, reason in (
         (gone.load, "unreadable"),
         (pipe.load, "unreadable"),
         (large.load, "too large"),
         (member.load, "damaged"),
-        (functools.partial(load, wide), "too large"),
         (functools.partial(load, png()[:80]), "damaged"),
-        (functools.partial(load, JPEG[:-20]), "truncated"),
-        (functools.partial(load, b"<html>"), "neither JPEG nor PNG"),
     ):
         with pytest.raises(BadImage) as caught:
             loaded()

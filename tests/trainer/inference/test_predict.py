@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import sys
 import zipfile
 
 import numpy as np
@@ -14,6 +15,7 @@ import tensorflow as tf
 from support import command
 from support.errors import ExitCode, UserError
 from support.images import decode_rgb
+from tests.faults import catalogues
 from tests.trainer import tiny_run
 from trainer import main as train_main
 from trainer import models, predict
@@ -263,3 +265,21 @@ def test_predict_checks_paths_and_flags(tmp_path, monkeypatch, flags, words, cod
     with pytest.raises(UserError, match=words) as caught:
         predict.main(["predict", *flags])
     assert caught.value.exit_code == code
+
+
+@pytest.mark.parametrize(
+    "check", [catalogues.predict_images, catalogues.predict_members]
+)
+def test_bad_images_are_skipped_with_a_reason(run_dir, check):
+    assert catalogues.in_new_folder(check, run_dir) == []
+
+
+@pytest.mark.parametrize("case", catalogues.ZIPS, ids=lambda case: case.name)
+def test_bad_zip_files_say_why(run_dir, case):
+    assert catalogues.in_new_folder(catalogues.predict_zip, run_dir, case) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_forged_headers_take_no_memory(run_dir):
+    assert catalogues.in_new_folder(catalogues.memory_of_forged, run_dir) == []

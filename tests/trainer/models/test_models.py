@@ -103,6 +103,18 @@ def test_a_saved_model_opens_in_plain_keras(tiny, tmp_path, preprocessing):
     np.testing.assert_array_equal(plain(IMAGES), model(IMAGES))
 
 
+def test_flip_average(tiny, tmp_path):
+    model = models.build(tiny, 32, models.CAFFE, seed=1)
+    averaged = models.build(tiny, 32, models.CAFFE, flip_average=True)
+    averaged.set_weights(model.get_weights())
+    expected = (model(IMAGES) + model(IMAGES[:, :, ::-1])) / 2
+    assert np.abs(expected - model(IMAGES)).max() > 1e-4
+    np.testing.assert_allclose(averaged(IMAGES), expected, atol=1e-6)
+    models.save(averaged, tmp_path / models.BEST)
+    saved = keras.saving.load_model(tmp_path / models.BEST)
+    np.testing.assert_allclose(saved(IMAGES[:1]), expected[:1], atol=1e-6)
+
+
 def test_a_changed_or_missing_file_is_refused(tiny, tmp_path):
     finished_run(tmp_path, tiny)
     path = tmp_path / models.BEST

@@ -91,6 +91,18 @@ def test_gradcam_equals_the_activation_map_in_any_batch_and_policy(tiny):
     np.testing.assert_allclose(alone, heat[10:], atol=1e-5)
 
 
+def test_gradcam_of_a_model_that_averages_mirror_images(tiny):
+    """Where both logits speak for one label, a map is the plain model's."""
+    model = models.build(tiny, 32, seed=1)
+    averaged = models.build(tiny, 32, flip_average=True)
+    for one in (model, averaged):
+        one.set_weights(model.get_weights())
+        one.get_layer("logit").bias.assign([100.0])
+    images = np.random.default_rng(1).integers(0, 256, (9, 32, 32, 3), np.uint8)
+    expected = gradcam.heat_maps(model, images)
+    np.testing.assert_allclose(gradcam.heat_maps(averaged, images), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "name",
     [
