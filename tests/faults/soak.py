@@ -36,7 +36,7 @@ IMAGES = 202_599  # CelebA's
 BUILD_MEGABYTES, TRAIN_MEGABYTES = 1000, 4000
 #: Growth from the second fifth of the samples to the last that counts as none.
 STEADY, SPARE = 1.03, 4  # memory, as a factor; descriptors and threads, their number
-_FEWEST_SAMPLES = 10
+_FEWEST_SAMPLES = 20
 _PATIENCE = 120  # seconds for a program to end
 #: Many files are links to one image.
 _ALL = ("--keep_duplicates",)
@@ -53,14 +53,16 @@ class Sample:
 
 
 def watch(
-    words: Sequence[str], seconds: float = 0, begun: str = "*"
+    words: Sequence[str], seconds: float = 0, begun: str = os.sep
 ) -> tuple[list[Sample], int, str]:
     """Runs a program of this checkout and samples its processes.
 
     Args:
       words: the command line.
-      seconds: of work, then it is asked to stop; 0 waits for its end.
-      begun: a pattern of files; the work begins when one of them is there.
+      seconds: of work, or more until there are enough samples, then it is asked to
+        stop; 0 waits for its end.
+      begun: a pattern of files; the work begins when one of them is there, by default
+        at once.
 
     Returns:
       The samples of its work, its exit code, and what it printed.
@@ -77,11 +79,12 @@ def watch(
                 time.sleep(pause)
                 if end is None and glob.glob(begun):
                     end = time.monotonic() + (seconds or math.inf)
-                if end is not None and time.monotonic() > end:
+                if end is None:
+                    continue
+                if time.monotonic() > end and len(samples) >= _FEWEST_SAMPLES:
                     break
-                if end is not None:
-                    with contextlib.suppress(psutil.Error):  # one has just ended
-                        samples.append(_sample(process))
+                with contextlib.suppress(psutil.Error):  # one has just ended
+                    samples.append(_sample(process))
             with contextlib.suppress(psutil.Error):
                 process.terminate()
                 process.wait(_PATIENCE)

@@ -1,5 +1,6 @@
 """The watch over memory, on programs that leak and on a short training."""
 
+import signal
 import sys
 
 import pytest
@@ -7,25 +8,27 @@ import pytest
 from tests.faults import soak
 
 PROGRAM = """
-import os, threading, time
-os.open(os.devnull, os.O_RDONLY)
+import os, sys, threading, time
+open(sys.argv[1], "w").close()
 kept = []
 while True:
-    KEEP
+    for _ in range(5):
+        KEEP
     time.sleep(0.02)
 """
 LEAKS = {
-    "megabytes": "kept.append(b'1' * 200_000)",
+    "megabytes": "kept.append(b'1' * 300_000)",
     "descriptors": "kept.append(open(os.devnull))",
-    "threads": "threading.Thread(target=time.sleep, args=(9,), daemon=True).start()",
+    "threads": "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
 }
 
 
 @pytest.mark.parametrize("name", [*LEAKS, ""])
 def test_growth_is_noticed(name, tmp_path):
-    script = PROGRAM.replace("KEEP", LEAKS.get(name, "pass"))
-    samples, code, text = soak.watch([sys.executable, "-c", script], 1)
-    assert code == -15 and not text
+    script, begun = PROGRAM.replace("KEEP", LEAKS.get(name, "pass")), tmp_path / "begun"
+    words = [sys.executable, "-c", script, str(begun)]
+    samples, code, text = soak.watch(words, 0.8, str(begun))
+    assert code == -signal.SIGTERM and not text
     grown = [line.split()[0] for line in soak.growth(samples)]
     assert name in grown if name else not grown
 
