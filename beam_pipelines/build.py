@@ -23,11 +23,13 @@ from beam_pipelines.config import BuildConfig
 from beam_pipelines.planning import selection
 from beam_pipelines.reporting import report
 from beam_pipelines.sources import load as sources
+from beam_pipelines.sources.parquet import CONVERT, ParquetSource
 from beam_pipelines.sources.remote import is_remote, require_served
 from beam_pipelines.writing import options as beam_options
 from beam_pipelines.writing import rounds, runner, staging
 from schemas import celeba
 from support import command, files
+from support.errors import usage_error
 from support.progress import Stopwatch
 
 #: The flags that name data.
@@ -70,6 +72,11 @@ def build(config: BuildConfig, options: PipelineOptions) -> None:
 
     found = sources.load(config, expect)
     watch.lap("reading annotations, listing images")
+    if isinstance(found.images, ParquetSource) and not runner.is_local(options):
+        raise usage_error(
+            f"{found.images} contains Parquet files, which only DirectRunner reads.",
+            f"Run {CONVERT.format(found.images)}, then build from NEW.",
+        )
     config = dataclasses.replace(config, split=found.split)
     plan = selection.plan(found.rows, config)
     rounds.check_people(plan, config)
@@ -93,10 +100,11 @@ def describe(plan: selection.Plan, config: BuildConfig) -> Iterable[str]:
         zeros, ones = plan.class_counts()[index]
         people = plan.rows.identities[rows]
         known = len(np.unique(people[people >= 0]))
+        size = int(plan.rows.sizes[rows].sum())  # 0: unknown, as in Parquet files
         yield (
             f"{split:<10} {len(rows):>9,} examples: {ones:,} with, {zeros:,} without "
             f"{config.attribute}; {known:,} people; {len(plan.bounds[index]) - 1} "
-            f"shard(s), {files.megabytes(int(plan.rows.sizes[rows].sum()))}"
+            f"shard(s)" + (f", {files.megabytes(size)}" if size else "")
         )
 
     yield from _selection_notes(plan, config)
@@ -190,6 +198,11 @@ def _result(config: BuildConfig, written: rounds.Written, rate: float) -> Iterab
         counts = rounds.reasons(written.rejected)
         yield f"{len(written.rejected):,} images excluded: {counts}"
         yield from describe(written.plan, config)
+    for encoding in written.encoding.values():
+        yield (
+            f"{encoding['images']:,} {encoding['from']} images encoded as "
+            f"{encoding['to']}"
+        )
     if written.duplicates:
         yield (
             f"{written.duplicates:,} images are in another split, too, under another "

@@ -28,7 +28,8 @@ class BuildConfig:
     """
 
     celeba_dir: str = option(
-        "data/celeba", "Folder of the images (or their zip) and tables; a zip; gs://."
+        "data/celeba",
+        "Folder of the images (or their zip) and tables, or of Parquet; a zip; gs://.",
     )
     output_dir: str = option(
         "data/tfrecords", "Folder or gs:// prefix that the dataset becomes."

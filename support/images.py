@@ -1,5 +1,6 @@
 """JPEG images: checked, EXIF orientation applied, resized."""
 
+import io
 import os
 import re
 import struct
@@ -13,9 +14,10 @@ from PIL import ExifTags, Image
 from support.errors import usage_error
 from support.files import megabytes
 
-#: Quality of the JPEGs that are encoded again. 95 without chroma subsampling keeps the
-#: loss below what the source's own encoding lost.
+#: Quality and subsampling of the JPEGs that are encoded again. 95 without chroma
+#: subsampling keeps the loss below what the source's own encoding lost.
 JPEG_QUALITY = 95
+SUBSAMPLING = "444"
 
 #: Larger images are refused by their header, before any memory is taken for them.
 MAX_SIDE, MAX_PIXELS = 16_384, 50_000_000
@@ -176,14 +178,42 @@ def prepare_jpeg(
     pixels = upright(_decode(data, "GRAY" if gray else "RGB"), orientation)
     if size is not None:
         pixels = resize(pixels, size)
-    pixels = np.ascontiguousarray(pixels)
-    encoded = simplejpeg.encode_jpeg(
-        pixels,
+    return encode_jpeg(pixels), pixels.shape[:2], orientation != 1
+
+
+def encode_jpeg(pixels: np.ndarray) -> bytes:
+    """Encodes an image (height, width, 1 or 3) uint8 as a JPEG, with `JPEG_QUALITY`."""
+    gray = pixels.shape[2] == 1
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(pixels),
         quality=JPEG_QUALITY,
         colorspace="GRAY" if gray else "RGB",
-        colorsubsampling="Gray" if gray else "444",
+        colorsubsampling="Gray" if gray else SUBSAMPLING,
     )
-    return encoded, pixels.shape[:2], orientation != 1
+
+
+def png_to_jpeg(data: bytes) -> bytes:
+    """Encodes a PNG image as JPEG; leaves all else, and PNG that is damaged, as it is.
+
+    Grayscale stays grayscale; an EXIF orientation is applied.
+    """
+    if not data.startswith(PNG):
+        return data
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            check_size(image.height, image.width)
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                if image.getchannel("A").getextrema()[0] < 255:
+                    return data
+            if image.mode.startswith("I"):  # of 16 bits
+                return data
+            gray = image.mode in ("1", "L")
+            pixels = np.asarray(image.convert("L" if gray else "RGB"))
+    except Exception:  # whatever Pillow raises for a damaged file
+        return data
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    return encode_jpeg(upright(pixels, orientation_of(data)))
 
 
 def decode_rgb(data: bytes) -> np.ndarray:

@@ -11,6 +11,7 @@ import pytest
 from absl import flags
 
 from beam_pipelines.config import BuildConfig
+from beam_pipelines.convert import ConvertConfig
 from beam_pipelines.synthesize import SynthesizeConfig
 from beam_pipelines.verify import VerifyConfig
 from beam_pipelines.writing import options as beam_options
@@ -80,6 +81,7 @@ ARROWS = {
 }
 CONFIGS = (
     BuildConfig,
+    ConvertConfig,
     SynthesizeConfig,
     VerifyConfig,
     TrainConfig,

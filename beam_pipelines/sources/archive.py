@@ -167,7 +167,7 @@ _lock = threading.Lock()
 _lock_of_remote = threading.Lock()
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=64)  # a build from Parquet has one a pass
 def _open(file: File, version: Hashable, complete: int) -> _Archive:
     """Opens a zip file once per process and version of the file."""
     stream = file.open()

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from beam_pipelines.sources import remote
+from beam_pipelines.sources import parquet, remote
 from beam_pipelines.sources.archive import ZipSource
 from beam_pipelines.sources.files import File, mode_of
 from beam_pipelines.sources.images import FolderSource, ImageSource
+from beam_pipelines.sources.parquet import ParquetSource
 from schemas import celeba
 from schemas.dataset import DataSet
 from support.errors import UserError, input_error
@@ -27,15 +28,16 @@ class Layout:
     """The parts of CelebA; None for an optional file that is not there.
 
     Attributes:
-      attributes, partition, identity: the annotation files.
+      attributes, partition, identity: the annotation files, or the Parquet files with
+        such columns.
       sample: the file that says that the faces are drawn.
-      images: the directory or zip file that is read.
+      images: the directory, zip file or Parquet files that are read.
       unused: a zip file of the images next to the directory that is read instead.
     """
 
-    attributes: File
-    partition: File | None
-    identity: File | None
+    attributes: File | ParquetSource
+    partition: File | ParquetSource | None
+    identity: File | ParquetSource | None
     sample: File | None
     images: ImageSource
     unused: ZipSource | None
@@ -60,7 +62,10 @@ def find_layout(location: str, data_set: DataSet) -> Layout:
         data_set.identity_file,
     )
     texts = [_first(_texts(folder, source, name)) for name in names]
+    sample = _file(folder, celeba.SAMPLE_FILE)
     if texts[0] is None:
+        if not source and (found := parquet.find(folder)):
+            return _parquet_layout(found, texts, sample, data_set)
         raise _not_found(folder, names[0], _TEXT_FOLDERS, archive)
     images, unused = source, None
     inner = data_set.image_folder
@@ -76,10 +81,35 @@ def find_layout(location: str, data_set: DataSet) -> Layout:
         )
     if images is None:
         images, unused = unused, None
+    if images is None and (found := parquet.find(folder)):
+        return _parquet_layout(found, texts, sample, data_set)
     if images is None:
         what = f"{inner}/ and no {data_set.image_archive}"
         raise _not_found(folder, what, _IMAGE_FOLDERS)
-    return Layout(*texts, _file(folder, celeba.SAMPLE_FILE), images, unused)
+    return Layout(*texts, sample, images, unused)
+
+
+def _parquet_layout(
+    found: ParquetSource,
+    texts: list[File | None],
+    sample: File | None,
+    data_set: DataSet,
+) -> Layout:
+    """Takes from annotation files next to Parquet files only what those lack."""
+    found.check_schemas(data_set)
+    attributes, partition, identity = texts
+    if attributes is None or set(data_set.attributes) & set(found.columns):
+        attributes = found
+    if partition is None or found.has_splits:
+        partition = found
+    return Layout(
+        attributes,
+        partition,
+        found if found.identity else identity,
+        sample,
+        found,
+        None,
+    )
 
 
 def _open(location: str, data_set: DataSet) -> tuple[str, str]:
@@ -92,6 +122,11 @@ def _open(location: str, data_set: DataSet) -> tuple[str, str]:
         with remote.read_errors(location):
             mode = mode_of(location)
         is_file, is_folder = stat.S_ISREG(mode), stat.S_ISDIR(mode)
+    if is_file and location.lower().endswith(".parquet"):
+        raise input_error(
+            f"--celeba_dir={location} is one Parquet file.",
+            "Give the directory that contains it and those of the other splits.",
+        )
     if is_file:
         folder, name = os.path.split(location)
         return folder or ".", name

@@ -13,6 +13,7 @@ from beam_pipelines.sources import annotations, layout
 from beam_pipelines.sources.annotations import Table
 from beam_pipelines.sources.images import ImageSource, Listing, RenamedSource
 from beam_pipelines.sources.layout import Layout
+from beam_pipelines.sources.parquet import ParquetSource
 from beam_pipelines.sources.rows import Rows, join
 from schemas import celeba
 from schemas.dataset import DataSet
@@ -60,19 +61,12 @@ def load(
     """
     found = layout.find_layout(config.celeba_dir, config.data_set)
     split = _choose_split(config, found)
-    highest = len(celeba.SPLITS) - 1
-    attributes = annotations.read_attributes(
-        found.attributes, config.data_set, config.allow_wrong_count
-    )
+    attributes = _read_attributes(found, config)
     expect(len(attributes))
     tables = {
         "attributes": attributes,
-        "partition": annotations.read_numbers(found.partition, highest)
-        if split == "official" and found.partition
-        else None,
-        "identity": annotations.read_numbers(found.identity)
-        if found.identity
-        else None,
+        "partition": _read_partition(found) if split == "official" else None,
+        "identity": _read_identities(found),
     }
     images, listing = found.images, found.images.list()
     rows = join(*tables.values(), listing)
@@ -82,14 +76,37 @@ def load(
     _check_complete(rows, split, found)
     fingerprints = {name: table.fingerprint for name, table in tables.items() if table}
     described = [_describe(table) for table in tables.values() if table]
-    fingerprints["images"] = _fingerprint(rows)
+    parquet = isinstance(images, ParquetSource)
+    fingerprints["images"] = images.fingerprint() if parquet else _fingerprint(rows)
     fingerprints |= _sample(found)
     described.append(_describe_images(rows, listing, images))
     notes = list(_notes(config, split, fingerprints))
+    notes += images.notes() if parquet else ()
     notes += _contradictions(tables["partition"])
     if found.unused and len(rows.missing):
         notes.append(f"{found.unused} is not read, because there is a directory.")
     return Sources(rows, images, fingerprints, (*described, *notes), split)
+
+
+def _read_attributes(found: Layout, config: BuildConfig) -> Table:
+    place, data_set = found.attributes, config.data_set
+    if isinstance(place, ParquetSource):
+        return place.read_attributes(data_set)
+    return annotations.read_attributes(place, data_set, config.allow_wrong_count)
+
+
+def _read_partition(found: Layout) -> Table | None:
+    place = found.partition
+    if isinstance(place, ParquetSource):
+        return place.read_partition()
+    return place and annotations.read_numbers(place, len(celeba.SPLITS) - 1)
+
+
+def _read_identities(found: Layout) -> Table | None:
+    place = found.identity
+    if isinstance(place, ParquetSource):
+        return place.read_identities()
+    return place and annotations.read_numbers(place)
 
 
 def _choose_split(config: BuildConfig, found: Layout) -> str:
@@ -119,6 +136,8 @@ def _notes(
 def _contradictions(partition: Table | None) -> Iterator[str]:
     """Says in how many rows a partition of all of CelebA is not the official one."""
     if partition is None or len(partition) != celeba.IMAGE_COUNT:
+        return
+    if partition.fingerprint["official"]:
         return
     official = np.searchsorted(celeba.SPLIT_ENDS, np.arange(len(partition)), "right")
     wrong = (partition.values[np.argsort(partition.names)] != official).sum()
@@ -163,7 +182,8 @@ def _renamed(
     alike = (name for name in names if os.path.splitext(name)[0] in stems)
     name = next(alike, b"")
     stem, own = os.path.splitext(name)
-    if name and own.lower() in _ENDINGS:
+    parquet = isinstance(found.images, ParquetSource)
+    if name and own.lower() in _ENDINGS and not parquet:
         return RenamedSource(found.images, stems[stem].decode(), own.decode())
     shown = ", ".join(name.decode(errors="replace") for name in names[:3]) or "no file"
     nested = next((name.decode() for name in names if name.endswith(b".zip")), "")

@@ -36,7 +36,7 @@ def find(plan: Plan, reports: Sequence[ShardReport]) -> list[Rejection]:
     )
     order = np.lexsort((names, digests))
     names, split, digests = names[order], split[order], digests[order]
-    is_first = np.append(True, digests[1:] != digests[:-1])
+    is_first = np.append(True, digests[1:] != digests[:-1])[: len(digests)]
     kept = np.flatnonzero(is_first)[np.cumsum(is_first) - 1]  # of each image's group
     return [
         (names[i].decode(), REASON, _detail(names[kept[i]], split[kept[i]]))

@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import functools
 import time
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,14 @@ from beam_pipelines.planning import selection
 from beam_pipelines.planning.selection import Plan
 from beam_pipelines.sources.load import Sources
 from beam_pipelines.sources.rows import match
-from beam_pipelines.writing import duplicates, pipeline, progress, runner, shards
+from beam_pipelines.writing import (
+    copies,
+    duplicates,
+    pipeline,
+    progress,
+    runner,
+    shards,
+)
 from beam_pipelines.writing.shards import ShardReport
 from beam_pipelines.writing.staging import Rejection, Staging, load_reports
 from schemas.manifest import Manifest, Shard
@@ -61,6 +69,7 @@ class Written:
       work: what this run did for it.
       passes: how many were needed, those of an interrupted run included.
       duplicates: images that are in another split, too.
+      encoding: what was done to images of other formats, as a source of the manifest.
     """
 
     plan: Plan
@@ -69,6 +78,7 @@ class Written:
     work: Work
     passes: int
     duplicates: int
+    encoding: dict[str, dict[str, Any]]
 
     @property
     def turned(self) -> int:
@@ -103,6 +113,10 @@ def write(
         plan = selection.replace(plan, _rows(plan, rejected), config)
     work = Work()
     while True:
+        near = copies.bring_near(
+            found.images, plan, staging.store, task.size is not None
+        )
+        task = dataclasses.replace(task, source=near)
         reports = _write_plans(list(shards.shard_plans(plan)), task, run, work)
         _check_sizes(reports, staging)
         rejected = [row for report in reports for row in report.rejected]
@@ -117,7 +131,8 @@ def write(
         staging.save_retries(done)
         plan = selection.replace(plan, _rows(plan, rejected), config)
     excluded = (*_missing(plan), *(row for rejected in done for row in rejected))
-    return Written(plan, reports, excluded, work, len(done) + 1, len(doubles))
+    encoding, passes = copies.encoding(staging.store), len(done) + 1
+    return Written(plan, reports, excluded, work, passes, len(doubles), encoding)
 
 
 def _write_plans(
@@ -163,7 +178,7 @@ def manifest(config: BuildConfig, found: Sources, written: Written) -> Manifest:
         image_shape=(height, width, 3),
         config=config.recipe(),
         class_weights=_class_weights(written.plan, config),
-        sources=found.fingerprints,
+        sources=found.fingerprints | written.encoding,
         shards=tuple(
             Shard(split=split, **{key: getattr(report, key) for key in _REPORTED})
             for report, (_, split, _) in zip(

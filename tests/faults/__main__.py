@@ -10,7 +10,7 @@ import argparse
 import importlib
 import sys
 
-PARTS = ("kills", "catalogues", "fuzzing", "concurrency", "soak")
+PARTS = ("kills", "catalogues", "fuzzing", "parquet", "concurrency", "soak")
 
 
 def main() -> int:

@@ -86,4 +86,4 @@ def test_duplicates_of_unusable_images(small_celeba, builder):
     flags = ("--split=official", "--balance=none", "--max_bad_fraction=0.1")
     assert builder(*flags) == ExitCode.OK
     reasons = {row["name"]: row["reason"] for row in _excluded(builder)}
-    assert reasons == {"000002.jpg": "damaged", "000051.jpg": "duplicate"}
+    assert reasons == {"000002.jpg": "truncated", "000051.jpg": "duplicate"}
