@@ -15,6 +15,7 @@ from pathlib import Path
 from beam_pipelines.config import BuildConfig
 from beam_pipelines.datasets import DATASETS
 from beam_pipelines.sources import load as sources
+from beam_pipelines.sources import parquet
 from beam_pipelines.sources.annotations import attribute_bits
 from beam_pipelines.sources.parquet import ParquetSource
 from beam_pipelines.sources.rows import Rows
@@ -22,7 +23,7 @@ from schemas.dataset import DataSet
 from support import command, files
 from support.command import option
 from support.errors import input_error, output_error
-from support.images import require_local
+from support.images import ENCODING, require_local
 from support.progress import Progress
 
 
@@ -50,6 +51,11 @@ def convert(config: ConvertConfig) -> None:
       UserError: exit 3, the Parquet files cannot be read; exit 4, the directory is not
         empty, or the disk is full.
     """
+    if parquet.find(config.celeba_dir) is None:
+        raise input_error(
+            f"{config.celeba_dir} contains no Parquet files.",
+            "Give --celeba_dir the directory that does.",
+        )
     wanted = BuildConfig(
         celeba_dir=config.celeba_dir, dataset=config.dataset, split="official"
     )
@@ -92,7 +98,7 @@ def _write(images: ParquetSource, rows: Rows, folder: Path, data_set: DataSet) -
     ):
         encoded = images.copy(rows.names, archive, line.update)
     if encoded:
-        print(f"{encoded:,} PNG images encoded as JPEG")
+        print(f"{encoded:,} PNG images encoded as {ENCODING}")
     signs = [
         (2 * attribute_bits(rows.attributes, index).astype(int) - 1).tolist()
         for index in range(len(data_set.attributes))

@@ -3,6 +3,7 @@
 The types are TypedDicts, see `Document`, and dataclasses; pydantic checks them.
 """
 
+import functools
 import os
 import textwrap
 from pathlib import Path
@@ -74,7 +75,7 @@ def parse_json(text: str | bytes, kind: type[_T]) -> _T:
       DocumentError: it is damaged or of another type; names the first wrong key.
     """
     try:
-        return pydantic.TypeAdapter(kind).validate_json(text)
+        return _adapter(kind).validate_json(text)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         if first["type"] == "json_invalid":
@@ -84,3 +85,8 @@ def parse_json(text: str | bytes, kind: type[_T]) -> _T:
         what = textwrap.shorten(what, 100, placeholder=" ...")  # many choices
         problem = "is damaged or of another version"
         raise DocumentError(f"{problem}: {key}: {what}.") from error
+
+
+@functools.cache  # making one takes milliseconds
+def _adapter(kind: type[_T]) -> pydantic.TypeAdapter[_T]:
+    return pydantic.TypeAdapter(kind)

@@ -64,5 +64,5 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 def nearest(name: str, candidates: Iterable[str]) -> list[str]:
     """The one or two candidates that look like `name`, if any do."""
     lowered = {candidate.lower(): candidate for candidate in candidates}
-    near = difflib.get_close_matches(name.lower(), lowered, n=2, cutoff=0.6)
+    near = difflib.get_close_matches(name[:99].lower(), lowered, n=2, cutoff=0.6)
     return [lowered[match] for match in near]

@@ -2,6 +2,7 @@
 
     python -m trainer.predict --run_dir=RUN --output=out.csv photo.jpg folder/ faces.zip
     python -m trainer.predict --run_dir=RUN --annotate=DIR 'photos/**/*.jpg'
+    python -m trainer.predict --run_dir=RUN --align --output=out.csv photos/
 
 A directory stands for the JPEG and PNG files in it at any depth, by their suffixes, a
 zip file for those in it, a quoted pattern for its matches. Files that cannot be read
@@ -13,12 +14,18 @@ abstained (whether the probability is in the band of --abstain, so that the labe
 not be used). image_id is the file's name; where several images have one name, their
 paths as they were given. Decoding, resize and model are those of the evaluation, so the
 files of a dataset get the probabilities of `predictions.csv`.
+
+With --align (the extra `align`) the faces in photos are found and brought to where
+CelebA's aligned images have them. The output then has a row for each face and one for
+each image without any or that cannot be read, and more columns: face (1, 2, ... from
+left to right), x, y, width and height of its box, score (of the detector) and error.
 """
 
 import dataclasses
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,8 +45,15 @@ from support.text import printable
 from trainer.config import FROM_1, check_numbers
 from trainer.evaluation import calibration
 from trainer.inference import annotate, images
+from trainer.inference.detector import detector
 from trainer.inference.images import InputImage
-from trainer.inference.predictor import COLUMNS, Predictor
+from trainer.inference.predictor import (
+    COLUMNS,
+    FACE_COLUMNS,
+    NO_FACE,
+    AspectWarning,
+    Predictor,
+)
 from trainer.loop import runtime, wakeup
 
 __all__ = ["PredictConfig", "Predictor", "main", "predict"]
@@ -47,7 +61,11 @@ __all__ = ["PredictConfig", "Predictor", "main", "predict"]
 _SUFFIXES = (".csv", ".json")
 _ROWS_SHOWN = 20
 #: The first characters of the files that are written here, which may be replaced.
-_STARTS = (",".join(COLUMNS) + "\n", '{\n "model": {')
+_STARTS = (
+    ",".join(COLUMNS) + "\n",
+    ",".join([*COLUMNS, *FACE_COLUMNS, "error"]) + "\n",
+    '{\n "model": {',
+)
 _ABSTAINED = "abstained"
 
 
@@ -69,6 +87,9 @@ class PredictConfig:
         "Abstain where the probability is less than this away from 0.5; default: as in "
         f"the run's metrics.json, else {calibration.ABSTAIN}.",
         (0, 0.5),
+    )
+    align: bool = command.option(
+        False, "Find the faces in photos, and predict each, aligned as CelebA's images."
     )
     batch_size: int = command.option(64, "Images per step; changes no result.", FROM_1)
 
@@ -117,48 +138,79 @@ def predict(config: PredictConfig, words: Sequence[str]) -> None:
     """Predicts the named images; writes and prints what the options ask for.
 
     Raises:
-      UserError: no image is named (exit 2); a path is wrong, or none of the images can
-        be read (3); output cannot be written (4); a damaged model (5); no memory for
-        the batch (7).
+      UserError: no image is named, or --align without its extra or for a model of
+        another data set (exit 2); a path is wrong, or none of the images can be read
+        (3); output cannot be written (4); a damaged model or detector (5); no memory
+        for the batch (7).
     """
     if not words:
         raise usage_error(
             "No image is named.", "Add files, directories, zip files or patterns."
         )
+    if config.align:
+        detector()  # or refuse at once
     others: list[str] = []
     found = images.find(words, others)
     predictor = Predictor(config.run_dir, config.abstain)
-    with (
-        Progress(len(found), "predicting") as progress,
-        runtime.memory_errors(config.batch_size),
-    ):
-        table = predictor.predict(found, config.batch_size, progress.update)
+    table = _predicted(config, predictor, found)
     if others:
         print(f"skipped {printable(images.counted(others))}", file=sys.stderr)
-    skipped = _report_skipped(found, table["error"])
-    readable = table[table["error"] == ""]
+    number = table["image"] if config.align else table.index
+    skipped = _report_skipped([found[n] for n in number], table["error"])
+    readable = table[table["error"].isin(["", NO_FACE])]
+    predicted = table[table["error"] == ""]
     if readable.empty:
-        cause = f"None of {len(table):,} images could be read."
+        cause = f"None of {len(found):,} images could be read."
         raise input_error(cause, "Name JPEG or PNG images.")
     if config.output:
-        _write(config.output, readable, predictor.facts, skipped)
+        rows = table if config.align else predicted
+        _write(config.output, rows, predictor.facts, skipped)
     if config.annotate:
-        shown = [found[number] for number in readable.index]
+        shown = [found[n] for n in dict.fromkeys(number[readable.index])]
         with Progress(len(shown), "annotating") as progress:
             errors = annotate.write(
                 config.annotate, shown, readable, predictor.label_names, progress.update
             )
         _report_skipped(shown, errors)
-    _show(readable, predictor, _ROWS_SHOWN if config.output else len(readable))
+    _show(predicted, predictor, _ROWS_SHOWN if config.output else len(predicted))
+    _print_counts(config, found, table.assign(image=number))
+
+
+def _predicted(
+    config: PredictConfig, predictor: Predictor, found: Sequence[InputImage]
+) -> pd.DataFrame:
+    """Predicts with a progress bar; what Python would warn of is one line."""
+    with (
+        Progress(len(found), "predicting") as progress,
+        runtime.memory_errors(config.batch_size),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.simplefilter("always", AspectWarning)
+        table = predictor.predict(
+            found, config.batch_size, progress.update, config.align
+        )
+    for warning in caught:
+        print(f"warning: {warning.message}", file=sys.stderr)
+    return table
+
+
+def _print_counts(
+    config: PredictConfig, found: Sequence[InputImage], table: pd.DataFrame
+) -> None:
+    """Prints the notes on a table with a column `image`, and how much was predicted."""
+    images_of = table.drop_duplicates("image")
     names = [images.in_utf8(image.name) for image in found]
-    by_path = (table["image_id"] != names).sum()
+    by_path = (images_of["image_id"] != names).sum()
     if by_path:
         print(f"note: {by_path:,} images share their names: image_id is their path")
-    if transparent := table["transparent"].sum():
+    if transparent := images_of["transparent"].sum():
         print(f"note: {transparent:,} transparent images were put on white")
     outputs = ", ".join(name for name in (config.output, config.annotate) if name)
     arrow = f" -> {outputs}" if outputs else ""
-    print(f"{len(readable):,} of {len(table):,} images predicted{arrow}")
+    predicted = table[table["error"] == ""]
+    what = f"{len(predicted):,} faces in " if config.align else ""
+    count = predicted["image"].nunique()
+    print(f"{what}{count:,} of {len(found):,} images predicted{arrow}")
 
 
 def _report_skipped(
@@ -180,12 +232,16 @@ def _write(
     skipped: list[dict[str, str]],
 ) -> None:
     rows = table[COLUMNS]
+    if "face" in table:
+        rows = table[[*COLUMNS, *FACE_COLUMNS, "error"]]
     if name.lower().endswith(".csv"):
         text = rows.to_csv(index=False)
     else:
         document = {
             "model": facts,
-            "predictions": rows.astype({"label": int}).to_dict("records"),
+            "predictions": rows.astype(object)
+            .where(rows.notna(), None)
+            .to_dict("records"),
             "skipped": skipped,
         }
         text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
@@ -199,8 +255,14 @@ def _show(table: pd.DataFrame, predictor: Predictor, most: int) -> None:
     labels = table["label"].map(dict(enumerate(predictor.label_names)))
     labels = labels.mask(table["abstained"], _ABSTAINED)
     shown = table[["image_id", "probability"]].assign(label=labels).head(most)
-    ids = shown["image_id"].map(printable)
-    width = max(len("image"), ids.str.len().max())
+    ids = [printable(image_id) for image_id in shown["image_id"]]
+    if "face" in table:
+        boxes = table[FACE_COLUMNS[:-1]].itertuples(index=False)
+        ids = [
+            f"{image_id} {face}: {width}x{height} at {x}, {y}"
+            for image_id, (face, x, y, width, height) in zip(ids, boxes, strict=False)
+        ]
+    width = max(map(len, ["image", *ids]))
     print(f"probability of (perceived) {predictor.label_names[1]}")
     print(f"{'image':{width}}  probability  label")
     for row in shown.assign(image_id=ids).itertuples():

@@ -20,7 +20,7 @@ from beam_pipelines.sources.parquet import Copies, ParquetSource
 from beam_pipelines.writing.store import Store
 from support import files
 from support.errors import UserError
-from support.images import JPEG_QUALITY, SUBSAMPLING
+from support.images import ENCODING
 from support.progress import Progress
 
 _NAME = "images-{}.zip"
@@ -63,8 +63,7 @@ def encoding(store: Store) -> dict[str, dict[str, Any]]:
         number, count = number + 1, count + record["encoded"]
     if not count:
         return {}
-    how = f"JPEG, quality {JPEG_QUALITY}, subsampling {':'.join(SUBSAMPLING)}"
-    return {"encoded_again": {"images": count, "from": "PNG", "to": how}}
+    return {"encoded_again": {"images": count, "from": "PNG", "to": ENCODING}}
 
 
 def _complete(source: ParquetSource, store: Store) -> Iterator[ZipSource]:

@@ -109,6 +109,16 @@ def forge_png(height: int, width: int) -> bytes:
     return bytes(data)
 
 
+def many_fields() -> bytes:
+    """A JPEG whose EXIF has thousands of fields, each of the same 60,000 bytes."""
+    fields = [struct.pack("<HHLL", n, 1, 60_000, 0) for n in range(0x1000, 0x2000)]
+    fields.append(struct.pack("<HHLHH", 0x0112, 3, 1, 1, 0))
+    tiff = b"II*\0\x08\0\0\0" + struct.pack("<H", len(fields)) + b"".join(fields)
+    segment = b"Exif\0\0" + tiff + bytes(15_000)
+    head = b"\xff\xe1" + struct.pack(">H", len(segment) + 2)
+    return _SMALL[:2] + head + segment + _SMALL[2:]
+
+
 def many_scans() -> bytes:
     """A JPEG of 100 kB that makes a decoder go over 9 million pixels 500 times."""
     large = encode("JPEG", Image.new("RGB", (3_000, 3_000)), progressive=True)
@@ -129,6 +139,7 @@ FORGED = [
         "truncated",
     ),
     Case("JPEG of 0x0", forge_jpeg(0, 0), "damaged"),
+    Case("JPEG of 4096 fields of 60 kB", many_fields(), ""),
     Case("PNG of 65500x65500", forge_png(65_500, 65_500), _PNG, "too large"),
     Case("JPEG of 500 scans", many_scans(), "too large"),
     Case("PNG of 7000x7000", forge_png(7_000, 7_000), _PNG, "damaged"),

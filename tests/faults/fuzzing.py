@@ -48,7 +48,11 @@ from trainer.predict import PredictConfig
 from trainer.subgroups import SubgroupsConfig
 from trainer.sweep import SweepConfig
 
-EXAMPLES = 20_000  # of each property in `make faults`
+EXAMPLES = 10_000  # of each property in `make faults`
+
+#: What hypothesis keeps for its next start, which would else be in the repository.
+_STORAGE = os.path.join(tempfile.gettempdir(), "celeba-hypothesis")
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", _STORAGE)
 
 SHAPES = DataSet(
     About("shapes", "Shapes", "Anyone may use them.", "https://example.org"),

@@ -1,25 +1,17 @@
 """Finds faces in photos, and brings them to where CelebA's aligned images have them.
 
-The detector is MTCNN (Zhang, Zhang, Li, Qiao 2016, "Joint Face Detection and Alignment
-using Multitask Cascaded Convolutional Networks"), of the package `mtcnn`, the extra
-`align`. Its weights are pickles, which can run code when they are read: their SHA-256
-is compared before they are opened.
+The detector needs the extra `align`, see `trainer.inference.detector`.
 """
 
-import functools
-import importlib.util
 import threading
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from scipy import ndimage
 
 from schemas import celeba
-from support.errors import ExitCode, UserError, usage_error
-from support.files import sha256_file
 from support.images import resize
+from trainer.inference.detector import detector
 
 #: Mean positions (x, y) in CelebA's aligned images of both eyes, the nose's tip and the
 #: corners of the mouth, the image's left ones first, and their standard deviations:
@@ -31,16 +23,8 @@ POSITIONS = np.array(
 _DEVIATIONS = np.array([(2.3, 1.3), (1.8, 1.4), (6.4, 4.0), (3.5, 2.1), (3.3, 1.9)])
 _WEIGHTS = 1 / (_DEVIATIONS**2).sum(axis=1)
 
-#: The weights inside of mtcnn 1.0.0, in the order of its three stages.
-_SHA256 = {
-    "pnet.lz4": "ea6b0c3e685ebee3165326ad6484acc95f2ef78f1c94fbf40a55704fa989f7b5",
-    "rnet.lz4": "cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee",
-    "onet.lz4": "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
-}
-_INSTALL = "Install the extra: pip install -e '.[align]'"
-
 #: Larger photos are made smaller for the detector: their longer side has these pixels.
-_LONGER_SIDE = 1280
+_LONGER_SIDE = 1024
 #: One at a time: TensorFlow uses all cores for it, and it may take some 100 MB.
 _DETECTING = threading.Lock()
 
@@ -60,7 +44,7 @@ class Face(NamedTuple):
 
 
 def find_faces(image: np.ndarray) -> list[Face]:
-    """Finds the faces of an image; their sides are at least 1/64 of its longer side.
+    """Finds the faces of an image; their sides are at least 1/51 of its longer side.
 
     Args:
       image: (height, width, 3) uint8, RGB, its EXIF orientation applied.
@@ -168,35 +152,3 @@ def similarity(
     shift = goal - factor * middle
     real, imaginary = factor.real, factor.imag
     return np.array([(real, -imaginary, shift.real), (imaginary, real, shift.imag)])
-
-
-@functools.cache
-def detector() -> Any:
-    """The detector, loaded once.
-
-    Raises:
-      UserError: the extra is not installed (exit 2), or its weights are not those that
-        are known here (exit 5).
-    """
-    if importlib.util.find_spec("mtcnn") is None:
-        raise usage_error("Finding faces needs mtcnn, not installed here.", _INSTALL)
-    import mtcnn
-    from mtcnn.stages import StageONet, StagePNet, StageRNet
-
-    folder = Path(mtcnn.__file__).parent / "assets" / "weights"
-    for name, expected in _SHA256.items():
-        path = folder / name
-        if not path.is_file() or sha256_file(path) != expected:
-            raise UserError(
-                f"{path} is not the file of mtcnn 1.0.0; it is not opened.",
-                "Install it again: pip install --force-reinstall mtcnn==1.0.0",
-                ExitCode.INTEGRITY,
-            )
-    kinds = (StagePNet, StageRNet, StageONet)
-    with tf.device("CPU:0"):
-        # By their absolute paths: a bare name is looked for in the working directory.
-        stages = [
-            kind(weights=str(folder / name))
-            for kind, name in zip(kinds, _SHA256, strict=True)
-        ]
-    return mtcnn.MTCNN(stages, device="CPU:0")

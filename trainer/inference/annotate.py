@@ -26,28 +26,58 @@ _FRACTION, _SMALLEST = 0.08, 14
 _LONGEST_NAME = 200  # bytes; file systems take 255
 
 
-def draw(pixels: np.ndarray, caption: str, color: str) -> np.ndarray:
+def draw(
+    pixels: np.ndarray, caption: str, color: str, fraction: float = _FRACTION
+) -> np.ndarray:
     """Puts a strip with a caption below an image; none of its pixels is covered.
 
     Args:
       pixels: (height, width, 3) uint8, RGB.
       caption: one line of text.
       color: of the strip, as "#rrggbb"; the text is white.
+      fraction: height of the text, of the image's shorter side.
 
     Returns:
       (height + strip, at least width, 3) uint8: wider where the caption is.
     """
     height, width = pixels.shape[:2]
-    font = ImageFont.load_default(max(_SMALLEST, round(_FRACTION * min(height, width))))
+    font = _font(fraction * min(height, width))
     needed = font.getlength(caption) + font.size
     if needed > width:
-        font = ImageFont.load_default(max(_SMALLEST, int(font.size * width / needed)))
+        font = _font(int(font.size * width / needed))
     room, strip = int(font.getlength(caption) + font.size), round(1.7 * font.size)
     canvas = Image.new("RGB", (max(width, room), height + strip), color)
     canvas.paste(Image.fromarray(pixels), ((canvas.width - width) // 2, 0))
     middle = (canvas.width / 2, height + strip / 2)
     ImageDraw.Draw(canvas).text(middle, caption, "white", font, anchor="mm")
     return np.asarray(canvas)
+
+
+def frame(pixels: np.ndarray, box: Sequence[int], text: str, color: str) -> np.ndarray:
+    """Draws a frame around a face, its number above.
+
+    Args:
+      pixels: (height, width, 3) uint8, RGB.
+      box: (x, y, width, height), pixels.
+      text: the number.
+      color: as "#rrggbb".
+
+    Returns:
+      (height, width, 3) uint8.
+    """
+    x, y, width, height = box
+    image = Image.fromarray(pixels)
+    font = _font(_FRACTION / 2 * min(image.size))
+    line = max(2, int(font.size / 8))
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((x, y, x + width, y + height), outline=color, width=line)
+    at = (x, max(y - line, font.size))
+    pen.text(at, text, color, font, "lb", stroke_width=line, stroke_fill="white")
+    return np.asarray(image)
+
+
+def _font(size: float) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(max(_SMALLEST, round(size)))
 
 
 def caption(
@@ -121,7 +151,8 @@ def write(
     Args:
       folder: new or empty.
       images: those that were predicted.
-      table: a row for each: image_id, probability, label, abstained.
+      table: a row for each: image_id, probability, label, abstained; or of aligned
+        faces one or several for each, see `Predictor.predict`.
       names: of the labels 0 and 1.
       progress: called with the number of images done since the last call.
 
@@ -133,9 +164,11 @@ def write(
         longer empty.
     """
     folder = Path(os.path.realpath(folder))
-    targets = file_names(table["image_id"].tolist())
-    columns = (table[name] for name in ("probability", "label", "abstained"))
-    rows = zip(images, targets, zip(*columns, strict=True), strict=True)
+    number = table["image"] if "image" in table else np.arange(len(table))
+    rows = [group for _, group in table.groupby(number, sort=False)]
+    ids = [group["image_id"].iloc[0] for group in rows]
+    targets = file_names(ids)
+    rows = zip(images, targets, rows, strict=True)
     errors = []
     with output_errors(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +179,7 @@ def write(
             for error in thread_map(annotate, rows, ahead=2 * cores()):
                 errors.append(error)
                 progress(1)
-            index = pd.DataFrame({"file": targets, "image_id": table["image_id"]})
+            index = pd.DataFrame({"file": targets, "image_id": ids})
             written = np.array(errors) == ""
             index[written].to_csv(unfinished / INDEX, index=False)
             check_folder(folder)  # another program may have filled it
@@ -155,15 +188,28 @@ def write(
 
 
 def _annotate(
-    folder: Path, names: Sequence[str], row: tuple[InputImage, str, tuple]
+    folder: Path, names: Sequence[str], row: tuple[InputImage, str, pd.DataFrame]
 ) -> str:
-    image, target, (probability, label, abstained) = row
+    image, target, rows = row
     try:
-        pixels = on_white(image.load())
+        drawn = on_white(image.load())
     except BadImage as error:
         return str(error)
-    color = MUTED if abstained else PRIMARY if label else SECONDARY
-    drawn = draw(pixels, caption(probability, label, abstained, names), color)
+    strips = []
+    for each in rows.itertuples():
+        if pd.isna(each.label):
+            strips.append((each.error, MUTED))
+            continue
+        color = MUTED if each.abstained else PRIMARY if each.label else SECONDARY
+        text = caption(each.probability, each.label, each.abstained, names)
+        if "face" in rows:
+            box = (each.x, each.y, each.width, each.height)
+            drawn = frame(drawn, box, str(each.face), color)
+            text = f"{each.face}: {text}" if len(rows) > 1 else text
+        strips.append((text, color))
+    fraction = _FRACTION / 2 if len(strips) > 1 else _FRACTION
+    for text, color in strips:
+        drawn = draw(drawn, text, color, fraction)
     (folder / target).write_bytes(
         simplejpeg.encode_jpeg(drawn, quality=JPEG_QUALITY, colorsubsampling="444")
     )

@@ -507,7 +507,16 @@ def test_converted_files_give_the_same_shards(
     assert builder.manifest.shards == expected.shards
     assert builder.manifest.sources["images"] == expected.sources["images"]
     assert command.guard(convert.main, flags) == ExitCode.OUTPUT
+    flags[2] = f"--output_dir={tmp_path / 'newer'}"
+    hf_copy.set_images(lambda data, path: (data, f"my {path}"))
+    hf_copy.write(folder)
+    assert command.guard(convert.main, flags) == ExitCode.INPUT_DATA
+    assert "'my 000001.jpg' cannot be named in a list" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*newer*")) + list(tmp_path.glob(".*newer*"))
     flags[1] = f"--celeba_dir={new}"
+    assert command.guard(convert.main, flags) == ExitCode.INPUT_DATA
+    assert "contains no Parquet files" in capsys.readouterr().err
+    hf_copy.write(new)
     assert command.guard(convert.main, flags) == ExitCode.INPUT_DATA
     assert "the build reads it as it is" in capsys.readouterr().err
 

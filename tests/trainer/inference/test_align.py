@@ -8,41 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beam_pipelines.sample.faces import draw_face
-from beam_pipelines.sample.people import draw_attributes, draw_person
 from schemas import celeba
 from support.errors import ExitCode, UserError
 from support.images import resize
+from tests.trainer.inference.photos import needs_mtcnn, photo
 from trainer.inference import align
+from trainer.inference.detector import detector
 
 HEIGHT, WIDTH = celeba.ALIGNED_SIZE
-needs_mtcnn = pytest.mark.skipif(
-    importlib.util.find_spec("mtcnn") is None, reason="mtcnn is not installed"
-)
-
-
-def synthetic(seed: int) -> np.ndarray:
-    """One of the faces of the sample, (218, 178, 3) uint8."""
-    rng = np.random.default_rng(seed)
-    person = draw_person(seed, rng)
-    return draw_face(person, draw_attributes(person, rng) - {"Blurry"}, rng)
-
-
-def photo(*faces: tuple[int, float, float, float, float], size=(360, 520)):
-    """A gray photo with faces: seed, x and y of the center, scale, degrees."""
-    canvas = Image.new("RGB", size[::-1], (120, 128, 122))
-    for seed, x, y, scale, degrees in faces:
-        image = Image.fromarray(synthetic(seed))
-        image = image.resize((round(WIDTH * scale), round(HEIGHT * scale)))
-        mask = Image.new("L", image.size, 255)
-        image, mask = (
-            each.rotate(degrees, Image.Resampling.BICUBIC, expand=True)
-            for each in (image, mask)
-        )
-        canvas.paste(
-            image, (round(x - image.width / 2), round(y - image.height / 2)), mask
-        )
-    return np.asarray(canvas)
 
 
 def moved(points: np.ndarray, scale: float, degrees: float, shift) -> np.ndarray:
@@ -163,13 +136,13 @@ def test_changed_weights_are_not_opened(tmp_path, monkeypatch):
     weights = package / "assets" / "weights" / "onet.lz4"
     weights.write_bytes(weights.read_bytes() + b".")
     monkeypatch.setattr(mtcnn, "__file__", str(package / "__init__.py"))
-    align.detector.cache_clear()
+    detector.cache_clear()
     with pytest.raises(UserError, match="onet.lz4 is not the file of mtcnn") as caught:
-        align.detector()
+        detector()
     assert caught.value.exit_code == ExitCode.INTEGRITY
     weights.unlink()
     with pytest.raises(UserError, match="onet.lz4 is not the file of mtcnn"):
-        align.detector()
+        detector()
 
 
 @needs_mtcnn
@@ -178,13 +151,13 @@ def test_weights_in_the_working_directory_are_not_read(tmp_path, monkeypatch):
     for name in ("pnet.lz4", "rnet.lz4", "onet.lz4"):
         (tmp_path / name).write_bytes(b"no pickle")
     monkeypatch.chdir(tmp_path)
-    align.detector.cache_clear()
-    assert align.detector() is align.detector()
+    detector.cache_clear()
+    assert detector() is detector()
 
 
 def test_missing_extra_is_a_usage_error(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    align.detector.cache_clear()
+    detector.cache_clear()
     with pytest.raises(UserError, match=r"pip install -e '.\[align\]'") as caught:
         align.find_faces(np.zeros((50, 50, 3), np.uint8))
     assert caught.value.exit_code == ExitCode.USAGE

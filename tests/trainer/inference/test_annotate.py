@@ -97,6 +97,41 @@ def test_annotate_writes_each_prediction(tmp_path):
     assert [path.name for path in folder.parent.iterdir()] == ["out"]
 
 
+def test_annotate_frames_each_face_and_has_a_strip_for_it(tmp_path):
+    pixels = np.full((300, 400, 3), 255, np.uint8)
+    table = pd.DataFrame(
+        {
+            "image_id": ["a.jpg", "a.jpg", "b.jpg"],
+            "image": [0, 0, 1],
+            "probability": [0.9, 0.1, np.nan],
+            "label": pd.array([1, 0, pd.NA], "Int64"),
+            "abstained": False,
+            "error": ["", "", "no face found"],
+            "face": [1, 2, 0],
+            "x": pd.array([50, 250, pd.NA], "Int64"),
+            **{name: pd.array([100, 100, pd.NA], "Int64") for name in ("y", "width")},
+            "height": pd.array([120, 120, pd.NA], "Int64"),
+        }
+    )
+    found = [image for n in range(2) for image in images.from_source(pixels, n)]
+    assert annotate.write(tmp_path / "out", found, table, NAMES) == ["", ""]
+    index = pd.read_csv(tmp_path / "out" / "index.csv")
+    assert index["image_id"].tolist() == ["a.jpg", "b.jpg"]
+    two, none = (
+        simplejpeg.decode_jpeg((tmp_path / "out" / name).read_bytes()).astype(int)
+        for name in index["file"]
+    )
+    for x, color in ((50, PRIMARY), (250, SECONDARY)):
+        for at in ((150, x), (150, x + 100), (100, x + 50), (220, x + 50)):
+            assert np.abs(two[at] - COLORS[color]).max() < 40
+        assert (two[150, x + 50] > 240).all()
+    assert np.abs(two[-3, 2] - COLORS[SECONDARY]).max() < 8
+    strip = (len(two) - 300) // 2
+    assert np.abs(two[-strip - 3, 2] - COLORS[PRIMARY]).max() < 8
+    assert (none[:300] > 240).all()
+    assert np.abs(none[-3, 2] - COLORS[MUTED]).max() < 8
+
+
 def test_annotate_directory_is_complete_and_overwrites_nothing(tmp_path):
     folder = tmp_path / "out"
     row = {"probability": [0.9], "label": [1], "abstained": [False]}

@@ -11,17 +11,21 @@ import pandas as pd
 import pytest
 import simplejpeg
 import tensorflow as tf
+from PIL import ExifTags, Image
 
 from support import command
 from support.errors import ExitCode, UserError
-from support.images import decode_rgb
+from support.images import decode_rgb, upright
 from tests.faults import catalogues
 from tests.trainer import tiny_run
+from tests.trainer.inference.photos import needs_mtcnn, photo
 from trainer import main as train_main
 from trainer import models, predict
 from trainer.config import TrainConfig
 from trainer.data import open_dataset
 from trainer.data.input_pipeline import read_images
+from trainer.inference import align, predictor
+from trainer.inference.predictor import NO_FACE, AspectWarning
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +96,10 @@ def test_predict_any_size_and_order_and_bad_files(run_dir, image_dir, tmp_path, 
         (tmp_path / name).write_bytes(data)
     paths = [large, *(tmp_path / name for name in bad), png, first]
     seen = []
-    table = predict.Predictor(run_dir).predict(
-        paths, batch_size=2, progress=seen.append
-    )
+    with pytest.warns(AspectWarning, match="^1 of 6 images have another aspect"):
+        table = predict.Predictor(run_dir).predict(
+            paths, batch_size=2, progress=seen.append
+        )
     assert table["image_id"].tolist() == [path.name for path in paths]
     assert (table["error"] != "").tolist() == [False, True, True, True, False, False]
     assert table["label"].isna().tolist() == (table["error"] != "").tolist()
@@ -112,9 +117,10 @@ def test_predict_any_size_and_order_and_bad_files(run_dir, image_dir, tmp_path, 
         "path": f"{tmp_path}/web.jpg",
         "error": "neither JPEG nor PNG: it is a web page or another text",
     }
-    assert (
-        f"skipped {tmp_path}/web.jpg: neither JPEG nor PNG" in capsys.readouterr().err
-    )
+    printed = capsys.readouterr().err
+    assert f"skipped {tmp_path}/web.jpg: neither JPEG nor PNG" in printed
+    assert printed.count("training images (32x40), and were distorted to it.") == 1
+    assert "warning: 1 of 6 images" in printed and "Photos need --align" in printed
     output.unlink()
     with pytest.raises(UserError, match="None of 3 images") as caught:
         run(run_dir, f"--output={output}", *(tmp_path / name for name in bad))
@@ -265,6 +271,123 @@ def test_predict_checks_paths_and_flags(tmp_path, monkeypatch, flags, words, cod
     with pytest.raises(UserError, match=words) as caught:
         predict.main(["predict", *flags])
     assert caught.value.exit_code == code
+
+
+@pytest.fixture
+def fake_faces(monkeypatch):
+    """Instead of the detector: a face in the left half of wide images, one in each."""
+
+    def find_faces(image):
+        height, width = image.shape[:2]
+        if height > width:
+            return []
+        return [
+            align.Face((x, 10, 50, 60.4), 0.9, align.POSITIONS / 2 + (x, 5))
+            for x in (1.0, width / 2)[: 1 + (width > 2 * height)]
+        ]
+
+    monkeypatch.setattr(predictor, "find_faces", find_faces)
+    for module in (predict, predictor):
+        monkeypatch.setattr(module, "detector", lambda: None)
+    return find_faces
+
+
+def test_align_gives_a_row_for_each_face(run_dir, tmp_path, capsys, fake_faces):
+    rng = np.random.default_rng(5)
+    two = rng.integers(0, 256, (120, 300, 3), np.uint8)
+    (tmp_path / "cut.jpg").write_bytes(simplejpeg.encode_jpeg(two)[:-900])
+    (tmp_path / "none.png").write_bytes(tf.io.encode_png(two[:, :90]).numpy())
+    (tmp_path / "two.png").write_bytes(tf.io.encode_png(two).numpy())
+    output, folder = tmp_path / "out.csv", tmp_path / "annotated"
+    output.write_text("image_id,probability,label,abstained\nold.jpg,1,1,False\n")
+    run(run_dir, "--align", f"--output={output}", f"--annotate={folder}", tmp_path)
+    table = pd.read_csv(output, keep_default_na=False)
+    columns = "image_id probability label abstained face x y width height score error"
+    assert list(table.columns) == columns.split()
+    assert table["image_id"].tolist() == ["cut.jpg", "none.png", "two.png", "two.png"]
+    assert table["face"].tolist() == [0, 0, 1, 2]
+    assert table["error"].tolist()[1:] == [NO_FACE, "", ""]
+    assert table["error"][0].startswith("truncated: ")
+    boxes = table[["x", "y", "width", "height", "score"]].to_numpy().tolist()
+    assert boxes[:2] == [[""] * 5] * 2
+    assert [float(x) for x in boxes[3]] == [150, 10, 50, 60, 0.9]
+    assert table["probability"].tolist()[:2] == table["label"].tolist()[:2] == [""] * 2
+
+    model = predict.Predictor(run_dir)
+    crops = [align.aligned(two, face, (40, 32)) for face in fake_faces(two)]
+    expected = model.predict(crops)["probability"]
+    assert table["probability"][2:].astype(float).tolist() == pytest.approx(expected)
+    printed = capsys.readouterr()
+    assert "two.png 2: 50x60 at 150, 10" in printed.out
+    assert f"2 faces in 1 of 3 images predicted -> {output}, {folder}" in printed.out
+    assert f"skipped {tmp_path}/none.png: no face found" in printed.err
+    assert "aspect" not in printed.err
+    index = pd.read_csv(folder / "index.csv")
+    assert index["image_id"].tolist() == ["none.png", "two.png"]
+
+    run(run_dir, "--align", f"--output={output}", tmp_path / "none.png")
+    assert "0 faces in 0 of 1 images predicted" in capsys.readouterr().out
+    output = tmp_path / "out.json"
+    run(run_dir, "--align", f"--output={output}", tmp_path / "none.png")
+    document = json.loads(output.read_text())
+    assert document["predictions"][0]["label"] is None
+    assert document["predictions"][0]["error"] == NO_FACE
+    with pytest.raises(UserError, match="None of 1 images could be read"):
+        run(run_dir, "--align", tmp_path / "cut.jpg")
+
+
+def test_align_in_python_names_each_image(run_dir, image_dir, fake_faces):
+    wide = np.zeros((100, 250, 3), np.uint8)
+    seen = []
+    table = predict.Predictor(run_dir).predict(
+        [wide, wide[:, :120], image_dir / "test-001.jpg"],
+        batch_size=2,
+        progress=seen.append,
+        align=True,
+    )
+    assert table["image_id"].tolist() == ["[0]", "[0]", "[1]", "test-001.jpg"]
+    assert table["image"].tolist() == [0, 0, 1, 2]
+    assert table["face"].tolist() == [1, 2, 1, 0]
+    assert table["width"].isna().tolist() == [False, False, False, True]
+    assert sum(seen) == 3
+
+
+def test_align_applies_the_exif_orientation_first(run_dir, fake_faces):
+    tall = np.random.default_rng(1).integers(0, 256, (200, 90, 3), np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    file = io.BytesIO()
+    Image.fromarray(tall).save(file, "PNG", exif=exif)
+    model = predict.Predictor(run_dir)
+    stored, turned = (
+        model.predict(source, align=True)
+        for source in (file.getvalue(), np.ascontiguousarray(upright(tall, 6)))
+    )
+    assert stored["face"].tolist() == turned["face"].tolist() == [1, 2]
+    assert stored["probability"].tolist() == turned["probability"].tolist()
+    assert model.predict(tall, align=True)["error"].tolist() == [NO_FACE]
+
+
+def test_align_is_refused_for_another_data_set(run_dir, tmp_path):
+    copy = shutil.copytree(run_dir, tmp_path / "copy")
+    record = json.loads((copy / "run.json").read_text())
+    record["data"]["dataset"] |= {"key": "shapes", "name": "Shapes"}
+    (copy / "run.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="this model was trained on Shapes") as caught:
+        predict.Predictor(copy).predict([], align=True)
+    assert caught.value.exit_code == ExitCode.USAGE
+
+
+@needs_mtcnn
+def test_align_finds_the_faces_of_a_photo(run_dir, tmp_path):
+    image = photo((3, 130, 170, 1, 15), (4, 380, 190, 1.2, -25))
+    (tmp_path / "photo.jpg").write_bytes(simplejpeg.encode_jpeg(image))
+    run(run_dir, "--align", f"--output={tmp_path / 'out.csv'}", tmp_path / "photo.jpg")
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["face"].tolist() == [1, 2]
+    centers = table["x"] + table["width"] / 2
+    assert centers.tolist() == pytest.approx([130, 380], abs=25)
+    assert table["probability"].between(0, 1).all()
 
 
 @pytest.mark.parametrize(
