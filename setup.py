@@ -68,6 +68,7 @@ setup(
         "support": ["templates/*"],
         "beam_pipelines.reporting": ["templates/*"],
         "trainer.reporting": ["templates/*"],
+        "trainer.demo": ["templates/*"],
     },
     install_requires=BUILD,
     extras_require={

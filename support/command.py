@@ -70,15 +70,21 @@ def from_flags(
     values = {}
     for field in dataclasses.fields(config):
         value = flag_values[field.name].value
-        if isinstance(value, str) and [value] != (value.strip().splitlines() or [""]):
+        if isinstance(value, str) and not _is_one_line(value):
             raise usage_error(
-                f"--{field.name}={value!r} has a line break, or a blank at an end.",
+                f"--{field.name}={value!r}: a line break, a NUL or a blank at an end.",
                 "No flagfile could keep that: rename the file or folder.",
             )
         if isinstance(value, list):
             value = _tuple_of(config, field, value)
         values[field.name] = value
     return config(**values)
+
+
+def _is_one_line(value: str) -> bool:
+    """Tells whether a flagfile gives a value back as it is, and a path may be it."""
+    lines = value.strip().splitlines() or [""]
+    return lines == [value] and "\0" not in value
 
 
 def flags_text(config: Any) -> str:

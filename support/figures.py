@@ -30,6 +30,11 @@ _CSS_NAMES = {
     PAPER: "--paper",
 }
 _SIZE = (4.6, 3.5)  # inches; text keeps 10 points or more on a phone
+_DEFAULTS = {
+    name: value
+    for name, value in matplotlib.rcParamsDefault.items()
+    if name != "backend"  # what draws on a notebook's screen is the notebook's
+}
 _STYLE = {
     "axes.axisbelow": True,
     "axes.edgecolor": GRID,
@@ -119,8 +124,9 @@ def svg(panel: Panel, name: str, layout: Layout | None = None) -> str:
 def _draw(panels: Sequence[Panel], layout: Layout | None, **options) -> bytes:
     count = len(panels)
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # not what the user's matplotlibrc says
-        matplotlib.rcParams.update(_STYLE)
+        # Not what the user's matplotlibrc says; `rcdefaults` would read the style files
+        # in their home, too.
+        matplotlib.rcParams.update(_DEFAULTS | _STYLE)
         if layout is None:
             figure = Figure((_SIZE[0] * count, _SIZE[1]), layout="constrained")
             axes = figure.subplots(1, count, squeeze=False)[0]

@@ -11,7 +11,7 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
@@ -33,39 +33,65 @@ def atomic_writer(path: str | os.PathLike, durable: bool = True) -> Iterator[Bin
         survive a power cut.
     """
     path = Path(path)
-    # Two writers of one path, on any machines, stay apart; `open` honors the umask.
-    unique = f"{secrets.token_hex(4)}.{os.getpid()}"
-    temporary = path.with_name(f".{path.name}.{unique}.tmp")
+    temporary = _temporary(path)
     try:
+        # `open` honors the umask.
         with open(temporary, "wb") as file:
             yield file
             file.flush()
             if durable:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in (*_FULL, errno.EFBIG):
+            error.filename = error.filename or str(path)  # `write` names none
         raise
     if durable:
         _remove_left(path)
         sync_folder(path.parent)
 
 
+@contextlib.contextmanager
+def unfinished_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Makes a folder next to `path` for what will take its name; it goes at the end.
+
+    What a killed process left of one goes, too.
+    """
+    path = Path(path)
+    _remove_left(path)
+    folder = _temporary(path)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    """A hidden name next to `path`: two writers of one, on any machines, stay apart."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{os.getpid()}.tmp")
+
+
 def _remove_left(path: Path) -> None:
-    """Removes what killed processes left of writing this file."""
-    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    """Removes what killed processes left of writing this file or folder."""
+    unique = "[0-9a-f]" * 8
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.{unique}.*.tmp"):
         process = temporary.name.split(".")[-2]
         if process.isdecimal():
             try:
                 os.kill(int(process), 0)
             except ProcessLookupError:
-                temporary.unlink(missing_ok=True)
+                if temporary.is_dir():
+                    shutil.rmtree(temporary, ignore_errors=True)
+                else:
+                    temporary.unlink(missing_ok=True)
             except (OSError, OverflowError):  # it runs, or is none of ours
                 continue
 
 
 def is_temporary(name: str) -> bool:
-    """Tells whether a file is what a killed `atomic_writer` left."""
+    """Tells whether a name is of what a killed process left unfinished here."""
     return re.fullmatch(r"\..+\.\d+\.tmp", name) is not None
 
 
@@ -73,6 +99,21 @@ def atomic_write(path: str | os.PathLike, data: bytes | str) -> None:
     """Writes `data` (text as UTF-8) to `path`, whole or not at all."""
     with atomic_writer(path) as file:
         file.write(encode(data))
+
+
+def atomic_write_all(folder: Path, documents: Mapping[str, bytes | str]) -> None:
+    """Writes files that belong together; readers begin with the first one.
+
+    If one cannot be written, all of the old ones stay. A kill may leave them without
+    the first; it is never next to files of another time.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, data in documents.items():
+            file = stack.enter_context(atomic_writer(folder / name))
+            file.write(encode(data))
+            file.flush()  # a full disk shows here, before anything is replaced
+        (folder / next(iter(documents))).unlink(missing_ok=True)
+        # Leaving the block, the files take their names; the first one is the last.
 
 
 def encode(data: bytes | str) -> bytes:
@@ -261,11 +302,14 @@ def output_errors(folder: str | os.PathLike, needed: int = 0) -> Iterator[None]:
         if isinstance(error, ConnectionError) or error.errno not in errno.errorcode:
             raise
         cause = f"{error.filename or folder} cannot be written: {error.strerror}."
+        remedy = "Choose a folder in which you may write."
+        if error.errno == errno.EFBIG:
+            remedy = "Raise the limit on file sizes (ulimit -f), or use another disk."
         if isinstance(error, NotADirectoryError | FileExistsError):
             path = Path(os.path.abspath(os.fsdecode(error.filename or folder)))
             file = next((part for part in (path, *path.parents) if part.is_file()), "")
             cause = f"{file} is a file, not a folder." if file else cause
-        raise output_error(cause, "Choose a folder in which you may write.") from error
+        raise output_error(cause, remedy) from error
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ and `body`; `page.css` styles plain elements and the classes `eyebrow`, `lead`, 
 `note`, `grid` with `cards` or `charts`, `card`, `chart`, `scroll` (also `dense`),
 `grey`, `facts` and `images` (also `paired`, of figures with a `pair`). The page may
 load nothing: its content security policy allows inline styles and `data:` images only,
-so a name from a data set can neither run a script nor call home.
+so a name from a data set can neither run a script nor call home. A page that a server
+sends with a policy of its own replaces the block `policy`, and adds to `head`.
 """
 
 import base64

@@ -27,6 +27,7 @@ from schemas import example
 from support import command
 from trainer.compare import CompareConfig
 from trainer.config import TrainConfig
+from trainer.demo.__main__ import DemoConfig
 from trainer.evaluate import EvaluateConfig
 from trainer.export import ExportConfig
 from trainer.model_card import ModelCardConfig
@@ -88,6 +89,7 @@ CONFIGS = (
     EvaluateConfig,
     ModelCardConfig,
     PredictConfig,
+    DemoConfig,
     ExportConfig,
     ReportConfig,
     CompareConfig,

@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,14 +140,11 @@ def _export(config: ExportConfig, run: record.RunRecord) -> dict[str, Any]:
         temperature = run.get("temperature", 1.0)
         logits = model.predict_on_batch(images)[:, 0]
         expected = calibration.probabilities(logits, temperature)
-    # On the same disk; the name in it keeps its suffix, which exporters insist on.
-    parent, name = config.target.parent, config.path.name
-    temporary = tempfile.TemporaryDirectory(
-        dir=parent, prefix=f".{name}.", ignore_cleanup_errors=True
-    )
-    with files.output_errors(parent), temporary as folder:
-        unfinished = Path(folder, name)
-        with wakeup.Watch():
+    # The name in the folder keeps its suffix, which exporters insist on.
+    temporary = files.unfinished_folder(config.target)
+    with files.output_errors(config.target.parent), temporary as folder:
+        unfinished = folder / config.path.name
+        with wakeup.Watch(), _write_errors(config.target.parent):
             form.write(export_formats.probability_model(model, temperature), unfinished)
         actual = run_alone(config.format, unfinished, images)
         difference = check(actual, expected, config.format)
@@ -161,6 +159,21 @@ def _export(config: ExportConfig, run: record.RunRecord) -> dict[str, Any]:
         }
         _publish(unfinished, config, description)
     return description
+
+
+@contextlib.contextmanager
+def _write_errors(folder: Path) -> Iterator[None]:
+    """Turns what TensorFlow raises when it cannot write into an error of the disk."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        # Not a lack of memory: that of a CPU ends the process.
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            raise files.full_disk_error(folder) from error
+        raise output_error(
+            f"{folder} cannot be written: {str(error).splitlines()[0]}.",
+            "Choose an --output on another disk.",
+        ) from error
 
 
 def describe(name: str, export: Path, run: record.RunRecord) -> dict[str, Any]:
@@ -333,13 +346,15 @@ def _publish(
     for file in (unfinished, *unfinished.rglob("*")):
         if file.is_file():
             files.sync_file(file)
-    record_path.unlink(missing_ok=True)
-    if target.is_dir():
-        files.exchange(unfinished, target)  # the old one goes with the temporary one
-    else:
-        os.replace(unfinished, target)
-    files.sync_folder(target.parent)
-    files.atomic_write(record_path, json.dumps(description, indent=1) + "\n")
+    with files.atomic_writer(record_path) as file:
+        file.write(files.encode(json.dumps(description, indent=1) + "\n"))
+        file.flush()  # a full disk shows here, before anything is replaced
+        record_path.unlink(missing_ok=True)
+        if target.is_dir():
+            files.exchange(unfinished, target)  # the old one goes with the folder
+        else:
+            os.replace(unfinished, target)
+        files.sync_folder(target.parent)
 
 
 def main(argv: list[str]) -> None:

@@ -3,14 +3,17 @@
     python -m tests.faults [PART ...] [--every=N]
 
 A PART is a module of this folder with a function `rows(every)`; all without one.
-EVERY=10 tries each tenth moment or case.
+EVERY=10 tries each tenth moment or case, and of programs only those that end quickly.
 """
 
 import argparse
 import importlib
 import sys
 
-PARTS = ("kills", "catalogues", "fuzzing", "parquet", "concurrency", "soak")
+PARTS = (
+    *("kills", "disk", "catalogues", "fuzzing", "parquet"),
+    *("concurrency", "soak"),
+)
 
 
 def main() -> int:

@@ -526,6 +526,7 @@ def command_lines(draw):
 
 @with_example((BuildConfig, [f"--image_size={'9' * 5_000}"]))  # ValueError
 @with_example((TrainConfig, ["--run_dir=a\nb"]))  # stored as two lines
+@with_example((PredictConfig, ["--run_dir=a", "--output=\0"]))  # ValueError
 @given(command_lines())
 def options_make_a_configuration_or_exit_2(line):
     config, words = line
@@ -626,7 +627,7 @@ def rows(every: int) -> Iterator[Row]:
         lost = []
         try:
             settings(EXAMPLES // every, derandomize=False)(check)()
-        except BaseException as error:
+        except (Exception, SystemExit, BaseExceptionGroup) as error:
             lost = [repr(error)]
         name = check.__name__.replace("_", " ")
         yield Row(

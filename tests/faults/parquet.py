@@ -11,14 +11,14 @@ from beam_pipelines.sources import load
 from support.errors import ExitCode, UserError
 from tests.beam_pipelines.conftest import make_celeba
 from tests.beam_pipelines.sources.test_parquet import Copy
-from tests.faults import kills
+from tests.faults import kills, operations
 from tests.faults.table import Row
 
 
 def rows(every: int) -> Iterator[Row]:
     """A row for each kind of fault."""
     with tempfile.TemporaryDirectory() as folder:
-        yield kills.enumerate_kills(_BUILD, every, Path(folder))
+        yield kills.enumerate_kills(_BUILD, every, Path(folder, "build"))
     yield _damage("cut anywhere", every, lambda data, at: data[:at])
     yield _damage("a byte changed", every, _change)
 
@@ -27,8 +27,16 @@ def _prepare(folder: Path) -> None:
     Copy(make_celeba(folder / "source", 60)).write(folder / "celeba")
 
 
-_NEW = next(each for each in kills.OPERATIONS if each.name.startswith("build into"))
-_BUILD = dataclasses.replace(_NEW, name="build from Parquet files", prepare=_prepare)
+_BUILD = dataclasses.replace(
+    next(
+        each
+        for each in operations.of_files_and_builds()
+        if each.name.startswith("build into")
+    ),
+    name="build from Parquet files",
+    # In a child: this process has no threads of pyarrow when it forks.
+    prepare=lambda folder: operations.in_child(_prepare, folder),
+)
 
 
 def _change(data: bytes, at: int) -> bytes:

@@ -65,8 +65,9 @@ def test_the_command_line_wins_over_a_flagfile_wherever_it_stands(tmp_path, spel
         ("extra", "'extra' is not a flag."),
         ("--flagfile=nowhere", "--flagfile=nowhere cannot be read: No such file"),
         (f"--flagfile={sys.executable}", "A flagfile is no text in UTF-8"),
-        ("--name=a\nb", "has a line break"),
+        ("--name=a\nb", ": a line break"),
         ("--name=a ", "or a blank at an end"),
+        ("--name=a\0", "a NUL or"),
         ("--name=\udcff", "'--name=\\udcff' is not in UTF-8."),
     ],
 )

@@ -33,6 +33,35 @@ def test_failed_write_keeps_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_unfinished_folder_of_a_killed_process_goes_with_the_next(tmp_path):
+    script = (
+        "import os, sys\n"
+        "from support.files import unfinished_folder\n"
+        "folder = unfinished_folder(sys.argv[1])\n"
+        "(folder.__enter__() / 'part').touch()\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", script, tmp_path / "out"], check=False)
+    (left,) = tmp_path.iterdir()
+    assert files.is_temporary(left.name) and (left / "part").exists()
+    with files.unfinished_folder(tmp_path / "out") as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+        with files.unfinished_folder(tmp_path / "out"):  # of a process that runs
+            assert folder.is_dir()
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_that_belong_together_stay_if_one_cannot_be_written(tmp_path):
+    old = {"metrics.json": "old metrics", "table.csv": "old table"}
+    files.atomic_write_all(tmp_path, old)
+    with pytest.raises(FileNotFoundError):
+        names = [*old, "no folder/list.csv"]
+        files.atomic_write_all(tmp_path, dict.fromkeys(names, "new"))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
+    files.atomic_write_all(tmp_path, dict.fromkeys(old, "new"))
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"new"}
+
+
 def test_sha256_of_known_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert files.sha256_file(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae")
@@ -96,6 +125,15 @@ def test_full_disk_says_what_is_needed_and_what_is_free(tmp_path):
     with pytest.raises(UserError, match="needed"):
         files.check_free_space(tmp_path / "new" / "folder", 1 << 62)
     files.check_free_space(tmp_path, 1)
+
+
+def test_limit_on_file_sizes_is_no_lack_of_permission(tmp_path):
+    path = tmp_path / "table.csv"
+    with pytest.raises(UserError) as caught, files.output_errors(tmp_path):
+        with files.atomic_writer(path):
+            raise OSError(errno.EFBIG, "File too large")
+    assert caught.value.cause == f"{path} cannot be written: File too large."
+    assert "ulimit -f" in caught.value.remedy
 
 
 def test_only_errors_of_files_are_output_errors(tmp_path):

@@ -16,7 +16,7 @@ from trainer import models
 from trainer.config import TrainConfig
 from trainer.loop import wakeup
 
-from . import tiny_run
+from . import running, tiny_run
 
 #: Before anything else touches the devices: the second CPU stands in for a second GPU.
 tf.config.set_logical_device_configuration(
@@ -112,21 +112,22 @@ def dataset_dir(tmp_path_factory):
     return folder
 
 
+TINY = models.Architecture("Tiny", tiny_run.backbone)
+
+
 @pytest.fixture
 def tiny(monkeypatch):
     """Adds an architecture `tiny` to the table."""
-    entry = models.Architecture("Tiny", tiny_run.backbone)
-    monkeypatch.setitem(models.ARCHITECTURES, "tiny", entry)
+    monkeypatch.setitem(models.ARCHITECTURES, "tiny", TINY)
     return "tiny"
 
 
-@pytest.fixture
-def config(tiny, dataset_dir, tmp_path):
+def tiny_config(data_dir, run_dir):
     """A run of two short epochs."""
     return TrainConfig(
-        model=tiny,
-        data_dir=str(dataset_dir),
-        run_dir=str(tmp_path / "run"),
+        model="tiny",
+        data_dir=str(data_dir),
+        run_dir=str(run_dir),
         input_size=32,
         batch_size=8,
         epochs=2,
@@ -136,6 +137,29 @@ def config(tiny, dataset_dir, tmp_path):
 
 
 @pytest.fixture
+def config(tiny, dataset_dir, tmp_path):
+    return tiny_config(dataset_dir, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def finished_run(dataset_dir, tmp_path_factory):
+    """The folder of `config`'s run, for tests that only read it."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.ARCHITECTURES, "tiny", TINY)
+        assert running.run(tiny_config(dataset_dir, folder)) == 0
+    return folder
+
+
+@pytest.fixture
 def changed(config):
     """The same with some options changed."""
     return lambda **changes: dataclasses.replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def run_dir(finished_run):
+    """A finished run to read; its architecture stays in the table for the module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.ARCHITECTURES, "tiny", TINY)
+        yield str(finished_run)

@@ -18,10 +18,11 @@ print(hashlib.sha256(figures.png([lambda axes: axes.plot([1, 2])])).hexdigest())
 """
 
 
-def python(*words, **environment):
+def python(*words, cwd=None, **environment):
     environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    command = [sys.executable, *words]
     return subprocess.run(
-        [sys.executable, *words], env=environment, capture_output=True, text=True
+        command, env=environment, cwd=cwd, capture_output=True, text=True
     )
 
 
@@ -71,9 +72,19 @@ def test_programs_start_whatever_matplotlib_is_told(module, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_figures_do_not_follow_a_matplotlibrc(tmp_path):
+@pytest.mark.parametrize("module", ["trainer.report", "beam_pipelines.verify"])
+def test_unreadable_matplotlibrc_of_the_working_directory_is_named(module, tmp_path):
+    (tmp_path / "matplotlibrc").write_bytes(b"\xff")
+    done = python("-m", module, "--help", cwd=tmp_path)
+    assert done.returncode == 2
+    error, remedy = done.stderr.splitlines()
+    assert error.startswith("error: matplotlibrc in the working directory cannot be")
+
+
+def test_figures_follow_no_matplotlibrc_and_no_style_files(tmp_path):
     (tmp_path / "matplotlibrc").write_text("savefig.facecolor: blue\nfont.size: 30\n")
-    plain, styled = (
-        python("-c", FIGURE, MATPLOTLIBRC=path) for path in (os.devnull, str(tmp_path))
-    )
+    (tmp_path / "stylelib").mkdir()
+    (tmp_path / "stylelib/broken.mplstyle").write_bytes(b"\xff")
+    home = {"MATPLOTLIBRC": str(tmp_path), "MPLCONFIGDIR": str(tmp_path)}
+    plain, styled = python("-c", FIGURE), python("-c", FIGURE, **home)
     assert plain.stdout == styled.stdout and plain.stdout

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from support import text
-from support.files import atomic_write
+from support.files import atomic_write_all
 from trainer.evaluation import calibration, metrics, subgroups
 from trainer.runs import METRICS, PREDICTIONS
 
@@ -89,15 +89,16 @@ def write(
     """
     seed = result["bootstrap"]["seed"]
     uncertain = calibration.most_uncertain(predictions, _UNCERTAIN_ROWS)
+    groups = subgroups.evaluate(predictions, attribute, seed=seed)
+    documents = {METRICS: json.dumps(result, indent=1) + "\n"}
     for name, table in {
         PREDICTIONS: predictions.drop(columns=LOGIT),
         LABEL_ERRORS: calibration.likely_label_errors(predictions)[_LISTED],
         UNCERTAIN: uncertain[_LISTED],
     }.items():
-        atomic_write(folder / name, table.to_csv(index=False))
-    groups = subgroups.evaluate(predictions, attribute, seed=seed)
-    subgroups.write(folder, groups, attribute=attribute, seed=seed)
-    atomic_write(folder / METRICS, json.dumps(result, indent=1) + "\n")
+        documents[name] = table.to_csv(index=False)
+    documents |= subgroups.documents(groups, attribute=attribute, seed=seed)
+    atomic_write_all(folder, documents)
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -126,16 +126,21 @@ def write(folder: Path, table: pd.DataFrame, **settings: Any) -> None:
     Raises:
       UserError: exit 4, the folder cannot be written.
     """
+    with files.output_errors(folder):
+        files.atomic_write_all(folder, documents(table, **settings))
+
+
+def documents(table: pd.DataFrame, **settings: Any) -> dict[str, str]:
+    """The two files that `write` writes: name -> text."""
     facts = summary(table)
     lowest = facts.pop("lowest")
     names = ("level", "min_people", "min_images", "tested")
     document = settings | {name: facts[name] for name in names}
     document |= {"worst": lowest and lowest["group"], "groups": facts["groups"]}
-    with files.output_errors(folder):
-        text = json.dumps(document, indent=1, allow_nan=False)
-        files.atomic_write(folder / JSON_NAME, text + "\n")
-        csv = table.to_csv(index=False, columns=list(_CSV_COLUMNS))
-        files.atomic_write(folder / CSV_NAME, csv)
+    return {
+        JSON_NAME: json.dumps(document, indent=1, allow_nan=False) + "\n",
+        CSV_NAME: table.to_csv(index=False, columns=list(_CSV_COLUMNS)),
+    }
 
 
 def read(folder: Path) -> pd.DataFrame | None:

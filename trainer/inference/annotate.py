@@ -3,7 +3,6 @@
 import functools
 import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from support.errors import ExitCode, UserError
 from support.figures import MUTED, PRIMARY, SECONDARY
-from support.files import output_errors
+from support.files import output_errors, unfinished_folder
 from support.images import JPEG_QUALITY, BadImage
 from support.pool import cores, thread_map
 from trainer.inference.images import InputImage, on_white
@@ -172,9 +171,7 @@ def write(
     errors = []
     with output_errors(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as temporary:
-            unfinished = Path(temporary, folder.name)
-            unfinished.mkdir()
+        with unfinished_folder(folder) as unfinished:
             annotate = functools.partial(_annotate, unfinished, names)
             for error in thread_map(annotate, rows, ahead=2 * cores()):
                 errors.append(error)

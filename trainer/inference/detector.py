@@ -14,6 +14,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -60,12 +61,17 @@ def detector() -> Any:
                 ExitCode.INTEGRITY,
             )
     kinds = (StagePNet, StageRNet, StageONet)
-    with tf.device("CPU:0"):
-        # By their absolute paths: a bare name is looked for in the working directory.
-        stages = [
-            kind(weights=str(folder / name))
-            for kind, name in zip(kinds, _SHA256, strict=True)
-        ]
+    policy = keras.config.dtype_policy()  # a training may have left its own
+    keras.config.set_dtype_policy("float32")
+    try:
+        with tf.device("CPU:0"):
+            # By absolute paths: a bare name is looked for in the working directory.
+            stages = [
+                kind(weights=str(folder / name))
+                for kind, name in zip(kinds, _SHA256, strict=True)
+            ]
+    finally:
+        keras.config.set_dtype_policy(policy)
     stages[0] = functools.partial(_propose, stages[0].model)
     return mtcnn.MTCNN(stages, device="CPU:0")
 

@@ -59,6 +59,7 @@ class Predictor:
         [probability] = predictor.predict(pixels)["probability"]
 
     Attributes:
+      model: resized images to logits, see `models`.
       attribute: the perceived attribute that label 1 stands for.
       label_names: in words, of the labels 0 and 1.
       size: side of the model's input, pixels.
@@ -81,7 +82,7 @@ class Predictor:
         """
         run = read_run(run_dir)
         require(run_dir, run, ["data"])
-        self._model = models.load(run_dir)
+        self.model = models.load(run_dir)
         self._one_huge = threading.Lock()
         self.attribute: str = run["attribute"]
         positive = self.attribute.replace("_", " ")
@@ -163,7 +164,7 @@ class Predictor:
         while batch := list(itertools.islice(prepared, batch_size)):
             pixels = [each.pixels for each in batch if not each.error]
             if pixels:
-                logits.append(self._model.predict_on_batch(np.stack(pixels))[:, 0])
+                logits.append(self.model.predict_on_batch(np.stack(pixels))[:, 0])
             done += [each._replace(pixels=None) for each in batch]
             progress(sum(each.face_number <= 1 for each in batch))
         if not align:
@@ -198,7 +199,7 @@ class Predictor:
 
     def _require_celeba(self) -> None:
         """Refuses to align faces for a model that never saw CelebA's."""
-        if not self._is_celeba():
+        if not self.is_celeba():
             raise usage_error(
                 "--align brings faces to where CelebA's aligned images have them; this "
                 f"model was trained on {self._dataset['name']}.",
@@ -213,12 +214,13 @@ class Predictor:
             warnings.warn(
                 f"{count:,} of {len(done):,} images have another aspect than the "
                 f"training images ({width}x{height}), and were distorted to it."
-                f"{remedy if self._is_celeba() else ''}",
+                f"{remedy if self.is_celeba() else ''}",
                 AspectWarning,
                 stacklevel=3,
             )
 
-    def _is_celeba(self) -> bool:
+    def is_celeba(self) -> bool:
+        """Tells whether the training images are CelebA's, or in its layout."""
         return self._dataset["key"] == celeba.CELEBA.about.key
 
     def _prepared(
@@ -268,13 +270,14 @@ class Predictor:
         except BadImage as error:
             return _Prepared(image, error=str(error))
         transparent = pixels.shape[2] == 4
-        other = self._is_other_aspect(*pixels.shape[:2])
+        other = self.is_other_aspect(*pixels.shape[:2])
         pixels = images.on_white(pixels)
         return _Prepared(image, pixels, "", transparent, other)
 
-    def _is_other_aspect(self, height: int, width: int) -> bool:
+    def is_other_aspect(self, height: int, width: int) -> bool:
+        """Tells whether images of a size look distorted to the model."""
         shapes = [self.image_shape]
-        if self._is_celeba():
+        if self.is_celeba():
             shapes.append(celeba.ALIGNED_SIZE)  # which the build may have resized
         factors = [height / width * shape[1] / shape[0] for shape in shapes]
         return all(max(each, 1 / each) > _SAME_ASPECT for each in factors)

@@ -5,6 +5,8 @@ from Deep Networks via Gradient-Based Localization", ICCV 2017.
 """
 
 import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -50,13 +52,18 @@ def report_images(
     cells = heat.shape[1:]
     if cells == (1, 1):
         return Images(jpegs)
-    # Resized as the image is for the model, so that they align.
-    resized = tf.image.resize(heat[..., None], pixels.shape[1:3])[..., 0].numpy()
     overlays = {
-        image_id: gallery.overlay(image, own)
-        for image_id, image, own in zip(ids, pixels, resized, strict=True)
+        image_id: overlay(image, own)
+        for image_id, image, own in zip(ids, pixels, heat, strict=True)
     }
     return Images(jpegs, overlays, cells)
+
+
+def overlay(image: np.ndarray, heat: np.ndarray) -> bytes:
+    """Lays a map of cells over (height, width, 3) uint8; see `gallery.overlay`."""
+    # Resized as the image is for the model, so that they align.
+    resized = tf.image.resize(heat[..., None], image.shape[:2])[..., 0].numpy()
+    return gallery.overlay(image, resized)
 
 
 def heat_maps(
@@ -80,18 +87,38 @@ def heat_maps(
       (n, rows, columns) float32: 0..1, each map with its own maximum as 1; all 0 where
       nothing speaks for the label.
     """
-    # A model casts its input to the policy of the moment, whatever its layers are.
-    with models.float32():
-        features, head = _split(model, least_cells)
-        backbone = keras.Model(model.input, features)
+    backbone, head = _cut(model, least_cells)
     maps = []
     for start in range(0, len(inputs), _BATCH):
         batch = tf.constant(inputs[start : start + _BATCH])
         # Not the compiled warp: that would compile again for this batch size.
         resized = augmentation.resize(batch, model.input_shape[1])
-        heat = _explain(head, backbone(resized, training=False))
+        heat = _explain(backbone, head, resized).numpy()
         maps.append(heat[: len(batch)])  # mirror images follow, see `models.build`
     return np.concatenate(maps)
+
+
+def explainer(
+    model: keras.Model, least_cells: int = LEAST_CELLS
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Compiles `heat_maps` for many single images, at a tenth of its time for each.
+
+    Returns:
+      A function of an image (height, width, 3) uint8 that returns its map (rows,
+      columns) float32.
+    """
+    explain = functools.partial(_explain, *_cut(model, least_cells))
+    side = model.input_shape[1]
+    compiled = tf.function(explain, [tf.TensorSpec((1, side, side, 3))])
+    return lambda image: compiled(augmentation.resize(image[None], side))[0].numpy()
+
+
+def _cut(model: keras.Model, least_cells: int) -> tuple[keras.Model, keras.Model]:
+    """The model up to the features of the map, and from there to the logit."""
+    # A model casts its input to the policy of the moment, whatever its layers are.
+    with models.float32():
+        features, head = _split(model, least_cells)
+        return keras.Model(model.input, features), head
 
 
 def _split(model: keras.Model, least_cells: int) -> tuple[Any, keras.Model]:
@@ -114,7 +141,8 @@ def _split(model: keras.Model, least_cells: int) -> tuple[Any, keras.Model]:
     return pool.input, keras.Model(pool.input, model.output)
 
 
-def _explain(head: keras.Model, features: Any) -> np.ndarray:
+def _explain(backbone: keras.Model, head: keras.Model, resized: Any) -> tf.Tensor:
+    features = backbone(resized, training=False)
     with tf.GradientTape() as tape:
         tape.watch(features)
         logit = head(features, training=False)
@@ -122,6 +150,4 @@ def _explain(head: keras.Model, features: Any) -> np.ndarray:
     gradient = tape.gradient(score, features)
     weights = tf.reduce_mean(gradient, axis=(1, 2), keepdims=True)
     heat = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))
-    return tf.math.divide_no_nan(
-        heat, tf.reduce_max(heat, axis=(1, 2), keepdims=True)
-    ).numpy()
+    return tf.math.divide_no_nan(heat, tf.reduce_max(heat, axis=(1, 2), keepdims=True))

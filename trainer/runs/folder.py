@@ -158,7 +158,8 @@ def start(run_dir: Path, config: TrainConfig, run: dict[str, Any]) -> None:
     with output_errors(run_dir):
         run_dir.mkdir(parents=True, exist_ok=True)
         for unfinished in run_dir.glob(".*.tmp"):  # what a kill left
-            unfinished.unlink()
+            if unfinished.is_file():
+                unfinished.unlink()
         if (run_dir / RUN).is_file():
             before = read_run(run_dir)
             _check_same(run_dir, before, run)

@@ -11,15 +11,24 @@ import tensorflow as tf
 
 from schemas import celeba
 from schemas.manifest import FILE_NAME, Manifest
-from support import command
 from support.errors import ExitCode, UserError
-from tests.trainer import tiny_run
-from tests.trainer.conftest import COUNTS, attributes, write_dataset
+from tests.trainer.conftest import (
+    COUNTS,
+    TINY,
+    attributes,
+    tiny_config,
+    write_dataset,
+)
+from tests.trainer.running import run, without_charts
 from trainer import evaluate, models, predict, report
-from trainer import main as train_main
-from trainer.config import TrainConfig
 from trainer.data import open_dataset
 from trainer.data.input_pipeline import read_images
+
+
+@pytest.fixture(autouse=True)
+def no_charts():
+    with without_charts():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -27,20 +36,9 @@ def finished(dataset_dir, tmp_path_factory):
     """A run of one short epoch, made once for all tests here."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        tiny = models.Architecture("Tiny", tiny_run.backbone)
-        patch.setitem(models.ARCHITECTURES, "tiny", tiny)
-        config = TrainConfig(
-            model="tiny",
-            data_dir=str(dataset_dir),
-            run_dir=str(folder),
-            input_size=32,
-            batch_size=8,
-            epochs=1,
-            learning_rate=0.01,
-            precision="float32",
-            flip_average=True,
-        )
-        train_main.main(["main", *command.flags_text(config).splitlines()])
+        patch.setitem(models.ARCHITECTURES, "tiny", TINY)
+        config = tiny_config(dataset_dir, folder)
+        assert run(dataclasses.replace(config, epochs=1, flip_average=True)) == 0
     return folder
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -143,6 +144,15 @@ def test_changed_weights_are_not_opened(tmp_path, monkeypatch):
     weights.unlink()
     with pytest.raises(UserError, match="onet.lz4 is not the file of mtcnn"):
         detector()
+
+
+@needs_mtcnn
+def test_detector_computes_in_float32_after_a_training():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    detector.cache_clear()
+    models = [stage.model for stage in detector().stages[1:]]
+    assert {model.compute_dtype for model in models} == {"float32"}
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
 
 
 @needs_mtcnn

@@ -53,6 +53,18 @@ def make_run(tiny, dataset_dir, tmp_path):
     return make
 
 
+@pytest.fixture
+def in_process(monkeypatch):
+    """Runs exports here, where what is tested is not that they run alone."""
+
+    def run(name, path, images):
+        function = export_check.LOADERS[name](str(path))
+        sizes = export.BATCH_SIZES
+        return np.stack([export_check.run(function, images, size) for size in sizes])
+
+    monkeypatch.setattr(export, "run_alone", run)
+
+
 def run_export(run_dir, name, *flags) -> Path:
     """Exports through the program and returns what it wrote."""
     for module in FORMATS[name].packages:
@@ -129,7 +141,7 @@ def test_export_that_does_not_run_is_refused(tmp_path):
         export.check(np.array([[0.5, np.nan]]), np.array([0.5, 0.5]), "onnx")
 
 
-def test_overwrite_replaces_exports_only(make_run, dataset_dir, tmp_path):
+def test_overwrite_replaces_exports_only(make_run, in_process, dataset_dir, tmp_path):
     run_dir = make_run()
     folder = tmp_path / "served"
     folder.mkdir()
@@ -178,7 +190,7 @@ def test_export_replaces_no_other_file(make_run, tmp_path, name, there, message)
     assert (tmp_path / there).read_text() == "{}"
 
 
-def test_export_writes_through_links(make_run, dataset_dir, tmp_path):
+def test_export_writes_through_links(make_run, in_process, tmp_path):
     run_dir = make_run()
     (tmp_path / "disk").mkdir()
     target, link = tmp_path / "disk" / "blob.keras", tmp_path / "m[1].keras"

@@ -13,39 +13,15 @@ import simplejpeg
 import tensorflow as tf
 from PIL import ExifTags, Image
 
-from support import command
 from support.errors import ExitCode, UserError
 from support.images import decode_rgb, upright
 from tests.faults import catalogues
-from tests.trainer import tiny_run
 from tests.trainer.inference.photos import needs_mtcnn, photo
-from trainer import main as train_main
 from trainer import models, predict
-from trainer.config import TrainConfig
 from trainer.data import open_dataset
 from trainer.data.input_pipeline import read_images
 from trainer.inference import align, predictor
 from trainer.inference.predictor import NO_FACE, AspectWarning
-
-
-@pytest.fixture(scope="module")
-def run_dir(dataset_dir, tmp_path_factory):
-    """A finished run; its architecture stays in the table."""
-    with pytest.MonkeyPatch.context() as patch:
-        tiny = models.Architecture("Tiny", tiny_run.backbone)
-        patch.setitem(models.ARCHITECTURES, "tiny", tiny)
-        config = TrainConfig(
-            model="tiny",
-            data_dir=str(dataset_dir),
-            run_dir=str(tmp_path_factory.mktemp("runs") / "run"),
-            input_size=32,
-            batch_size=8,
-            epochs=2,
-            learning_rate=0.01,
-            precision="float32",
-        )
-        train_main.main(["main", *command.flags_text(config).splitlines()])
-        yield config.run_dir
 
 
 @pytest.fixture

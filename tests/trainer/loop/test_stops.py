@@ -9,7 +9,7 @@ import pytest
 from support import command
 from support.errors import ExitCode
 from support.files import FolderLock
-from tests.trainer.running import check_same_outcome, signal_in
+from tests.trainer.running import check_same_outcome, signal_in, without_charts
 from trainer import main
 from trainer.loop import checkpoint, job, train
 from trainer.loop.steps import EvaluationStep
@@ -26,7 +26,7 @@ def plain_state():
 
 def run(config):
     """As the command line does it, signals included; returns the exit code."""
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as ended, without_charts():
         command.run(main.main, ["main", *command.flags_text(config).split()])
     return ended.value.code
 
@@ -44,7 +44,16 @@ def run(config):
     ids=["start", "before the first step", "validation", "test", "test, Ctrl-C"],
 )
 def test_stopped_run_resumes_with_the_printed_command(
-    config, tmp_path, monkeypatch, capfd, owner, name, call, number, resumes
+    config,
+    finished_run,
+    tmp_path,
+    monkeypatch,
+    capfd,
+    owner,
+    name,
+    call,
+    number,
+    resumes,
 ):
     with monkeypatch.context() as patch:
         signal_in(patch, owner, name, number, call)
@@ -54,11 +63,7 @@ def test_stopped_run_resumes_with_the_printed_command(
     assert run(config) == ExitCode.OK
     assert resumes in capfd.readouterr().out
     if "step 6" in resumes:
-        whole = tmp_path / "whole"
-        words = command.flags_text(config).split()
-        words = ["main", *words, f"--run_dir={whole}"]
-        assert command.guard(main.main, words) == ExitCode.OK
-        check_same_outcome(tmp_path / "run", whole)
+        check_same_outcome(tmp_path / "run", finished_run)
 
 
 def test_a_stop_before_there_is_a_run_promises_nothing(config, monkeypatch, capfd):
@@ -68,14 +73,15 @@ def test_a_stop_before_there_is_a_run_promises_nothing(config, monkeypatch, capf
     assert "Run the same command again" in capfd.readouterr().err
 
 
-def test_resumed_run_does_not_need_its_initial_weights(changed, tmp_path, monkeypatch):
-    assert run(changed(epochs=1, run_dir=str(tmp_path / "first"))) == ExitCode.OK
-    start = str(tmp_path / "first" / "best.keras")
-    config = changed(regime="finetune", weights=start)
+def test_resumed_run_does_not_need_its_initial_weights(
+    changed, finished_run, tmp_path, monkeypatch
+):
+    first = shutil.copytree(finished_run, tmp_path / "first")
+    config = changed(regime="finetune", weights=str(first / "best.keras"))
     with monkeypatch.context() as patch:
         signal_in(patch, EvaluationStep, "__call__", signal.SIGTERM)
         assert run(config) == ExitCode.STOPPED
-    shutil.rmtree(tmp_path / "first")
+    shutil.rmtree(first)
     assert run(config) == ExitCode.OK
 
 
