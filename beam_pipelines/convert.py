@@ -56,10 +56,10 @@ def convert(config: ConvertConfig) -> None:
             f"{config.celeba_dir} contains no Parquet files.",
             "Give --celeba_dir the directory that does.",
         )
-    wanted = BuildConfig(
+    build_config = BuildConfig(
         celeba_dir=config.celeba_dir, dataset=config.dataset, split="official"
     )
-    found = sources.load(wanted)
+    found = sources.load(build_config)
     print(*found.notes, sep="\n", flush=True)
     if not isinstance(found.images, ParquetSource):
         raise input_error(
@@ -77,7 +77,7 @@ def convert(config: ConvertConfig) -> None:
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir()
         try:
-            _write(found.images, found.rows, building, wanted.data_set)
+            _write(found.images, found.rows, building, build_config.data_set)
             os.rename(building, folder)
         finally:
             shutil.rmtree(building, ignore_errors=True)

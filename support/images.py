@@ -205,13 +205,13 @@ def png_to_jpeg(data: bytes) -> bytes:
     try:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             check_size(image.height, image.width)
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                if image.getchannel("A").getextrema()[0] < 255:
-                    return data
-            if image.mode.startswith("I"):  # of 16 bits
+            if data[24] == 16:  # bits, of which Pillow would drop 8
                 return data
-            gray = image.mode in ("1", "L")
+            if image.has_transparency_data:
+                alpha = image.convert("RGBA").getchannel("A")
+                if alpha.getextrema()[0] < 255:
+                    return data
+            gray = image.mode in ("1", "L", "LA")
             pixels = np.asarray(image.convert("L" if gray else "RGB"))
     except Exception:  # whatever Pillow raises for a damaged file
         return data

@@ -348,10 +348,11 @@ class Copies:
 
     def read(self, name: str) -> bytes:
         """The bytes of one image; raises as `ImageSource.read` does."""
-        holder = next((zip for zip in self.archives if zip.member(name)), None)
-        if holder is None:
+        holders = (archive for archive in self.archives if archive.member(name))
+        archive = next(holders, None)
+        if archive is None:
             raise BadImage("missing", "it was not copied")
-        data = holder.read(name)
+        data = archive.read(name)
         if data.startswith(PNG):
             detail = "it is a PNG image that is damaged, transparent or of 16 bits"
             raise BadImage("not a JPEG", detail)

@@ -88,6 +88,8 @@ class Part:
         with self.errors():
             schema = pq.ParquetFile(self.path, metadata=self.metadata).schema_arrow
             str(schema)  # decodes all names
+        if len({*schema.names}) < len(schema.names):
+            raise self._damaged("two of its columns have one name")
         if schema.get_field_index(IMAGE) < 0:
             names = ", ".join(schema.names[:4]) + ", ..." * (len(schema.names) > 4)
             raise input_error(
@@ -166,7 +168,8 @@ class Part:
             return [""] * self.rows
         images = self.read([column])[IMAGE]
         with self.errors():
-            return [path or "" for path in pc.struct_field(images, "path").to_pylist()]
+            paths = pc.struct_field(images, "path").cast(pa.string())  # some are bytes
+            return [path or "" for path in paths.to_pylist()]
 
     def image_bytes(self) -> np.ndarray:
         """How many bytes the images of each row group take, about; (groups,) int64."""
@@ -180,7 +183,7 @@ class Part:
         return np.array(sizes, np.int64)
 
     def images(self, chosen: np.ndarray) -> Iterator[list[tuple[int, bytes]]]:
-        """Reads the images of the chosen rows, in lists of row and bytes.
+        """Reads the images of the chosen rows, in lists, never empty, of row and bytes.
 
         Row groups without any are skipped; of the others a few rows are held at once.
 
@@ -210,7 +213,8 @@ class Part:
                     if pa.types.is_struct(images.type):
                         images = pc.struct_field(images, "bytes")
                     # No bytes become an empty file, which the writers reject by name.
-                    yield [(start + row, images[row].as_py() or b"") for row in rows]
+                    if rows:
+                        yield [(start + at, images[at].as_py() or b"") for at in rows]
                     start += len(batch)
 
     def _next(self, batches: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:

@@ -110,7 +110,7 @@ def write(
     for count, rejected in enumerate(done, 1):
         # Again: the fraction may be another one than the interrupted build had.
         _check_bad_fraction(plan, done[:count], staging, config)
-        plan = selection.replace(plan, _rows(plan, rejected), config)
+        plan = _replace(plan, rejected, config)
     work = Work()
     while True:
         near = copies.bring_near(
@@ -129,7 +129,7 @@ def write(
         # Before the pass counts as complete: the same command must fail again.
         _check_bad_fraction(plan, done, staging, config)
         staging.save_retries(done)
-        plan = selection.replace(plan, _rows(plan, rejected), config)
+        plan = _replace(plan, rejected, config)
     excluded = (*_missing(plan), *(row for rejected in done for row in rejected))
     encoding, passes = copies.encoding(staging.store), len(done) + 1
     return Written(plan, reports, excluded, work, passes, len(doubles), encoding)
@@ -206,9 +206,11 @@ def expected_bytes(plan: Plan, config: BuildConfig) -> int:
     return int(plan.rows.sizes[np.concatenate(plan.slots)].sum())
 
 
-def _rows(plan: Plan, rejected: list[Rejection]) -> np.ndarray:
-    names = [name.encode() for name, _, _ in rejected]
-    return match(np.array(names, "S"), plan.rows.names)
+def _replace(plan: Plan, rejected: list[Rejection], config: BuildConfig) -> Plan:
+    # Said before it: if too few are left, the error does not know why.
+    print(f"excluding {len(rejected):,} images: {reasons(rejected)}", flush=True)
+    names = np.array([name.encode() for name, _, _ in rejected], "S")
+    return selection.replace(plan, match(names, plan.rows.names), config)
 
 
 def _missing(plan: Plan) -> list[Rejection]:

@@ -99,10 +99,8 @@ def tables(draw):
     """Names, bits, and a text that spells them as some program does."""
     names = draw(st.lists(_NAMES, min_size=1, max_size=5, unique=True))
     bits = draw(st.lists(st.integers(0, 7), min_size=len(names), max_size=len(names)))
-    low, separator = (
-        draw(st.sampled_from(("-1", "0"))),
-        draw(st.sampled_from(_SEPARATORS)),
-    )
+    low = draw(st.sampled_from(("-1", "0")))
+    separator = draw(st.sampled_from(_SEPARATORS))
     words = [
         [name, *(low if not bit >> n & 1 else "1" for n in range(3))]
         for name, bit in zip(names, bits, strict=True)
@@ -316,30 +314,8 @@ PNGS = [
     _image("PNG", "1", transparency=0),
     _image("PNG", "LA"),
 ]
-_MARKERS = [
-    b"\xff" + bytes([kind])
-    for kind in (
-        0,
-        0xC0,
-        0xC1,
-        0xC2,
-        0xC4,
-        0xC8,
-        0xC9,
-        0xCA,
-        0xCC,
-        0xD0,
-        0xD8,
-        0xD9,
-        0xDA,
-        0xDB,
-        0xDD,
-        0xE1,
-        0xED,
-        0xEE,
-        0xFF,
-    )
-]
+_KINDS = bytes.fromhex("00c0c1c2c4c8c9caccd0d8d9dadbdde1edeeff")  # of segments
+_MARKERS = [b"\xff" + bytes([kind]) for kind in _KINDS]
 
 
 @given(edited(JPEGS, [*_MARKERS, *_NUMBERS]), st.sampled_from((None, (8, 9), (17, 13))))
@@ -405,20 +381,9 @@ ZIPS = [
     b"in front" + _zip(zipfile.ZIP_DEFLATED, "1.jpg", limit=20),
 ]
 _PARTS = [
-    b"PK\1\2",
-    b"PK\3\4",
-    b"PK\5\6",
-    b"PK\6\6",
-    b"PK\6\7",
-    b"\1\0\x10\0",
-    b"/",
-    b"up\x0b\0\1",
-    b"\x99\0",
-    b"\xff.jpg",
-    b"\0",
+    *(b"PK\1\2", b"PK\3\4", b"PK\5\6", b"PK\6\6", b"PK\6\7", b"\1\0\x10\0"),
+    *(b"/", b"up\x0b\0\1", b"\x99\0", b"\xff.jpg", b"\0"),
 ]
-
-
 _LOCATOR_AT = ZIPS[2].index(b"PK\6\7") + 8  # a place in the file
 _NAME_AT = ZIPS[1].index(b"PK\1\2") + 28  # lengths of the name and of the extra fields
 
@@ -480,32 +445,11 @@ CONFIGS = (
 _VALUES = (
     *("", "0", "1", "-1", "0.5", "2", "3,5", "1e400", "nan", "inf", "-inf", "1e-320"),
     *("9" * 30, "9" * 5000, "0x10", "1_0", "٣", "²", "0.2,0.3,0.5", "nan,nan,nan"),
-    *(
-        "true",
-        "no",
-        "cpu",
-        "exact",
-        "none",
-        "random",
-        "official",
-        "transfer",
-        "scratch",
-    ),
+    *("true", "no", "cpu", "exact", "none", "random", "official", "transfer"),
+    *("scratch", "s3://b/x", "~", "/", ".", "..", "[a]", "a\nb", "日本", "\x1b[2J"),
     *("imagenet", "all", "vgg16", "googlenet", "keras", "onnx", "savedmodel", "a.csv"),
     *("Young=1", "Young=1,Young=-1", "=1", "Young", "Male", "Male=1", "=", ",", "a,b"),
-    *(
-        "s3://b/x",
-        "~",
-        "/",
-        ".",
-        "..",
-        "[a]",
-        "a\nb",
-        "日本",
-        "\x1b[2J",
-        "224,224",
-        "96",
-    ),
+    *("224,224", "96"),
 )
 
 
@@ -544,23 +488,14 @@ def options_make_a_configuration_or_exit_2(line):
 
 
 _BEAM = (
-    "--runner",
-    "--direct_num_workers",
-    "--direct_running_mode",
-    "--project",
-    "--region",
-    "--temp_location",
-    "--job_endpoint",
-    "--environment_type",
-    "--streaming",
-    "--x",
-    "x",
-    "--setup_file",
-    "--num_workers",
-    "--dask_client_address",
-    "--flink_master",
-    "-",
-    "--",
+    *("--runner", "--direct_num_workers", "--direct_running_mode", "--project", "-"),
+    *("--region", "--temp_location", "--job_endpoint", "--environment_type", "--"),
+    *("--setup_file", "--num_workers", "--dask_client_address", "--flink_master"),
+    *("--streaming", "--x", "x"),
+)
+_RUNNERS = (
+    *("DirectRunner", "DaskRunner", "PrismRunner", "DataflowRunner", "SparkRunner"),
+    *("flink", "portable", "in_memory"),
 )
 
 
@@ -570,19 +505,7 @@ _BEAM = (
         st.tuples(
             st.sampled_from(_BEAM),
             st.sampled_from(("", "=")),
-            st.sampled_from(
-                (
-                    *_VALUES,
-                    "DirectRunner",
-                    "flink",
-                    "DaskRunner",
-                    "portable",
-                    "PrismRunner",
-                    "DataflowRunner",
-                    "SparkRunner",
-                    "in_memory",
-                )
-            ),
+            st.sampled_from((*_VALUES, *_RUNNERS)),
         )
     )
 )

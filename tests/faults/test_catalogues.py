@@ -25,9 +25,3 @@ def test_zip_files_that_cannot_be_used_say_why(case):
 @pytest.mark.parametrize("case", catalogues.WRONG, ids=lambda case: case[0])
 def test_wrong_annotations_are_named(case):
     assert in_new_folder(catalogues.build_wrong, case) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", catalogues.SPELLINGS)
-def test_every_spelling_of_the_attributes_gives_the_same_shards(name):
-    assert in_new_folder(catalogues.build_spelling, name) == []

@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 def test_kills_and_full_disks_lose_nothing():
     """In a program of its own: children are forked from it, before it has threads."""
+    parts = ["kills", "disk", "parquet"]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults", "kills", "disk", "--every=30"],
+        [sys.executable, "-m", "tests.faults", *parts, "--every=30"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -23,7 +24,8 @@ def test_kills_and_full_disks_lose_nothing():
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines()[2:]]
     tried = {name: int(number) for name, number, *_ in rows}
-    assert {"| killed: build with --overwrite", "| killed: model card"} <= tried.keys()
+    names = ("build with --overwrite", "build from Parquet files", "model card")
+    assert {f"| killed: {name}" for name in names} <= tried.keys()
     assert all(number for name, number in tried.items() if "killed" in name)
 
 

@@ -46,7 +46,9 @@ def test_smallest_name_stays(small_celeba, builder, capsys):
             ("000050.jpg", "000002.jpg, which is in train"),
         )
     ]
-    assert "3 images excluded: duplicate 3" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "excluding 3 images: duplicate 3" in out
+    assert "3 images excluded: duplicate 3" in out
     assert sum(shard.records for shard in builder.manifest.shards) == 57
 
 

@@ -66,6 +66,10 @@ def run_dir(tmp_path):
 
 def _card(run_dir, *options):
     model_card.main(["model_card", f"--run_dir={run_dir}", *options])
+    return _read_card(run_dir)
+
+
+def _read_card(run_dir):
     text = (run_dir / "MODEL_CARD.md").read_text()
     found = re.fullmatch(r"---\n(.*?\n)---\n\n(.*)", text, re.DOTALL)
     return yaml.safe_load(found[1]), found[2]
@@ -164,7 +168,8 @@ def test_card_escapes_hostile_names(tmp_path):
     edit(run_dir / "run.json", device_name="![x](http://a/b.png)\n\n# <script>")
     _write_evaluation(run_dir, folder, notes=["see <b>\n# that"])
     _write_export(run_dir / "x`|<u>.onnx")
-    header, body = _card(run_dir)
+    model_card.write_card(run_dir)  # a flag refuses a path with line breaks
+    header, body = _read_card(run_dir)
     assert header["license"] == "other"
     assert header["model-index"][0]["name"].count("\n") == 0
     assert "javascript" in header["model-index"][0]["name"]
