@@ -20,7 +20,7 @@ from support import command, pool
 from support.command import option
 from support.documents import MOST_JSON_BYTES, DocumentError, read_text
 from support.errors import input_error, usage_error
-from support.files import input_errors
+from support.files import PinnedFolder, input_errors
 from support.images import require_local
 from support.progress import Progress, Stopwatch
 
@@ -70,10 +70,10 @@ def verify(folder: Path, full: bool = False, num_workers: int = 0) -> Manifest:
       num_workers: processes that read; 0 chooses by the dataset's size.
 
     Raises:
-      UserError: exit 5 for the first damage, exit 3 if there is no such folder or it
-        cannot be read.
+      UserError: exit 5 for the first damage, or if the dataset is replaced meanwhile;
+        exit 3 if there is no such folder or it cannot be read.
     """
-    with input_errors(folder):
+    with input_errors(folder), PinnedFolder(folder).reading():
         manifest = read_manifest(folder)
         _check_shards(folder, manifest, full, num_workers)
         _check_info(folder, manifest)

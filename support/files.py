@@ -1,4 +1,4 @@
-"""Files that are complete or absent: atomic writes, checksums, a lock, a swap."""
+"""Files that are complete or absent: atomic writes, checksums, locks, swap, pin."""
 
 import contextlib
 import ctypes
@@ -13,9 +13,9 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
-from support.errors import UserError, input_error, output_error
+from support.errors import ExitCode, UserError, input_error, output_error
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -156,8 +156,8 @@ class FolderLock:
 
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
-        absolute = Path(os.path.abspath(folder))
-        self.path = absolute.with_name(f".{absolute.name}.celeba-lock")
+        real = Path(os.path.realpath(folder))  # links to one folder have one lock
+        self.path = real.with_name(f".{real.name}.celeba-lock")
 
     def __enter__(self) -> "FolderLock":
         with output_errors(self.path.parent):
@@ -193,6 +193,69 @@ class FolderLock:
         self._file.write(f"process {os.getpid()} on host {socket.gethostname()}")
         self._file.flush()
         return True
+
+
+def lock_existing(folder: str | os.PathLike) -> contextlib.AbstractContextManager:
+    """The lock of a folder of results; none where there is no such folder.
+
+    Reading it says that then, and no parent of a misspelt name is made.
+    """
+    return FolderLock(folder) if Path(folder).is_dir() else contextlib.nullcontext()
+
+
+class PinnedFolder:
+    """A folder to read, and no other one that takes its name while it is read.
+
+    Its descriptor stays open until the process ends, once for each folder: a reader's
+    threads may outlive every object that knows of it. What cannot be opened is not
+    pinned; reading it says why.
+
+    Attributes:
+      path: the folder as it was named.
+    """
+
+    _descriptors: ClassVar[dict[tuple[int, int], int]] = {}
+
+    def __init__(self, path: str | os.PathLike):
+        self.path, self._descriptor = Path(path), -1
+        with contextlib.suppress(OSError):
+            opened = os.open(path, getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
+            status = os.fstat(opened)
+            key = status.st_dev, status.st_ino
+            self._descriptor = self._descriptors.setdefault(key, opened)
+            if self._descriptor != opened:
+                os.close(opened)
+
+    @property
+    def inside(self) -> Path:
+        """A path to this very folder, where the system has one (Linux), for reading."""
+        path = Path(f"/proc/self/fd/{self._descriptor}")
+        return path if path.is_dir() else self.path
+
+    def is_replaced(self) -> bool:
+        """Tells whether the name is no longer this folder's."""
+        return self._descriptor >= 0 and not _is_same_file(self._descriptor, self.path)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Gives errors in the block their cause, if the folder was replaced meanwhile.
+
+        Raises:
+          UserError: exit 5, it was.
+        """
+        try:
+            yield
+        except (UserError, OSError) as error:
+            if not self.is_replaced():
+                raise
+            raise self.replaced() from error
+
+    def replaced(self) -> UserError:
+        return UserError(
+            f"{self.path} was replaced or removed while it was read.",
+            "Run the same command again; it reads what is there then.",
+            ExitCode.INTEGRITY,
+        )
 
 
 def exchange(first: str | os.PathLike, second: str | os.PathLike) -> None:

@@ -12,6 +12,7 @@ from absl import flags
 
 from support import command
 from support.errors import usage_error
+from support.files import FolderLock
 from support.images import require_local
 from trainer.evaluation import comparison
 from trainer.reporting import comparison_page
@@ -52,7 +53,8 @@ def main(argv: list[str]) -> None:
         raise usage_error(
             "No run is named.", "Add the directories of finished runs: runs/sweep/*/"
         )
-    compare_runs([Path(word) for word in words], Path(config.output_dir))
+    with FolderLock(config.output_dir):
+        compare_runs([Path(word) for word in words], Path(config.output_dir))
 
 
 if __name__ == "__main__":

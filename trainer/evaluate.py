@@ -17,6 +17,7 @@ from schemas import celeba
 from schemas.manifest import Manifest
 from support import command
 from support.errors import ExitCode, UserError, did_you_mean, usage_error
+from support.files import FolderLock
 from trainer import models
 from trainer.config import FROM_1, check_numbers
 from trainer.data import Dataset, evaluation_dataset, open_dataset
@@ -90,10 +91,15 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Raises:
       UserError: another attribute (exit 2); no finished run or dataset, an empty split,
         or no validation predictions for a target error (3); the folder holds something
-        else (4); a damaged file (5); no memory for the batch (7).
+        else or is in use (4); a damaged file (5); no memory for the batch (7).
     """
+    run = record.read_run(config.run_dir)
+    with FolderLock(config.results_dir):
+        return _evaluate(config, run)
+
+
+def _evaluate(config: EvaluateConfig, run: record.RunRecord) -> dict[str, Any]:
     run_dir, split = Path(config.run_dir).absolute(), config.eval_split
-    run = record.read_run(run_dir)
     _check_folder(config.results_dir)
     abstain = _choose_band(config, run_dir)
     model = models.load(run_dir, config.flip_average)

@@ -123,10 +123,16 @@ def export(config: ExportConfig) -> dict[str, Any]:
         compare on (exit 2); no finished run or dataset (3); the output exists or cannot
         be written (4); a damaged file, or the export differs from its original (5).
     """
-    form = FORMATS[config.format]
     export_formats.require_packages(config.format)
     run = record.read_run(config.run_dir)
     _check_output(config)
+    with files.FolderLock(config.target):
+        _check_output(config)  # another export may just have ended
+        return _export(config, run)
+
+
+def _export(config: ExportConfig, run: record.RunRecord) -> dict[str, Any]:
+    form = FORMATS[config.format]
     with wakeup.Watch():
         model = models.load(config.run_dir)
         dataset = open_dataset(_data_dir(config), needed=[_SPLIT])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from support import command
 from support.errors import usage_error
+from support.files import lock_existing
 from trainer.reporting.card import write_card
 from trainer.runs import provenance
 
@@ -48,7 +49,8 @@ def main(argv: list[str]) -> None:
     config = command.parse_config(ModelCardConfig, argv)
     run_dir = Path(config.run_dir)
     if not config.verify:
-        print(write_card(run_dir, config.export, config.evaluation))
+        with lock_existing(run_dir):
+            print(write_card(run_dir, config.export, config.evaluation))
         return
     dataset = None
     if config.data_dir:

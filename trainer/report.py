@@ -9,6 +9,7 @@ from pathlib import Path
 
 from support import command
 from support.errors import usage_error
+from support.files import lock_existing
 from trainer.evaluation.loading import load_run
 from trainer.reporting.report import write_report
 
@@ -65,7 +66,9 @@ def render_again(config: ReportConfig) -> Path:
 
 
 def main(argv: list[str]) -> None:
-    print(render_again(command.parse_config(ReportConfig, argv)))
+    config = command.parse_config(ReportConfig, argv)
+    with lock_existing(config.results_dir or config.run_dir):
+        print(render_again(config))
 
 
 if __name__ == "__main__":

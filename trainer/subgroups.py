@@ -10,6 +10,7 @@ from pathlib import Path
 
 from support import command
 from support.errors import usage_error
+from support.files import lock_existing
 from trainer.evaluation import loading, subgroups
 from trainer.evaluation.groups import parse_slice, read_group_csv
 from trainer.reporting import template
@@ -47,10 +48,15 @@ def main(argv: list[str]) -> None:
     run_dir = Path(config.run_dir)
     run = read_run(run_dir)
     require(run_dir, run, ["attribute"])
-    attribute, metrics = run["attribute"], loading.read_metrics(run_dir)
+    source = Path(config.predictions or run_dir / "predictions.csv")
+    with lock_existing(source.parent):
+        _write(config, run["attribute"], source)
+
+
+def _write(config: SubgroupsConfig, attribute: str, source: Path) -> None:
+    metrics = loading.read_metrics(Path(config.run_dir))
     settings = {"threshold": metrics["threshold"]}
     settings |= {key: metrics["bootstrap"][key] for key in ("draws", "seed")}
-    source = Path(config.predictions or run_dir / "predictions.csv")
     predictions = loading.read_csv(source.parent, source.name, attribute)
     groups = None
     if config.group_csv:

@@ -37,7 +37,8 @@ def part_of(dataset: Dataset) -> Dataset:
                 break
             shards.append(shard)
             count += shard.records
-    return Dataset(dataset.folder, dataclasses.replace(manifest, shards=tuple(shards)))
+    part = dataclasses.replace(manifest, shards=tuple(shards))
+    return dataclasses.replace(dataset, manifest=part)
 
 
 class Records:

@@ -10,7 +10,10 @@ import argparse
 import importlib
 import sys
 
-PARTS = ("kills", "disk", "catalogues", "fuzzing", "parquet")
+PARTS = (
+    *("kills", "disk", "catalogues", "fuzzing", "parquet"),
+    *("concurrency", "soak"),
+)
 
 
 def main() -> int:

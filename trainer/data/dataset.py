@@ -12,7 +12,7 @@ from schemas import celeba
 from schemas.manifest import Manifest, Shard
 from support import memory
 from support.errors import ExitCode, UserError, input_error
-from support.files import input_errors, sha256_file
+from support.files import PinnedFolder, input_errors, sha256_file
 from support.hardware import available_memory
 from support.pool import cores, thread_map
 from trainer.runs.provenance import dataset_manifest
@@ -31,42 +31,52 @@ class Dataset:
     """A dataset folder whose files are those that its manifest lists.
 
     Attributes:
-      folder: its path.
+      pinned: its folder: whatever is built in its place later is not read.
       manifest: its contents.
     """
 
-    folder: Path
+    pinned: PinnedFolder
     manifest: Manifest
 
+    @property
+    def folder(self) -> Path:
+        return self.pinned.path
+
     def path(self, shard: Shard) -> Path:
-        return self.folder / shard.name
+        return self.pinned.inside / shard.name
 
     def check(self, splits: Iterable[str] = celeba.SPLITS) -> None:
         """Compares the size and sha256 of every shard of some splits.
 
         Raises:
-          UserError: a shard is missing or another file than the manifest lists (exit
-            5), or cannot be read (3).
+          UserError: a shard is missing or another file than the manifest lists, or the
+            dataset was replaced (exit 5); or one cannot be read (3).
         """
         shards = [shard for split in splits for shard in self.manifest.split(split)]
-        for problem in thread_map(self._problem, shards, cores()):
-            if problem:
-                raise self._integrity_error(f"{problem}.")
+        with self.pinned.reading():
+            for problem in thread_map(self._problem, shards, cores()):
+                if problem:
+                    raise self._integrity_error(f"{problem}.")
 
     def iterate(self, split: str, batches: Iterable[Any]) -> Iterator[Any]:
         """Yields batches of a split; what damage there is, is named by its shard.
 
         Raises:
-          UserError: a shard was damaged, cut or removed since it was opened (exit 5),
-            or the system does not let it be read (3).
+          UserError: a shard was damaged, cut or removed, or the dataset replaced, since
+            it was opened (exit 5); or the system does not let it be read (3).
         """
+        by_name = self.pinned.inside == self.folder
         try:
-            yield from batches
+            for batch in batches:
+                if by_name and self.pinned.is_replaced():
+                    raise self.pinned.replaced()
+                yield batch
         except tf.errors.OpError as error:
             if memory.ran_out(f"{type(error).__name__}: {error}"):
                 raise
             self.check([split])
             reason = (error.message or type(error).__name__).splitlines()[0]
+            reason = reason.replace(str(self.pinned.inside), str(self.folder))
             if isinstance(error, _OF_THE_SYSTEM):
                 raise input_error(
                     f"{self.folder}: the {split} split cannot be read: {reason}.",
@@ -78,14 +88,18 @@ class Dataset:
             ) from error
 
     def _problem(self, shard: Shard) -> str:
-        path = self.path(shard)
+        file, path = self.path(shard), self.folder / shard.name
         with input_errors(path):
-            if not path.is_file():
+            if not file.is_file():
                 return f"{path} is missing"
-            if path.stat().st_size != shard.bytes:
-                return f"{path} has {path.stat().st_size} bytes, not {shard.bytes}"
-            if sha256_file(path) != shard.sha256:
-                return f"{path} is damaged: its sha256 differs from the manifest's"
+            if file.stat().st_size != shard.bytes:
+                return f"{path} has {file.stat().st_size} bytes, not {shard.bytes}"
+            try:
+                if sha256_file(file) != shard.sha256:
+                    return f"{path} is damaged: its sha256 differs from the manifest's"
+            except OSError as error:
+                error.filename = str(path)  # as the user knows it
+                raise
         return ""
 
     def _integrity_error(self, cause: str) -> UserError:
@@ -106,11 +120,14 @@ def open_dataset(folder: str | Path, needed: Iterable[str] = celeba.SPLITS) -> D
 
     Raises:
       UserError: missing, unfinished or without examples in a needed split (exit 3);
-        damaged or foreign (exit 5).
+        damaged or foreign, or replaced while it was read (exit 5).
     """
-    folder = Path(folder)
+    folder, needed = Path(folder), list(needed)
+    pinned = PinnedFolder(folder)
     manifest = dataset_manifest(folder)
-    dataset = Dataset(folder, manifest)
+    if pinned.is_replaced():  # of the next build, maybe
+        return open_dataset(folder, needed)
+    dataset = Dataset(pinned, manifest)
     dataset.check()
     for split in needed:
         if not manifest.num_examples(split):
@@ -125,6 +142,8 @@ def open_dataset(folder: str | Path, needed: Iterable[str] = celeba.SPLITS) -> D
 def splits_that_fit(manifest: Manifest, megabytes: int) -> tuple[str, ...]:
     """The splits whose decoded images fit into memory, of those that are read again.
 
+    Validation images are kept only where the training images are.
+
     Args:
       manifest: of the dataset.
       megabytes: for decoded images; -1 is a quarter of the memory that is free now.
@@ -137,7 +156,8 @@ def splits_that_fit(manifest: Manifest, megabytes: int) -> tuple[str, ...]:
     fit = []
     for split in _READ_AGAIN:
         size = manifest.num_examples(split) * int(np.prod(manifest.image_shape))
-        if size <= budget:
-            fit.append(split)
-            budget -= size
+        if size > budget:  # the smaller ones save little without it
+            break
+        fit.append(split)
+        budget -= size
     return tuple(fit)

@@ -159,7 +159,8 @@ def write(
       For each image "", or why it can no longer be read.
 
     Raises:
-      UserError: exit 4, the disk is full or not writable.
+      UserError: exit 4, the disk is full or not writable, or the directory is no
+        longer empty.
     """
     folder = Path(os.path.realpath(folder))
     number = table["image"] if "image" in table else np.arange(len(table))
@@ -178,6 +179,7 @@ def write(
             index = pd.DataFrame({"file": targets, "image_id": ids})
             written = np.array(errors) == ""
             index[written].to_csv(unfinished / INDEX, index=False)
+            check_folder(folder)  # another program may have filled it
             os.replace(unfinished, folder)  # an empty directory gives way
     return errors
 

@@ -288,7 +288,7 @@ def test_cached_evaluation_equals_streamed(dataset):
     [
         (0, ()),
         (12, ()),
-        (13, ("validation",)),
+        (47, ()),  # the validation images would fit
         (48, ("train",)),
         (60, ("train",)),
         (61, ("train", "validation")),
