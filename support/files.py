@@ -157,7 +157,7 @@ class FolderLock:
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         real = Path(os.path.realpath(folder))  # links to one folder have one lock
-        self.path = real.with_name(f".{real.name}.celeba-lock")
+        self.path = real.parent / f".{real.name}.celeba-lock"  # also of /
 
     def __enter__(self) -> "FolderLock":
         with output_errors(self.path.parent):
@@ -198,9 +198,12 @@ class FolderLock:
 def lock_existing(folder: str | os.PathLike) -> contextlib.AbstractContextManager:
     """The lock of a folder of results; none where there is no such folder.
 
-    Reading it says that then, and no parent of a misspelt name is made.
+    Reading it says that then, and no parent of a misspelt name is made. Nor is there a
+    lock where only the folder itself may be written, such as one mounted at /run.
     """
-    return FolderLock(folder) if Path(folder).is_dir() else contextlib.nullcontext()
+    lock = FolderLock(folder)
+    can_lock = Path(folder).is_dir() and os.access(lock.path.parent, os.W_OK | os.X_OK)
+    return lock if can_lock else contextlib.nullcontext()
 
 
 class PinnedFolder:

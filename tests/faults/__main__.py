@@ -10,9 +10,10 @@ import argparse
 import importlib
 import sys
 
+#: First those that fork: later, this process has threads.
 PARTS = (
-    *("kills", "disk", "catalogues", "fuzzing", "parquet"),
-    *("concurrency", "soak"),
+    *("kills", "disk", "parquet"),
+    *("catalogues", "fuzzing", "concurrency", "soak"),
 )
 
 

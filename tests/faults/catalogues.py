@@ -12,7 +12,6 @@ import io
 import json
 import re
 import struct
-import subprocess
 import sys
 import tempfile
 import time
@@ -602,43 +601,44 @@ _EXIT = "exit 3, a line of cause and one of remedy"
 
 def rows(every: int) -> Iterator[Row]:
     """A row for each catalogue and program."""
-    with tempfile.TemporaryDirectory() as folder:
-        run_dir = _train(Path(folder))
-        for fault, sees, count, checks in (
-            ("images, build", _REASON, len(IMAGES), [(build_images, False)]),
-            ("images in a zip, build", _REASON, len(IMAGES), [(build_images, True)]),
-            ("images, prediction", _REASON, len(IMAGES), [(predict_images, run_dir)]),
-            ("members of a zip, build", _REASON, len(MEMBERS), [(build_members,)]),
-            (
-                "members of a zip, prediction",
-                _REASON,
-                len(MEMBERS),
-                [(predict_members, run_dir)],
-            ),
-            ("zip files, build", _EXIT, 0, [(build_zip, case) for case in ZIPS]),
-            (
-                "zip files, prediction",
-                _EXIT,
-                0,
-                [(predict_zip, run_dir, case) for case in ZIPS],
-            ),
-            ("annotations, wrong", _EXIT, 0, [(build_wrong, case) for case in WRONG]),
-            (
-                "annotations, spelt otherwise",
-                "the same shards",
-                0,
-                [(build_spelling, name) for name in SPELLINGS],
-            ),
-            (
-                "forged headers, memory",
-                f"less than {MEMORY} MB",
-                len(FORGED),
-                [(memory_of_forged, run_dir)],
-            ),
-        ):
-            chosen = checks[::every]
-            lost = [what for check in chosen for what in in_new_folder(*check)]
-            yield Row(fault, count or len(chosen), lost, sees)
+    from tests.faults import operations  # TensorFlow, which tests of the build lack
+
+    run_dir = operations.runs().finished
+    for fault, sees, count, checks in (
+        ("images, build", _REASON, len(IMAGES), [(build_images, False)]),
+        ("images in a zip, build", _REASON, len(IMAGES), [(build_images, True)]),
+        ("images, prediction", _REASON, len(IMAGES), [(predict_images, run_dir)]),
+        ("members of a zip, build", _REASON, len(MEMBERS), [(build_members,)]),
+        (
+            "members of a zip, prediction",
+            _REASON,
+            len(MEMBERS),
+            [(predict_members, run_dir)],
+        ),
+        ("zip files, build", _EXIT, 0, [(build_zip, case) for case in ZIPS]),
+        (
+            "zip files, prediction",
+            _EXIT,
+            0,
+            [(predict_zip, run_dir, case) for case in ZIPS],
+        ),
+        ("annotations, wrong", _EXIT, 0, [(build_wrong, case) for case in WRONG]),
+        (
+            "annotations, spelt otherwise",
+            "the same shards",
+            0,
+            [(build_spelling, name) for name in SPELLINGS],
+        ),
+        (
+            "forged headers, memory",
+            f"less than {MEMORY} MB",
+            len(FORGED),
+            [(memory_of_forged, run_dir)],
+        ),
+    ):
+        chosen = checks[::every]
+        lost = [what for check in chosen for what in in_new_folder(*check)]
+        yield Row(fault, count or len(chosen), lost, sees)
 
 
 def in_new_folder(check: Callable[..., list[str]], *arguments) -> list[str]:
@@ -679,17 +679,3 @@ def _grown(work: Callable[[], Program]) -> int:
 def _memory(key: str) -> int:
     status = Path("/proc/self/status").read_text()
     return int(re.search(rf"{key}:\s+(\d+) kB", status)[1]) >> 10
-
-
-def _train(folder: Path) -> Path:
-    """A run of the tiny model, whose architecture this process then knows."""
-    from tests.trainer import conftest, tiny_run
-    from trainer import models
-
-    conftest.write_dataset(folder / "data")
-    flags = "--model=tiny --input_size=32 --batch_size=8 --epochs=1 --precision=float32"
-    places = [f"--data_dir={folder}/data", f"--run_dir={folder}/run"]
-    program = [sys.executable, tiny_run.__file__, "never", *flags.split(), *places]
-    subprocess.run(program, check=True, capture_output=True)
-    models.ARCHITECTURES["tiny"] = models.Architecture("Tiny", tiny_run.backbone)
-    return folder / "run"

@@ -109,9 +109,9 @@ def _spoken(ended: Ended, place: Path) -> Iterator[str]:
     """Yields what is wrong with how a program failed."""
     if not ended.code:
         return  # there was room: what is there is compared
-    said = _TWO_LINES.search(ended.errors)
-    is_last = said and ended.errors.endswith(said[0])
-    if ended.code != ExitCode.OUTPUT or not is_last or str(place) not in said[1]:
+    message = _TWO_LINES.search(ended.errors)
+    is_last = message and ended.errors.endswith(message[0])
+    if ended.code != ExitCode.OUTPUT or not is_last or str(place) not in message[1]:
         yield f"it ended with {ended.code}: {ended.errors}"
     elif "Traceback" in ended.errors:
         yield f"a traceback: {ended.errors}"

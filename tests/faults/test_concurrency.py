@@ -1,5 +1,6 @@
 """Two programs at one place; a sample of what `make faults` tries whole."""
 
+import os
 import shutil
 
 import numpy as np
@@ -91,6 +92,14 @@ def test_links_to_one_folder_have_one_lock(tmp_path):
 def test_lock_of_results_makes_no_parent_of_a_misspelt_name(tmp_path):
     with files.lock_existing(tmp_path / "typo" / "run"):
         assert not (tmp_path / "typo").exists()
+    assert str(FolderLock("/").path) == "/..celeba-lock"
+
+
+def test_results_need_no_writable_folder_around_theirs(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    (tmp_path / "run").mkdir()
+    with files.lock_existing(tmp_path / "run"):
+        assert os.listdir(tmp_path) == ["run"]
 
 
 @pytest.mark.parametrize(

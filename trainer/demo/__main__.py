@@ -42,11 +42,11 @@ class DemoConfig:
 def _listen(host: str, port: int) -> socket.socket:
     """Takes the port before anything that takes time; exit 2 or 4 if it cannot."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         cause = f"--host={host} is not found: {error}."
         raise usage_error(cause, "Name an address of this machine.") from error
-    family, *_, address = found[0]
+    family, *_, address = addresses[0]
     try:
         return socket.create_server(address, family=family)
     except OSError as error:

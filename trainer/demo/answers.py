@@ -123,10 +123,10 @@ class Answers:
         """What the model is to see, each with its box in the image."""
         height, width = shape = self.predictor.image_shape
         other_aspect = self.predictor.is_other_aspect(*pixels.shape[:2])
-        wanted = mode == "true" or mode == "auto" and other_aspect
-        if not (wanted and self.can_align):
+        is_photo = mode == "true" or mode == "auto" and other_aspect
+        if not (is_photo and self.can_align):
             if mode == "true":
-                notes.append("Here no faces can be looked for: see the API's page.")
+                notes.append("Faces cannot be found here: see the API's page.")
             if other_aspect:
                 notes.append(
                     f"The model was trained on aligned images of {width} × {height} "

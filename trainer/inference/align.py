@@ -120,11 +120,11 @@ def _to_photo(
     landmarks: np.ndarray, shape: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """The map from (x, y) in an aligned image to a photo's, as matrix and shift."""
-    found = similarity(landmarks, POSITIONS, _WEIGHTS)
-    back = np.linalg.inv(found[:, :2])
+    forward = similarity(landmarks, POSITIONS, _WEIGHTS)
+    back = np.linalg.inv(forward[:, :2])
     ratio = np.array(celeba.ALIGNED_SIZE[::-1]) / shape[::-1]
     # aligned -> CelebA's size: (position + 0.5) * ratio - 0.5
-    shift = back @ (0.5 * ratio - 0.5 - found[:, 2])
+    shift = back @ (0.5 * ratio - 0.5 - forward[:, 2])
     return back * ratio, shift
 
 

@@ -121,6 +121,14 @@ def test_pages_load_nothing_from_elsewhere(port):
     assert b"trainer.model_card" in ask(port, "GET", "/card")[2]
 
 
+@pytest.mark.parametrize("card", ["---\na: 1\n---\n# Card", "---\n# Card", "# Card"])
+def test_card_is_shown_with_and_without_its_header(answers, card):
+    answers.card = card
+    with serving(answers) as port:
+        status, _, content = ask(port, "GET", "/card")
+    assert status == 200 and b"# Card</pre>" in content
+
+
 def test_openapi_documents_the_answer(port):
     api = json.loads(ask(port, "GET", "/openapi.json")[2])
     operation = api["paths"]["/predict"]["post"]
@@ -166,6 +174,7 @@ def test_image_as_body_or_form_is_not_on_disk(port, answers):
         (b"x", {"Content-Type": "multipart/form-data"}, (400, NO_FORM)),
         (b"x", {"Origin": "http://other.example"}, (403, "Pages of other sites may")),
         (b"x", {"Origin": "null"}, (403, "Pages of other sites may")),
+        (b"x", {"Origin": "http://["}, (403, "Pages of other sites may")),
     ],
 )
 def test_refusal_is_one_line(port, body, headers, expected):
