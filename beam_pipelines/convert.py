@@ -98,7 +98,7 @@ def _write(images: ParquetSource, rows: Rows, folder: Path, data_set: DataSet) -
     ):
         encoded = images.copy(rows.names, archive, line.update)
     if encoded:
-        print(f"{encoded:,} PNG images encoded as {ENCODING}")
+        print(f"{len(encoded):,} PNG images encoded as {ENCODING}")
     signs = [
         (2 * attribute_bits(rows.attributes, index).astype(int) - 1).tolist()
         for index in range(len(data_set.attributes))

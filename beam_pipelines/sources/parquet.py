@@ -254,7 +254,7 @@ class ParquetSource:
         names: np.ndarray,
         stream: Any,
         done: Callable[[int], Any] = lambda _: None,
-    ) -> int:
+    ) -> Sequence[str]:
         """Copies images into an uncompressed zip file, PNG encoded again as JPEG.
 
         Args:
@@ -263,12 +263,12 @@ class ParquetSource:
           done: called with the number of images, after each few.
 
         Returns:
-          how many were PNG.
+          the names of those that were PNG.
 
         Raises:
           UserError: exit 3, if a Parquet file is damaged.
         """
-        encoded, images = 0, self._images(np.isin(self.names, names))
+        encoded, images = [], self._images(np.isin(self.names, names))
         first = next(images, [])
         batches = itertools.chain([first], images)
         if any(data.startswith(PNG) for _, data in first):
@@ -279,7 +279,7 @@ class ParquetSource:
             for batch in batches:
                 for name, data, was_png in batch:
                     archive.writestr(zipfile.ZipInfo(name.decode()), data)
-                    encoded += was_png
+                    encoded += [name.decode()] * was_png
                 done(len(batch))
         return encoded
 

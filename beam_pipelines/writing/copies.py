@@ -44,8 +44,7 @@ def bring_near(
     if not isinstance(source, ParquetSource):
         return source
     archives = list(_complete(source, store))
-    rows = np.concatenate([plan.selected(split) for split in range(len(plan.slots))])
-    names = plan.rows.names[rows]
+    names = _names(plan)
     for archive in archives:
         names = np.setdiff1d(names, archive.list().names)
     if len(names):
@@ -56,14 +55,24 @@ def bring_near(
     return Copies(tuple(archives))
 
 
-def encoding(store: Store) -> dict[str, dict[str, Any]]:
-    """What was done to PNG images, as a source for the manifest; {} if none were."""
-    number, count = 0, 0
+def encoding(plan: Plan, store: Store) -> dict[str, dict[str, Any]]:
+    """What was done to PNG images of a plan, as a source for the manifest; {} if none.
+
+    Copies that the plan has excluded since do not count.
+    """
+    number, encoded = 0, set()
     while record := _record(store, _NAME.format(number)):
-        number, count = number + 1, count + record["encoded"]
+        number += 1
+        encoded.update(record["encoded"])
+    count = sum(name.decode() in encoded for name in _names(plan).tolist())
     if not count:
         return {}
     return {"encoded_again": {"images": count, "from": "PNG", "to": ENCODING}}
+
+
+def _names(plan: Plan) -> np.ndarray:
+    rows = np.concatenate([plan.selected(split) for split in range(len(plan.slots))])
+    return plan.rows.names[rows]
 
 
 def _complete(source: ParquetSource, store: Store) -> Iterator[ZipSource]:

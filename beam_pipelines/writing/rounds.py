@@ -131,7 +131,7 @@ def write(
         staging.save_retries(done)
         plan = _replace(plan, rejected, config)
     excluded = (*_missing(plan), *(row for rejected in done for row in rejected))
-    encoding, passes = copies.encoding(staging.store), len(done) + 1
+    encoding, passes = copies.encoding(plan, staging.store), len(done) + 1
     return Written(plan, reports, excluded, work, passes, len(doubles), encoding)
 
 

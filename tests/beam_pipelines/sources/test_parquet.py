@@ -187,7 +187,7 @@ def test_only_row_groups_with_selected_images_are_read(hf_copy, tmp_path, monkey
         ),
     )
     stream = io.BytesIO()
-    assert source.copy(chosen, stream) == 0
+    assert source.copy(chosen, stream) == []
     assert groups == [[0], [3], [0]]
     with zipfile.ZipFile(stream) as archive:
         assert {info.filename for info in archive.infolist()} == {
@@ -210,8 +210,11 @@ def test_png_images_are_encoded_once_more_and_this_is_recorded(
     hf_copy.set_images(
         lambda data, path: (to_png(data, modes[int(path[:6]) % 4]), path[:6] + ".png")
     )
+    first = hf_copy.images[0]["bytes"]  # one in test is copied, but then excluded
+    hf_copy.set_images(lambda data, path: (first if "60" in path else data, path))
     builder.celeba_dir = hf_copy.write(tmp_path / "hf")
-    assert builder() == ExitCode.OK
+    assert builder("--split=official", "--balance=none") == ExitCode.OK
+    assert read_rejected(builder) == {"000060.jpg": "duplicate"}
     encoded = builder.manifest.sources["encoded_again"]
     count = sum(shard.records for shard in builder.manifest.shards)
     assert encoded == {
