@@ -3,8 +3,6 @@
 import os
 import shutil
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from beam_pipelines import shard_checks, verify
@@ -16,7 +14,6 @@ from tests.trainer.conftest import write_dataset
 from tests.trainer.evaluation import run_folder
 from trainer import compare, evaluate, export, model_card, report, subgroups
 from trainer.data import evaluation_dataset, open_dataset, train_dataset
-from trainer.inference import annotate
 
 REPLACED = "data was replaced or removed while it was read"
 
@@ -124,15 +121,6 @@ def test_results_have_one_writer(tmp_path, capsys, program, options, locked):
         assert code == ExitCode.OUTPUT
     assert f"{locked} is in use by process" in capsys.readouterr().err
     assert sorted(run.iterdir()) == before
-
-
-def test_annotated_images_do_not_replace_those_of_another_program(tmp_path):
-    columns = ("image_id", "probability", "label", "abstained")
-    table = pd.DataFrame({name: np.zeros(0) for name in columns})
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "photo.jpg").touch()
-    with pytest.raises(UserError, match="contains files already"):
-        annotate.write(tmp_path / "out", [], table, ("no", "yes"))
 
 
 @pytest.mark.slow

@@ -142,6 +142,8 @@ def test_annotate_directory_is_complete_and_overwrites_nothing(tmp_path):
         write(folder, [pixels], **row | {"label": ["1"]})
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     write(folder, [pixels], **row)
+    with pytest.raises(UserError, match="contains files"):  # of another program
+        write(folder, [pixels], **row)
     for path, words in ((folder, "contains files"), (folder / "_0_.jpg", "is not a")):
         with pytest.raises(UserError, match=words) as caught:
             annotate.check_folder(path)
