@@ -268,7 +268,7 @@ class Program:
         return cls(output, code, err.getvalue(), seconds, more)
 
     def complaints(self, code: ExitCode = ExitCode.OK, words: str = "") -> list[str]:
-        """What is wrong with its end, given the exit code and the error expected."""
+        """The problems of its end, given the exit code and the error expected."""
         errors = [line for line in self.stderr.splitlines() if "error: " in line]
         last = self.stderr.splitlines()[-2:]
         checks = {
@@ -653,7 +653,7 @@ def in_new_folder(check: Callable[..., list[str]], *arguments) -> list[str]:
 
 
 def memory_of_forged(folder: Path, run_dir: Path) -> list[str]:
-    """How much more memory both programs take for forged headers than without them."""
+    """The memory that both programs take for forged headers, if it is too much."""
     small = make_celeba(folder / "celeba")
     Program.build(folder, small.folder)
     (folder / "out").rename(folder / "without")
@@ -669,7 +669,7 @@ def memory_of_forged(folder: Path, run_dir: Path) -> list[str]:
 
 
 def _grown(work: Callable[[], Program]) -> int:
-    """By how many MB this process was larger than before while it worked."""
+    """The MB by which this process was larger than before while it worked."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak
     before = _memory("VmRSS")
     complaints = work().complaints()

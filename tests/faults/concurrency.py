@@ -36,7 +36,7 @@ _REPLACED = "was replaced or removed while it was read"
 
 
 class Failed(Exception):
-    """What a user would have lost."""
+    """A loss for a user."""
 
 
 def start(*words: str | Path) -> subprocess.Popen:

@@ -92,7 +92,7 @@ class Operation:
 
 @dataclasses.dataclass(frozen=True)
 class Ended:
-    """How a child ended: its exit code (negative: the signal), its error stream."""
+    """The end of a child: its exit code (negative: the signal), its error stream."""
 
     code: int
     errors: str
@@ -246,7 +246,7 @@ def _dataset(folder: Path) -> Result:
 
 
 class _Variable:
-    """What a checkpoint needs of a variable."""
+    """The parts of a variable that a checkpoint needs."""
 
     def __init__(self, value: float):
         self.value = np.full(4, value)
@@ -282,7 +282,7 @@ def _save_next(folder: Path) -> int:
 
 
 def _checkpoint(folder: Path) -> Result:
-    """What a run would resume from, and the best model that goes with it."""
+    """The state that a run would resume from, and its best model."""
     variable = _Variable(0)
     copy = folder.with_name("copy")
     shutil.copytree(folder, copy)  # `restore` may mend what a kill left
@@ -405,7 +405,7 @@ def _export(folder: Path, form: str) -> Result:
 
 
 def _exported(folder: Path, form: str) -> Result:
-    """That there is an export, with its record; nothing where there is none."""
+    """The presence of an export with its record; nothing where there is none."""
     path = folder / "run" / export_formats.FORMATS[form].default_name
     if not path.exists():
         return {}
@@ -414,7 +414,7 @@ def _exported(folder: Path, form: str) -> Result:
 
 
 def _run(folder: Path) -> Result:
-    """What a finished run left; of another, that it is unfinished."""
+    """The results of a finished run; of another, that it is unfinished."""
     run_dir = folder / "run"
     if not record.is_finished(run_dir):
         return {"run": "unfinished"}

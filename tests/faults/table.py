@@ -1,4 +1,4 @@
-"""What every program of `make faults` prints: one row for each kind of fault."""
+"""The table of `make faults`: one row for each kind of fault."""
 
 import dataclasses
 

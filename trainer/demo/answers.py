@@ -120,7 +120,7 @@ class Answers:
     def _faces(
         self, pixels: np.ndarray, mode: Align, notes: list[str]
     ) -> list[tuple[np.ndarray, tuple | None]]:
-        """What the model is to see, each with its box in the image."""
+        """The images for the model, each with its box in the photo."""
         height, width = shape = self.predictor.image_shape
         other_aspect = self.predictor.is_other_aspect(*pixels.shape[:2])
         is_photo = mode == "true" or mode == "auto" and other_aspect

@@ -261,7 +261,7 @@ class Predictor:
             return augmentation.resize(tf.constant(np.stack(same)), self.size).numpy()
 
     def _turn(self, pixels: np.ndarray) -> contextlib.AbstractContextManager:
-        """Lets only one thread at a time compute with a huge image."""
+        """Allows only one thread at a time to compute with a huge image."""
         return self._one_huge if pixels.size > _HUGE else contextlib.nullcontext()
 
     def _load(self, image: InputImage) -> "_Prepared":
