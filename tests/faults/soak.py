@@ -105,7 +105,7 @@ def _sample(process: psutil.Process) -> Sample:
 
 
 def growth(samples: Sequence[Sample]) -> list[str]:
-    """The resources that grew after the warm-up, which is the first fifth of the samples.
+    """The resources that grew after the warm-up, the first fifth of the samples.
 
     The median of the last fifth is compared with that of the second.
     """
