@@ -27,6 +27,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
 
 from support import page
+from support.files import encode
 from support.images import BadImage
 from trainer.demo.answers import Align, Answers, Prediction
 
@@ -187,7 +188,8 @@ def _add_pages(app: FastAPI, answers: Answers) -> str:
     templates = page.environment(_FOLDER)
 
     def render(name: str, **values: Any) -> str:
-        return templates.get_template(name).render(answers=answers, **values)
+        text = templates.get_template(name).render(answers=answers, **values)
+        return encode(text).decode()  # the run's name may be no UTF-8
 
     index = render("demo.html", max_bytes=MAX_BYTES)
     card = render("card.html")

@@ -33,7 +33,7 @@ class Answers:
         self.predictor = types.SimpleNamespace(
             label_names=("not Male", "Male"), abstain=0.1, facts=facts
         )
-        self.card, self.run_name, self.can_align = None, "<run>", False
+        self.card, self.run_name, self.can_align = None, "<run>\udce9", False
         self.asked, self.may = [], threading.Event()
         self.may.set()
 
@@ -117,7 +117,7 @@ def test_pages_load_nothing_from_elsewhere(port):
         text = content.decode()
         links = re.findall(r'(?:src|href)="([^"]*)"', text)
         assert links and all(link.startswith(("/", "data:")) for link in links)
-        assert "<run>" not in text and "&lt;run&gt;" in text
+        assert "<run>" not in text and "&lt;run&gt;\\udce9" in text
     assert b"trainer.model_card" in ask(port, "GET", "/card")[2]
 
 
