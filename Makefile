@@ -88,7 +88,7 @@ $(JARS)/%/job-server.jar: engines/pom.xml engines/%/pom.xml engines/%/SHA256SUMS
 	@cd "$(@D)/lib" && sha256sum --quiet --check "$(CURDIR)/engines/$*/SHA256SUMS" || { rm -f "$@"; echo "error: a jar differs from engines/$*/SHA256SUMS."; echo "       Fetch them again, or see what changed."; exit 5; }
 	@touch "$@"
 
-faults: install ## Kill programs, fill the disk, damage files; some minutes
+faults: install ## Kill programs, fill the disk, damage files; an hour or more
 	$(BIN)/python -m tests.faults
 
 # Without DATA_DIR: the dataset that `make build` writes, written first if need be.

@@ -74,12 +74,6 @@ def test_members_are_read_by_the_last_part_of_their_paths(tmp_path, method):
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
-def test_last_of_repeated_entries_counts(tmp_path):
-    with pytest.warns(UserWarning, match="Duplicate"):
-        source = make(tmp_path / "a.zip", [("a/1.jpg", b"old"), ("a/1.jpg", b"newer")])
-    assert found(source) == {b"1.jpg": 5} and source.read("1.jpg") == b"newer"
-
-
 def test_one_name_in_two_folders_is_ambiguous(tmp_path):
     texts = [("a/readme.txt", b"1"), ("b/readme.txt", b"2")]
     assert found(make(tmp_path / "a.zip", texts)) == {b"readme.txt": 1}
@@ -102,8 +96,6 @@ def test_names_without_a_stated_encoding(tmp_path):
 @pytest.mark.parametrize(
     "field, value, reason",
     [
-        (8, struct.pack("<H", 1), "encrypted"),
-        (10, struct.pack("<H", 12), "compression"),
         (16, struct.pack("<L", 0), "damaged"),
         (20, struct.pack("<L", 64_000_001), "too large"),
         (20, struct.pack("<L", 20), "damaged"),
