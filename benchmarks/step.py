@@ -7,8 +7,8 @@ trains on random numbers that are in memory: nothing is read. The case "warp" al
 warps its images, 178×218 of uint8, inside the step; the others get float32 images of
 the model's size. Compared with the trainer's step, interleaved and each in a process of
 its own: "again", the same once more, which shows the noise; "onednn_off"; "keras",
-plain Keras' train_on_batch; "pytorch", the same network there; "torchvision", its own
-network.
+plain Keras' train_on_batch; "pytorch", the same network there; "compiled", the same by
+torch.compile on a CPU; "torchvision", its own network.
 
 "MFU" is the fraction of this machine's own matrix products, measured between the rounds
 in the same precision, that the operations of the layers reach (model FLOPs
@@ -47,7 +47,8 @@ class StepConfig(Options):
     batch_sizes: tuple[int, ...] = command.option((32,), "Examples per step.", POSITIVE)
     cases: tuple[str, ...] = command.option(
         (ALL,),
-        "Some of ours, again, warp, onednn_off, keras, pytorch, torchvision, or all.",
+        "Some of ours, again, warp, onednn_off, keras, pytorch, compiled, torchvision, "
+        "or all.",
     )
     round_seconds: float = command.option(
         2.0, "Length of a case's turn, seconds.", SECONDS

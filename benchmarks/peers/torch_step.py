@@ -1,8 +1,8 @@
 """The train step in PyTorch, one case to a process; `benchmarks.step` runs it.
 
 As PyTorch's own guides advise: channels_last, autocast, fused AdamW, and on a GPU
-torch.compile. The gradient is not clipped and no weights are averaged, which the
-trainer's step does in addition.
+torch.compile, which is a case of its own on a CPU. The gradient is not clipped and no
+weights are averaged, which the trainer's step does in addition.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import harness, programs
 from benchmarks.train_step.cases import (
+    COMPILED,
     DROPOUT,
     LEARNING_RATE,
     SMOOTHING,
@@ -33,7 +34,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def prepare(task: dict[str, Any]) -> programs.Step:
-    """Builds the case `task["case"]`: pytorch or torchvision.
+    """Builds the case `task["case"]`: pytorch, compiled or torchvision.
 
     Raises:
       ValueError: a precision or a network that this peer does not have.
@@ -41,6 +42,8 @@ def prepare(task: dict[str, Any]) -> programs.Step:
     if task["precision"] not in _DTYPES:
         raise ValueError(f"{task['precision']} is not measured in PyTorch")
     kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and task["case"] == COMPILED:
+        raise ValueError("the case pytorch is compiled on a GPU")
     torch.manual_seed(0)
     if kind == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -51,7 +54,9 @@ def prepare(task: dict[str, Any]) -> programs.Step:
     images = (torch.rand(shape) * 255).to(kind, memory_format=torch.channels_last)
     labels = torch.randint(0, 2, (task["batch_size"],)).float().to(kind)
     facts = _facts(model, images)
-    step = _step(model, images, labels, _DTYPES[task["precision"]])
+    is_compiled = kind == "cuda" or task["case"] == COMPILED
+    network = torch.compile(model) if is_compiled else model
+    step = _step(model, network, images, labels, _DTYPES[task["precision"]])
     if kind == "cpu":
         wait, gpu, device_bytes = lambda _: None, "", lambda: 0
     else:
@@ -112,7 +117,11 @@ def _as_in_keras(model: nn.Module) -> None:
 
 
 def _step(
-    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, dtype: torch.dtype
+    model: nn.Module,
+    network: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    dtype: torch.dtype,
 ) -> Callable[[], Any]:
     kind = images.device.type
     optimizer = torch.optim.AdamW(
@@ -121,7 +130,6 @@ def _step(
         weight_decay=WEIGHT_DECAY,
         fused=True,
     )
-    network = torch.compile(model) if kind == "cuda" else model
     smoothed = labels * (1 - SMOOTHING) + SMOOTHING / 2
 
     def step():

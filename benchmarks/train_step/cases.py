@@ -20,7 +20,7 @@ TRAIN_PASSES = 3
 
 #: The case that others are compared with; with the warp.
 OURS, WARP = "ours", "warp"
-TORCHVISION = "torchvision"
+TORCHVISION, COMPILED = "torchvision", "compiled"
 
 
 class Kind(NamedTuple):
@@ -52,6 +52,7 @@ KINDS = {
     "onednn_off": Kind(_TENSORFLOW, OURS, {"TF_ENABLE_ONEDNN_OPTS": "0"}),
     "keras": Kind(_TENSORFLOW, "keras"),
     "pytorch": Kind(TORCH, "pytorch"),
+    COMPILED: Kind(TORCH, COMPILED),
     TORCHVISION: Kind(TORCH, TORCHVISION),
 }
 
