@@ -41,14 +41,9 @@ def rows(every: int) -> Iterator[Row]:
     with operations.folder() as folder:
         runs = operations.runs()
         yield _wrong_outputs(runs, folder / "wrong")
-        chosen = operations.chosen(
-            every,
-            operations.of_files_and_builds(),
-            operations.of_runs(runs),
-            operations.of_exports(runs),
-        )
-        for number, operation in enumerate(chosen):
-            trial = Trial(operation, folder / str(number))
+        exports = operations.of_exports
+        for trial in operations.trials(every, folder, runs, exports):
+            operation = trial.operation
             tries = [*_limited_files(trial), *(_disks(trial) if can_mount else ())]
             tried, lost = 0, []
             for cause in tries[:: every * min(2, operation.every)]:

@@ -15,11 +15,10 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from tests.faults import operations
-from tests.faults.operations import Operation, Trial, in_child
+from tests.faults.operations import Trial, in_child
 from tests.faults.table import Row
 
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate")
@@ -29,20 +28,14 @@ _WRITING = os.O_WRONLY | os.O_RDWR
 def rows(every: int) -> Iterator[Row]:
     """A row for each operation."""
     with operations.folder() as folder:
-        runs = operations.runs()
-        chosen = operations.chosen(
-            every,
-            operations.of_files_and_builds(),
-            operations.of_runs(runs),
-            operations.of_short_exports(runs),
-        )
-        for number, operation in enumerate(chosen):
-            yield enumerate_kills(operation, every, folder / str(number))
+        exports = operations.of_short_exports
+        for trial in operations.trials(every, folder, operations.runs(), exports):
+            yield enumerate_kills(trial, every)
 
 
-def enumerate_kills(operation: Operation, every: int, folder: Path) -> Row:
+def enumerate_kills(trial: Trial, every: int) -> Row:
     """Kills an operation at every moment; describes what a user would have lost."""
-    trial, tried, lost = Trial(operation, folder), 0, []
+    operation, tried, lost = trial.operation, 0, []
     step = every * operation.every
     for moment in itertools.count(min(step, 3), step):
         trial.renew()

@@ -561,11 +561,14 @@ def runs() -> Runs:
     return made
 
 
-def chosen(every: int, *operations: Iterator[Operation]) -> Iterator[Operation]:
-    """The operations; a sample has none of those that take seconds."""
-    for operation in itertools.chain(*operations):
+def trials(
+    every: int, folder: Path, runs: Runs, exports: Callable[[Runs], Iterator[Operation]]
+) -> Iterator[Trial]:
+    """A trial of each operation; a sample has none of those that take seconds."""
+    operations = (of_files_and_builds(), of_runs(runs), exports(runs))
+    for number, operation in enumerate(itertools.chain(*operations)):
         if every < SAMPLE or operation.every == 1:
-            yield operation
+            yield Trial(operation, folder / str(number))
 
 
 @contextlib.contextmanager

@@ -18,7 +18,9 @@ from tests.faults.table import Row
 def rows(every: int) -> Iterator[Row]:
     """A row for each kind of fault."""
     with tempfile.TemporaryDirectory() as folder:
-        yield kills.enumerate_kills(_BUILD, every, Path(folder, "build"))
+        yield kills.enumerate_kills(
+            operations.Trial(_BUILD, Path(folder, "build")), every
+        )
     yield _damage("cut anywhere", every, lambda data, at: data[:at])
     yield _damage("a byte changed", every, _change)
 
